@@ -1,0 +1,1 @@
+"""One module per layout on disk; each turns a folder into a manifest."""

@@ -1,0 +1,108 @@
+"""The table of samples: its columns, its checks, its digest. Knows where files are said to be; opens none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from deepfake.errors import DataError
+
+REAL, FAKE = 0, 1
+SPLITS = ("train", "val", "test")
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+#: What every manifest holds, in this order; layouts may add columns of their own behind.
+COLUMNS = ("sample_id", "path", "kind", "label", "method", "groups", "split", "dataset", "bytes", "sha256")
+
+
+@dataclass
+class Manifest:
+    """One row per sample, a video or an image.
+
+    Attributes:
+        table: The columns of :data:`COLUMNS`. ``path`` is relative to the data set's root, with forward
+            slashes; ``label`` is 1 for fake, always; ``groups`` is a tuple of the source footages or
+            identities the sample touches; ``split`` is train, val, test or empty; ``sha256`` may be empty.
+        roots: The folder each ``dataset`` lies in.
+        notes: What was noticed while reading: what is missing, unknown, moved or carved. Told to the user.
+        official: Whether the splits are published ones, whose overlaps are reported rather than refused.
+    """
+
+    table: pd.DataFrame
+    roots: dict[str, Path]
+    notes: list[str] = field(default_factory=list)
+    official: bool = False
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def file(self, dataset: str, path: str) -> Path:
+        """Where a row's file lies on this machine."""
+        return self.roots[dataset] / path
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The rows of one split, in the manifest's order."""
+        return self.table[self.table["split"] == name]
+
+    def digest(self) -> str:
+        """A SHA-256 of what was selected: identities, labels and splits, not where the files lie."""
+        kept = self.table[["sample_id", "label", "split", "bytes"]]
+        return hashlib.sha256(kept.to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def make_rows(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
+    """A table of :data:`COLUMNS` from partial rows, sorted by ``sample_id`` so that disk order never matters.
+
+    Args:
+        rows: Each with at least ``sample_id``, ``path``, ``kind``, ``label``, ``method`` and ``dataset``;
+            ``groups`` defaults to the sample alone, ``split`` and ``sha256`` to empty, ``bytes`` to -1.
+    """
+    defaults: dict[str, object] = {"split": "", "bytes": -1, "sha256": ""}
+    filled = [{**defaults, **row} for row in rows]
+    for row in filled:
+        row.setdefault("groups", (row["sample_id"],))
+    extra = [c for c in dict.fromkeys(key for row in filled for key in row) if c not in COLUMNS]
+    table = pd.DataFrame(filled, columns=[*COLUMNS, *extra])
+    table["label"] = table["label"].astype("int8")
+    table["bytes"] = table["bytes"].astype("int64")
+    return table.sort_values("sample_id", kind="stable", ignore_index=True)
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Refuse a manifest that would train on a mistake.
+
+    Raises:
+        DataError: No rows, doubled sample ids or paths, labels other than 0 and 1, or unknown split names.
+    """
+    table = manifest.table
+    where = ", ".join(str(root) for root in manifest.roots.values())
+    if table.empty:
+        raise DataError(f"no samples found in {where}", "check dataset.root, dataset.methods and dataset.compression")
+    for column in ("sample_id", "path"):
+        keys = table[column] if column == "sample_id" else table["dataset"] + ":" + table["path"]
+        doubled = table[keys.duplicated(keep=False)]
+        if not doubled.empty:
+            raise DataError(
+                f"two rows have one {column}: {doubled[column].iloc[0]!r} ({len(doubled)} rows in all)",
+                "keep one row per file; remove the repeated ones from the table",
+            )
+    if not table["label"].isin([REAL, FAKE]).all():
+        raise DataError(f"labels other than 0 and 1: {sorted(set(table['label']))}", "0 is real and 1 is fake")
+    unknown = set(table["split"]) - {*SPLITS, ""}
+    if unknown:
+        raise DataError(f"unknown split names: {sorted(unknown)}", "use train, val and test")
+
+
+def save_manifest(manifest: Manifest, path: Path) -> None:
+    """Write the table as Parquet or CSV, by the file's suffix; groups become a semicolon list in CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        flat = manifest.table.assign(groups=manifest.table["groups"].map(";".join))
+        flat.to_csv(path, index=False)
+    else:
+        manifest.table.assign(groups=manifest.table["groups"].map(list)).to_parquet(path, index=False)

@@ -1,0 +1,79 @@
+"""What a user can say about data: the ``dataset.*`` and ``augment.*`` keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deepfake.options import chosen, ranged
+
+FACE_MODES = ("mtcnn", "yunet", "center", "none")
+SPLIT_MODES = ("auto", "official", "strict", "grouped")
+
+
+@dataclass
+class DatasetOptions:
+    """One data set: where it lies, how it is split, and how its frames become clips.
+
+    ``frames`` x ``clips`` crops of ``size`` pixels are kept per video: ``clips`` runs of ``frames``
+    consecutive frames ``stride`` apart for temporal heads, the same number evenly spaced for frame models.
+    """
+
+    name: str = "dataset"
+    layout: str = "images"
+    root: str | None = None
+    # Layouts with several manipulation methods, compressions or published splits read these; None means all found.
+    methods: list[str] | None = None
+    compression: str | None = None
+    # auto: the published split where there is one, else made of whole groups. strict: published, made disjoint.
+    splits: str = chosen("auto", SPLIT_MODES)
+    split_files: str | None = None
+    split_ratios: list[float] = ranged([0.7, 0.15, 0.15], low=0, high=1)
+    split_seed: int = 0
+    # Columns of a table layout; a group column keeps rows that share footage or a person on one side.
+    columns: dict[str, str] = field(default_factory=dict)
+    table: str | None = None
+    limit: int | None = ranged(None, low=2)
+    # Face crops.
+    faces: str = chosen("mtcnn", FACE_MODES)
+    face_model: str | None = None
+    margin: float = ranged(0.3, low=0, high=2)
+    align: bool = False
+    size: int = ranged(224, low=16, high=1024)
+    # Clips.
+    frames: int = ranged(8, low=1, high=512)
+    clips: int = ranged(4, low=1, high=64)
+    stride: int = ranged(2, low=1, high=64)
+    # The share of samples that may fail to decode or show no face before the command stops.
+    max_failed: float = ranged(0.25, low=0, high=1)
+    workers: str | int = "auto"
+
+
+@dataclass
+class DemoOptions:
+    """The generated data set: how many people, how long, how hard, from which seed."""
+
+    people: int = ranged(48, low=8, high=2000)
+    seconds: float = ranged(1.0, low=0.2, high=60)
+    size: int = ranged(96, low=48, high=1024)
+    fps: int = ranged(24, low=5, high=60)
+    seed: int = 0
+
+
+@dataclass
+class AugmentOptions:
+    """Random changes to training clips; one draw per clip, applied alike to all its frames.
+
+    Probabilities lie in [0, 1]; strengths are the largest change drawn. ``flip``, ``brightness``,
+    ``contrast`` and ``saturation`` run on the device; ``jpeg``, ``blur`` and ``noise`` where clips are read.
+    """
+
+    flip: float = ranged(0.0, low=0, high=1)
+    brightness: float = ranged(0.0, low=0, high=1)
+    contrast: float = ranged(0.0, low=0, high=1)
+    saturation: float = ranged(0.0, low=0, high=1)
+    jpeg: float = ranged(0.0, low=0, high=1)
+    jpeg_quality: list[int] = ranged([40, 95], low=1, high=100)
+    blur: float = ranged(0.0, low=0, high=1)
+    blur_sigma: float = ranged(2.0, above=0, high=20)
+    noise: float = ranged(0.0, low=0, high=1)
+    noise_std: float = ranged(8.0, low=0, high=128)

@@ -1,0 +1,49 @@
+"""Mistakes a user can mend, told in two lines. Knows nothing of the rooms that raise them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used; nothing was written because of it.
+
+    The command line prints ``error: <message>`` and ``hint: <hint>`` on standard error and exits with 2.
+
+    Args:
+        message: What is wrong and where, quoting the value.
+        hint: What to do about it, with the nearest valid choice where there is one.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.message = _one_line(message)
+        self.hint = _one_line(hint)
+
+    def __str__(self) -> str:
+        return f"error: {self.message}\nhint: {self.hint}"
+
+
+class DataError(UserError):
+    """The data on disk cannot be used as asked."""
+
+
+def nearest(value: object, choices: Iterable[str]) -> str:
+    """A hint that names the closest valid choice first, then the rest.
+
+    Args:
+        value: What the user wrote.
+        choices: Everything that would have been accepted.
+
+    Returns:
+        For example ``did you mean 'cnn_lstm'? choices: cnn, cnn_gru, cnn_lstm``.
+    """
+    known = sorted(choices)
+    listed = f"choices: {', '.join(known)}" if known else "there are no choices"
+    close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'? {listed}" if close else listed
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,1 @@
+"""Clips to logits. Knows no data, no Hydra, no MLflow."""

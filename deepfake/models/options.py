@@ -1,0 +1,91 @@
+"""What a user can say about a model: the ``backbone.*`` and ``head.*`` keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deepfake.options import ranged
+
+
+@dataclass
+class BackboneOptions:
+    """A timm model by its own name, its weights, and how it is trained.
+
+    ``lr`` None means a tenth of the head's rate. ``weights`` is a local file to load instead of timm's.
+    """
+
+    name: str = "resnet50"
+    pretrained: bool = True
+    weights: str | None = None
+    freeze: bool = False
+    lr: float | None = ranged(None, low=0)
+    drop_rate: float = ranged(0.0, low=0, high=0.99)
+    drop_path_rate: float = ranged(0.0, low=0, high=0.99)
+    # Frames a forward pass reads at once; None reads the whole batch.
+    chunk: int | None = ranged(None, low=1)
+    grad_checkpointing: bool = False
+
+
+@dataclass
+class HeadOptions:
+    """What every head shares. A head is chosen by its class, never by a branch on its name."""
+
+    #: Whether the order of frames matters: such heads get consecutive frames, others evenly spaced ones.
+    temporal: ClassVar[bool] = False
+    #: What it reads: ``vectors`` [B, T, D] or ``maps`` [B, T, D, h, w].
+    reads: ClassVar[str] = "vectors"
+
+    dropout: float = ranged(0.2, low=0, high=0.95)
+
+
+@dataclass
+class Mean(HeadOptions):
+    """A linear classifier on each frame; the clip's logit is the mean of its frames'."""
+
+
+@dataclass
+class Lstm(HeadOptions):
+    """A (bidirectional) LSTM over frame features, averaged over time."""
+
+    temporal: ClassVar[bool] = True
+    hidden: int = ranged(256, low=1)
+    layers: int = ranged(1, low=1, high=8)
+    bidirectional: bool = True
+
+
+@dataclass
+class Gru(HeadOptions):
+    """A (bidirectional) GRU over frame features, averaged over time."""
+
+    temporal: ClassVar[bool] = True
+    hidden: int = ranged(256, low=1)
+    layers: int = ranged(1, low=1, high=8)
+    bidirectional: bool = True
+
+
+@dataclass
+class Vit(HeadOptions):
+    """A transformer encoder over the patches of the backbone's feature maps, with positions in time and place."""
+
+    temporal: ClassVar[bool] = True
+    reads: ClassVar[str] = "maps"
+    width: int = ranged(256, low=8)
+    depth: int = ranged(2, low=1, high=24)
+    heads: int = ranged(4, low=1, high=32)
+    mlp_ratio: float = ranged(2.0, above=0)
+    # Maps larger than this many patches a side are average-pooled down to it.
+    max_grid: int = ranged(7, low=1, high=64)
+
+
+@dataclass
+class ConvLstm(HeadOptions):
+    """A convolutional LSTM over the backbone's feature maps (Shi et al. 2015, arXiv:1506.04214)."""
+
+    temporal: ClassVar[bool] = True
+    reads: ClassVar[str] = "maps"
+    hidden: int = ranged(128, low=1)
+    layers: int = ranged(1, low=1, high=4)
+    kernel: int = ranged(3, low=1, high=9)
+
+

@@ -1,0 +1,91 @@
+"""Typed options: dataclass fields that say which values they take, and the check that holds them to it.
+
+Each room owns the dataclasses it reads; the command line's configuration is made of them. Knows no Hydra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from deepfake.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers a field takes: ``low <= value <= high``, and ``value > above``."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+        )
+
+    def __str__(self) -> str:
+        parts = []
+        if self.above is not None:
+            parts.append(f"above {self.above:g}")
+        if self.low is not None:
+            parts.append(f"at least {self.low:g}")
+        if self.high is not None:
+            parts.append(f"at most {self.high:g}")
+        return " and ".join(parts) or "a finite number"
+
+    def closest(self, value: float) -> str:
+        """The nearest number inside, or a description where there is no nearest one."""
+        if self.high is not None and value > self.high:
+            return f"{self.high:g}"
+        if self.low is not None and value < self.low:
+            return f"{self.low:g}"
+        return str(self)
+
+
+def ranged(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
+    """A dataclass field that holds a number (or a list of numbers, or None) within a range."""
+    metadata = {"range": Range(low, high, above)}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def chosen(default: str, choices: Sequence[str]) -> Any:
+    """A dataclass field that holds one of a few words."""
+    return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
+
+
+def check(options: Any, where: str) -> None:
+    """Hold a dataclass instance to the ranges and choices its fields declare.
+
+    Args:
+        options: An instance of a dataclass made with :func:`ranged` and :func:`chosen`.
+        where: The key that leads to it, such as ``trainer``; errors name ``trainer.batch_size``.
+
+    Raises:
+        UserError: A value lies outside, with the nearest valid one in the hint.
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        key = f"{where}.{field.name}" if where else field.name
+        if value is None:
+            continue
+        if "range" in field.metadata:
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if not isinstance(number, str):
+                    _check_range(key, number, field.metadata["range"])
+        if "choices" in field.metadata and value not in field.metadata["choices"]:
+            raise UserError(f"{key}={value!r} is not a choice", nearest(value, field.metadata["choices"]))
+        if dataclasses.is_dataclass(value):
+            check(value, key)
+
+
+def _check_range(key: str, number: float, allowed: Range) -> None:
+    if number not in allowed:
+        raise UserError(f"{key}={number} is out of range", f"{key} must be {allowed}; try {allowed.closest(number)}")

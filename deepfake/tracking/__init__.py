@@ -1,0 +1,1 @@
+"""What a run leaves behind: MLflow runs, provenance, figures. The only room that imports mlflow."""

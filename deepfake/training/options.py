@@ -1,0 +1,99 @@
+"""What a user can say about training: the ``trainer.*``, ``optimizer.*`` and ``scheduler.*`` keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from deepfake.options import chosen, ranged
+
+
+@dataclass
+class OptimizerOptions:
+    """What every optimizer shares; ``lr`` is the head's rate."""
+
+    lr: float = ranged(1e-3, above=0)
+    weight_decay: float = ranged(0.0, low=0)
+
+
+@dataclass
+class Adam(OptimizerOptions):
+    """torch.optim.Adam."""
+
+    betas: list[float] = ranged([0.9, 0.999], low=0, high=1)
+    eps: float = ranged(1e-8, above=0)
+
+
+@dataclass
+class AdamW(OptimizerOptions):
+    """torch.optim.AdamW: weight decay decoupled from the gradient."""
+
+    weight_decay: float = ranged(0.01, low=0)
+    betas: list[float] = ranged([0.9, 0.999], low=0, high=1)
+    eps: float = ranged(1e-8, above=0)
+
+
+@dataclass
+class Sgd(OptimizerOptions):
+    """torch.optim.SGD with momentum."""
+
+    lr: float = ranged(1e-2, above=0)
+    momentum: float = ranged(0.9, low=0, high=1)
+    nesterov: bool = True
+
+
+@dataclass
+class SchedulerOptions:
+    """What every schedule shares. Rates change per step unless it says otherwise."""
+
+    #: Whether the schedule waits for a validation metric at the end of each epoch.
+    per_epoch: ClassVar[bool] = False
+
+
+@dataclass
+class Constant(SchedulerOptions):
+    """The rate stays as it is."""
+
+
+@dataclass
+class Cosine(SchedulerOptions):
+    """Linear warm-up over the first ``warmup`` share of all steps, then a half cosine to ``floor`` x lr."""
+
+    warmup: float = ranged(0.1, low=0, high=1)
+    floor: float = ranged(0.01, low=0, high=1)
+
+
+@dataclass
+class Plateau(SchedulerOptions):
+    """The rate times ``factor`` once ``trainer.monitor`` has not improved for ``patience`` epochs."""
+
+    per_epoch: ClassVar[bool] = True
+    factor: float = ranged(0.3, above=0, high=1)
+    patience: int = ranged(2, low=0)
+    floor: float = ranged(1e-7, low=0)
+
+
+@dataclass
+class TrainerOptions:
+    """The loop: how long, how large, on what, and which epoch wins."""
+
+    epochs: int = ranged(10, low=1)
+    batch_size: int = ranged(32, low=1)
+    # Batches whose gradients are added up before a step; the effective batch is batch_size x accumulate.
+    accumulate: int = ranged(1, low=1)
+    clip_norm: float | None = ranged(1.0, above=0)
+    # The best epoch and early stopping follow this validation metric; the test split never chooses.
+    monitor: str = "val/roc_auc"
+    mode: str = chosen("max", ("max", "min"))
+    patience: int | None = ranged(None, low=1)
+    ema: float | None = ranged(None, low=0, high=1)
+    # Class imbalance: none, a positive weight in the loss, or a sampler that draws both classes equally often.
+    balance: str = chosen("pos_weight", ("none", "pos_weight", "sampler"))
+    label_smoothing: float = ranged(0.0, low=0, high=0.5)
+    accelerator: str = chosen("auto", ("auto", "cpu", "cuda", "gpu", "mps"))
+    devices: str | int = "auto"
+    precision: str = chosen("auto", ("auto", "32", "bf16", "fp16"))
+    channels_last: bool = True
+    deterministic: bool = True
+    num_workers: str | int = "auto"
+    threshold: float = ranged(0.5, low=0, high=1)
