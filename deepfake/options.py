@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deepfake.errors import UserError, nearest
@@ -48,9 +48,16 @@ class Range:
         return str(self)
 
 
-def ranged(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
-    """A dataclass field that holds a number (or a list of numbers, or None) within a range."""
-    metadata = {"range": Range(low, high, above)}
+def ranged(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    words: Sequence[str] = (),
+) -> Any:
+    """A dataclass field that holds a number (or a list of numbers, or None) within a range, or one of ``words``."""
+    metadata = {"range": Range(low, high, above), "words": tuple(words)}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -78,12 +85,20 @@ def check(options: Any, where: str) -> None:
             continue
         if "range" in field.metadata:
             for number in value if isinstance(value, (list, tuple)) else [value]:
-                if not isinstance(number, str):
+                if isinstance(number, str):
+                    _check_word(key, number, field.metadata)
+                else:
                     _check_range(key, number, field.metadata["range"])
         if "choices" in field.metadata and value not in field.metadata["choices"]:
             raise UserError(f"{key}={value!r} is not a choice", nearest(value, field.metadata["choices"]))
         if dataclasses.is_dataclass(value):
             check(value, key)
+
+
+def _check_word(key: str, word: str, metadata: Mapping[str, Any]) -> None:
+    if word not in metadata["words"]:
+        allowed = " or ".join([*map(repr, metadata["words"]), f"a number {metadata['range']}"])
+        raise UserError(f"{key}={word!r} is not a choice", f"{key} must be {allowed}")
 
 
 def _check_range(key: str, number: float, allowed: Range) -> None:

@@ -45,7 +45,7 @@ class DatasetOptions:
     stride: int = ranged(2, low=1, high=64)
     # The share of samples that may fail to decode or show no face before the command stops.
     max_failed: float = ranged(0.25, low=0, high=1)
-    workers: str | int = "auto"
+    workers: str | int = ranged("auto", low=0, high=1024, words=("auto",))
 
 
 @dataclass

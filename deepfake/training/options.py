@@ -91,9 +91,9 @@ class TrainerOptions:
     balance: str = chosen("pos_weight", ("none", "pos_weight", "sampler"))
     label_smoothing: float = ranged(0.0, low=0, high=0.5)
     accelerator: str = chosen("auto", ("auto", "cpu", "cuda", "gpu", "mps"))
-    devices: str | int = "auto"
+    devices: str | int = ranged("auto", low=1, words=("auto",))
     precision: str = chosen("auto", ("auto", "32", "bf16", "fp16"))
     channels_last: bool = True
     deterministic: bool = True
-    num_workers: str | int = "auto"
+    num_workers: str | int = ranged("auto", low=0, high=1024, words=("auto",))
     threshold: float = ranged(0.5, low=0, high=1)

@@ -1,0 +1,92 @@
+"""What a person sees while a command works: lines, progress bars, tables. Knows nothing of the work."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+
+class RateColumn(TextColumn):
+    """Items a second."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.speed}")
+
+    def render(self, task: object) -> Text:
+        """The rate, once there is one."""
+        speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
+
+
+class Console:
+    """Plain lines and bars on standard error's terminal; silent where ``quiet``."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._out = RichConsole(file=sys.stdout, quiet=quiet, highlight=False, soft_wrap=True)
+        self._quiet = quiet
+
+    def say(self, text: str) -> None:
+        """One line, as it is."""
+        self._out.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        """One line that starts with ``warning:``, on standard error."""
+        if not self._quiet:
+            print(f"warning: {text}", file=sys.stderr)
+
+    def table(self, table: Table) -> None:
+        """A table, never folded narrower than its content where the output is not a terminal."""
+        if self._out.is_terminal:
+            self._out.print(table)
+        else:
+            RichConsole(file=sys.stdout, width=200, quiet=self._quiet, highlight=False).print(table)
+
+    def progress(self) -> Bar:
+        """A bar with count, rate and time left; drawn only on a terminal."""
+        return Bar(self._out)
+
+
+class Bar:
+    """The progress protocol of data and training: start, advance, stop."""
+
+    def __init__(self, out: RichConsole) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+            console=out,
+            transient=True,
+            disable=not out.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def start(self, total: int, text: str) -> None:
+        """Begin a new bar of ``total`` items."""
+        self.stop()
+        self._progress.start()
+        self._task = self._progress.add_task(text, total=total)
+
+    def advance(self, n: int = 1) -> None:
+        """``n`` more items are done."""
+        if self._task is not None:
+            self._progress.update(self._task, advance=n)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+            self._progress.stop()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()

@@ -1,0 +1,94 @@
+"""The way in: what every command does before its work and with its mistakes. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deepfake.errors import UserError, nearest
+
+PROJECT = Path(__file__).resolve().parents[2]
+USER_ERROR = 2
+
+_UNIQUE = uuid.uuid4().hex[:6]
+
+
+def register_resolvers() -> None:
+    """What ``${project:}`` and ``${unique:}`` stand for in a config; safe to call again."""
+    OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
+    OmegaConf.register_new_resolver("unique", lambda: _UNIQUE, replace=True)
+
+
+def guarded(entry: Callable[[], object]) -> int:
+    """Run a Hydra entry point; tell a user's mistake in two lines.
+
+    Args:
+        entry: A function decorated with ``hydra.main``; it reads ``sys.argv``.
+
+    Returns:
+        The exit status: 0, or 2 for a mistake of the user's. Other exceptions pass, with their traceback.
+    """
+    register_resolvers()
+    # Hydra otherwise prints exceptions its own way and exits with 1 before they can be told apart.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    _keep_ranks_apart()
+    try:
+        entry()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        return told(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def told(error: Exception) -> int:
+    """Print a mistake as ``error:`` and ``hint:`` on standard error; returns the exit status."""
+    print(translate(error), file=sys.stderr)
+    return USER_ERROR
+
+
+def translate(error: Exception) -> UserError:
+    """Hydra's and OmegaConf's exceptions as ours."""
+    if isinstance(error, UserError):
+        return error
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        known = [option for option in error.options or [] if not option.startswith("_")]
+        if group:
+            return UserError(f"{group}={choice} does not exist", nearest(choice, known))
+        return UserError(f"the config {choice!r} does not exist", "check --config-name and --config-path")
+    if isinstance(error, OverrideParseException):
+        return UserError(f"cannot read {error.override!r} on the command line", "write key=value, key=[1,2] or key=a,b with -m")
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if unknown:
+        from deepfake.config import known_keys
+
+        key = unknown.group(1)
+        return UserError(f"unknown key {key!r}", _short(nearest(key, known_keys())))
+    cause = error.__cause__
+    if isinstance(error, HydraException) and cause is not None and str(cause).strip():
+        first = f"{first}: {str(cause).strip().splitlines()[0]}"
+    return UserError(first, "python train.py --help lists the groups and keys")
+
+
+def _short(hint: str) -> str:
+    meant, _, _ = hint.partition("? choices:")
+    return f"{meant}?" if meant != hint else "python train.py --cfg job lists every key"
+
+
+def _keep_ranks_apart() -> None:
+    """Under torchrun only the first process has a run folder; the others work in a folder thrown away."""
+    if os.environ.get("RANK", "0") != "0" and len(sys.argv) > 0:
+        sys.argv.append(f"hydra.run.dir={tempfile.gettempdir()}/deepfake-rank-{_UNIQUE}")

@@ -1,0 +1,195 @@
+"""A composed config to typed, checked options, before any work is done.
+
+Every room owns the dataclasses of its own keys; this module joins them and turns each mistake into one error
+that names the key. Knows OmegaConf, but neither how a config is composed nor what is done with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException, ValidationError
+
+from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
+from deepfake.errors import UserError, nearest
+from deepfake.models import options as model_options
+from deepfake.models.options import BackboneOptions, HeadOptions
+from deepfake.options import check
+from deepfake.tracking.options import TrackingOptions
+from deepfake.training import options as training_options
+from deepfake.training.options import OptimizerOptions, SchedulerOptions, TrainerOptions
+
+#: Nodes of a composed config that say how runs are chosen, not what a run is; never saved with a run.
+SWEEP_NODES = ("sweep", "search")
+
+
+@dataclasses.dataclass
+class PathOptions:
+    """Where everything that is produced goes."""
+
+    outputs: str = "outputs"
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """All that one run is made of, typed and within range."""
+
+    name: str = "run"
+    seed: int = 0
+    resume: str | None = None
+    paths: PathOptions = dataclasses.field(default_factory=PathOptions)
+    dataset: DatasetOptions = dataclasses.field(default_factory=DatasetOptions)
+    demo: DemoOptions = dataclasses.field(default_factory=DemoOptions)
+    backbone: BackboneOptions = dataclasses.field(default_factory=BackboneOptions)
+    head: HeadOptions = dataclasses.field(default_factory=model_options.Mean)
+    optimizer: OptimizerOptions = dataclasses.field(default_factory=training_options.AdamW)
+    scheduler: SchedulerOptions = dataclasses.field(default_factory=training_options.Constant)
+    augment: AugmentOptions = dataclasses.field(default_factory=AugmentOptions)
+    trainer: TrainerOptions = dataclasses.field(default_factory=TrainerOptions)
+    tracking: TrackingOptions = dataclasses.field(default_factory=TrackingOptions)
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of all that is produced, absolute."""
+        return Path(self.paths.outputs).expanduser().absolute()
+
+    @property
+    def cache(self) -> Path:
+        """The folder of what can be made again: demo data, crops, features."""
+        return self.outputs / "cache"
+
+
+def load_config(config: DictConfig) -> RunConfig:
+    """Check a composed config and give it types.
+
+    Args:
+        config: As composed by Hydra, or read back from a run folder's ``resolved.yaml``.
+
+    Raises:
+        UserError: An unknown key, a wrong type, a value out of range or an interpolation that leads nowhere.
+    """
+    values = to_plain(config)
+    fields = {field.name: field for field in dataclasses.fields(RunConfig)}
+    for key in values:
+        if key not in fields:
+            raise UserError(f"unknown key {key!r}", nearest(key, known_keys()))
+    sections: dict[str, Any] = {}
+    scalars: dict[str, Any] = {}
+    for key, value in values.items():
+        kind = _section_class(key, value)
+        if kind is None:
+            scalars[key] = value
+        else:
+            sections[key] = _typed(kind, value, key)
+    run = RunConfig(**{**_typed_scalars(scalars), **sections})
+    check(run, "")
+    return run
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """Every interpolation resolved, and the nodes that belong to a sweep left out."""
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in SWEEP_NODES])
+    try:
+        plain = OmegaConf.to_container(kept, resolve=True, throw_on_missing=True)
+    except (InterpolationResolutionError, OmegaConfBaseException) as error:
+        raise UserError(f"the config cannot be resolved: {_first_line(error)}", "check the ${...} it names") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def known_keys() -> list[str]:
+    """Every dotted key a user can set, over all the choices of each group."""
+    return sorted(set(_dotted(RunConfig, "")))
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as one dict of dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+_BASES: dict[str, type] = {"head": HeadOptions, "optimizer": OptimizerOptions, "scheduler": SchedulerOptions}
+
+
+def _choices(base: type) -> dict[str, type]:
+    return {f"{kind.__module__}.{kind.__name__}": kind for kind in base.__subclasses__()}
+
+
+def _section_class(key: str, value: Any) -> type | None:
+    if key in _BASES:
+        targets = _choices(_BASES[key])
+        target = value.get("_target_") if isinstance(value, dict) else value
+        if target not in targets:
+            raise UserError(f"{key}._target_={target!r} is not one of ours", nearest(target, targets))
+        return targets[target]
+    default = next(field for field in dataclasses.fields(RunConfig) if field.name == key).default_factory
+    return default if isinstance(default, type) and dataclasses.is_dataclass(default) else None
+
+
+def _typed(kind: type, value: Any, key: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{key}={value!r} is not a group of keys", f"set the keys below it: {_listed(kind, key)}")
+    given = {name: item for name, item in value.items() if name != "_target_"}
+    for name in given:
+        if name not in {field.name for field in dataclasses.fields(kind)}:
+            raise UserError(f"unknown key '{key}.{name}'", nearest(f"{key}.{name}", _dotted(kind, f"{key}.")))
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), given))
+    except (ValidationError, ConfigKeyError) as error:
+        bad = getattr(error, "full_key", None) or ""
+        dotted = f"{key}.{bad}" if bad else key
+        shown = given.get(str(bad).split(".")[0].split("[")[0])
+        raise UserError(f"{dotted}={shown!r} has the wrong type", _expected(kind, bad, dotted)) from error
+
+
+def _typed_scalars(scalars: dict[str, Any]) -> dict[str, Any]:
+    kinds: dict[str, tuple[type, ...]] = {"name": (str,), "seed": (int,), "resume": (str, type(None))}
+    for key, value in scalars.items():
+        if key == "name" and not isinstance(value, str):
+            scalars[key] = str(value)
+        elif not isinstance(value, kinds[key]) or isinstance(value, bool):
+            raise UserError(f"{key}={value!r} has the wrong type", f"{key} takes {kinds[key][0].__name__}")
+    if not re.fullmatch(r"[^/\\\0]{1,200}", str(scalars.get("name", "run"))):
+        raise UserError(f"name={scalars['name']!r} cannot name a folder", "use letters, digits, - and _")
+    if not 0 <= scalars.get("seed", 0) < 2**32:
+        raise UserError(f"seed={scalars['seed']} is out of range", "seed must be at least 0 and below 2**32")
+    return scalars
+
+
+def _dotted(kind: type, prefix: str) -> Iterator[str]:
+    for field in dataclasses.fields(kind):
+        factory = field.default_factory
+        if field.name in _BASES and not prefix:
+            for choice in _choices(_BASES[field.name]).values():
+                yield from _dotted(choice, f"{field.name}.")
+        elif isinstance(factory, type) and dataclasses.is_dataclass(factory):
+            yield from _dotted(factory, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+def _listed(kind: type, key: str) -> str:
+    return ", ".join(_dotted(kind, f"{key}."))
+
+
+def _expected(kind: type, name: str, dotted: str) -> str:
+    field = next((field for field in dataclasses.fields(kind) if field.name == name.split("[")[0]), None)
+    if field is None:
+        return f"the keys are {_listed(kind, dotted)}"
+    default = getattr(kind(), field.name)
+    return f"{dotted} takes {str(field.type).replace(' | ', ' or ')}, such as {default!r}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
