@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
 from deepfake.errors import UserError, nearest
@@ -45,9 +50,10 @@ class RunConfig:
     paths: PathOptions = dataclasses.field(default_factory=PathOptions)
     dataset: DatasetOptions = dataclasses.field(default_factory=DatasetOptions)
     demo: DemoOptions = dataclasses.field(default_factory=DemoOptions)
+    # Before the backbone, whose rate may be the optimizer's: a bad rate is told by the key the user typed.
+    optimizer: OptimizerOptions = dataclasses.field(default_factory=training_options.AdamW)
     backbone: BackboneOptions = dataclasses.field(default_factory=BackboneOptions)
     head: HeadOptions = dataclasses.field(default_factory=model_options.Mean)
-    optimizer: OptimizerOptions = dataclasses.field(default_factory=training_options.AdamW)
     scheduler: SchedulerOptions = dataclasses.field(default_factory=training_options.Constant)
     augment: AugmentOptions = dataclasses.field(default_factory=AugmentOptions)
     trainer: TrainerOptions = dataclasses.field(default_factory=TrainerOptions)
@@ -81,7 +87,7 @@ def load_config(config: DictConfig) -> RunConfig:
     sections: dict[str, Any] = {}
     scalars: dict[str, Any] = {}
     for key, value in values.items():
-        kind = _section_class(key, value)
+        kind: Any = _section_class(key, value)
         if kind is None:
             scalars[key] = value
         else:

@@ -70,17 +70,24 @@ def translate(error: Exception) -> UserError:
             return UserError(f"{group}={choice} does not exist", nearest(choice, known))
         return UserError(f"the config {choice!r} does not exist", "check --config-name and --config-path")
     if isinstance(error, OverrideParseException):
-        return UserError(f"cannot read {error.override!r} on the command line", "write key=value, key=[1,2] or key=a,b with -m")
+        return UserError(
+            f"cannot read {error.override!r} on the command line",
+            "write key=value, key=[1,2] or key=a,b with -m",
+        )
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if unknown:
         from deepfake.config import known_keys
 
         key = unknown.group(1)
-        return UserError(f"unknown key {key!r}", _short(nearest(key, known_keys())))
+        return UserError(f"unknown key {key!r}", _short(nearest(key, [*known_keys(), *_groups()])))
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None and str(cause).strip():
         first = f"{first}: {str(cause).strip().splitlines()[0]}"
     return UserError(first, "python train.py --help lists the groups and keys")
+
+
+def _groups() -> list[str]:
+    return [path.name for root in ("conf", "sweeps") for path in (PROJECT / root).iterdir() if path.is_dir()]
 
 
 def _short(hint: str) -> str:

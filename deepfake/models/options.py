@@ -87,5 +87,3 @@ class ConvLstm(HeadOptions):
     hidden: int = ranged(128, low=1)
     layers: int = ranged(1, low=1, high=4)
     kernel: int = ranged(3, low=1, high=9)
-
-

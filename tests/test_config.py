@@ -1,0 +1,92 @@
+"""Every choice of every group composes into options of the right type, and every mistake names its key."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.errors import HydraException
+
+from deepfake.commands.front import PROJECT, translate
+from deepfake.config import flatten, known_keys, load_config, to_plain
+from deepfake.errors import UserError
+from tests.composing import composed
+
+CHOICES = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted((PROJECT / "conf").glob("*/*.yaml"))
+    if not path.stem.startswith("_") and path.parent.name != "hydra"
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes(choice: str) -> None:
+    assert load_config(composed([choice])).trainer.batch_size >= 1
+
+
+def test_a_model_takes_another_backbone() -> None:
+    options = load_config(composed(["model=cnn_lstm", "dataset=images", "backbone=efficientnet_b4"]))
+    assert (options.backbone.name, type(options.head).__name__, options.name) == (
+        "efficientnet_b4",
+        "Lstm",
+        "cnn_lstm",
+    )
+
+
+def test_the_demo_brings_its_own_scale_and_a_named_backbone_still_wins() -> None:
+    assert load_config(composed()).backbone.name == "tiny"
+    assert load_config(composed(["backbone=resnet18"])).backbone.name == "resnet18"
+
+
+def test_real_data_gets_the_fields_defaults() -> None:
+    options = load_config(composed(["dataset=faceforensics"]))
+    assert (options.dataset.size, options.trainer.batch_size, options.backbone.pretrained) == (224, 32, True)
+    assert type(options.optimizer).__name__ == "AdamW"
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("trainer.batch_size=0", "trainer.batch_size=0"),
+        ("optimizer.lr=-1", "optimizer.lr=-1"),
+        ("dataset.frames=0", "dataset.frames=0"),
+        ("trainer.epochs=many", "trainer.epochs='many'"),
+        ("trainer.num_workers=few", "trainer.num_workers='few'"),
+        ("trainer.balance=equal", "trainer.balance='equal'"),
+        ("+trainer.batchsize=3", "'trainer.batchsize'"),
+        ("optimizer.lr=nan", "optimizer.lr=nan"),
+        ("seed=-1", "seed=-1"),
+        ("head._target_=os.system", "head._target_='os.system'"),
+        ("name=a/b", "name='a/b'"),
+    ],
+)
+def test_a_bad_value_names_its_key(override: str, key: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(composed([override]))
+    assert key in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("model=cnn_lstn", "'cnn_lstm'"),
+        ("trainer.batch_sizee=3", "'trainer.batch_size'"),
+        ("modell=cnn", "'model'"),
+        ("dataset=faceforensic", "'faceforensics'"),
+    ],
+)
+def test_a_misspelt_choice_or_key_is_answered_with_the_nearest(override: str, hint: str) -> None:
+    with pytest.raises(HydraException) as caught:
+        composed([override])
+    assert hint in translate(caught.value).hint
+
+
+def test_what_a_sweep_adds_is_not_part_of_a_run() -> None:
+    assert "sweep" not in to_plain(composed(["++sweep={n_trials: 3}"]))
+
+
+def test_flatten_keeps_lists_whole() -> None:
+    assert flatten({"a": {"b": [1, 2], "c": {}}}) == {"a.b": [1, 2], "a.c": {}}
+
+
+def test_known_keys_cover_every_head() -> None:
+    assert {"head.hidden", "head.depth", "trainer.batch_size"} <= set(known_keys())
