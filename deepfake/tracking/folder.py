@@ -1,0 +1,120 @@
+"""A run's folder: everything that says what was run and what came out, as files that appear whole or not at all.
+
+Knows file names and formats; the configuration arrives as text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from deepfake.data.manifest import Manifest, save_manifest
+
+CONFIG = "config.yaml"
+RESOLVED = "resolved.yaml"
+OVERRIDES = "overrides.yaml"
+PROVENANCE = "provenance.json"
+MANIFEST = "manifest.parquet"
+PREDICTIONS = "predictions.parquet"
+METRICS = "metrics.json"
+HISTORY = "history.json"
+
+#: What an upload leaves out: the training state is of use only while the run goes on.
+UNFINISHED = ("checkpoints/last.pt", ".*", "*.tmp")
+
+
+class RunFolder:
+    """The folder of one run.
+
+    ``config.yaml`` (as composed), ``resolved.yaml``, ``overrides.yaml``, ``provenance.json``,
+    ``manifest.parquet``, ``predictions.parquet``, ``metrics.json``, ``history.json``, ``figures/``,
+    ``checkpoints/``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def figures(self) -> Path:
+        """Where figures go; made on first use."""
+        folder = self.path / "figures"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
+    def best_weights(self) -> Path:
+        """The weights of the best epoch."""
+        return self.path / "checkpoints" / "best.safetensors"
+
+    def write_config(self, composed: str, resolved: str, overrides: Sequence[str]) -> None:
+        """The configuration as YAML text, with and without its interpolations, and what was overridden."""
+        write_text(self.path / CONFIG, composed)
+        write_text(self.path / RESOLVED, resolved)
+        # A JSON string is a YAML string, whatever the override holds.
+        write_text(
+            self.path / OVERRIDES, "".join(f"- {json.dumps(o, ensure_ascii=False)}\n" for o in overrides) or "[]\n"
+        )
+
+    def write_provenance(self, provenance: Mapping[str, object]) -> None:
+        """See :func:`deepfake.tracking.provenance.collect`."""
+        write_json(self.path / PROVENANCE, provenance)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Every sample that was selected, with its split."""
+        _write(self.path / MANIFEST, lambda path: save_manifest(manifest, path))
+
+    def write_predictions(self, predictions: pd.DataFrame) -> None:
+        """One row per sample: sample_id, label, method, dataset, split, score, frames_used, status."""
+        _write(self.path / PREDICTIONS, lambda path: predictions.to_parquet(path, index=False))
+
+    def write_metrics(self, metrics: Mapping[str, object]) -> None:
+        """The run's metrics and, by name, why others are not available."""
+        write_json(self.path / METRICS, metrics)
+
+    def write_history(self, history: Sequence[Mapping[str, object]]) -> None:
+        """The metrics of each epoch."""
+        write_json(self.path / HISTORY, list(history))
+
+
+def write_json(path: Path, value: object) -> None:
+    """JSON that appears whole. It has no NaN and no infinity: they become null, which nobody takes for a number."""
+    write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 text that appears whole."""
+    # Undecodable file names arrive as surrogates; they are written back as the bytes they were.
+    _write(path, lambda partial: partial.write_bytes(text.encode("utf-8", "surrogateescape")))
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: object) -> object:
+    """NumPy's and torch's single numbers, and paths."""
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")

@@ -1,0 +1,127 @@
+"""A trained detector as an MLflow model: its weights, how to build it again, and the shape of what it takes.
+
+The weights are safetensors and the rest is JSON, so that loading runs no code from the file; pickled models do,
+and exported graphs fix what a recurrent head must leave open and take seconds to make.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepfake.models.options import BackboneOptions, HeadOptions
+from deepfake.tracking.provenance import package_versions
+from deepfake.tracking.run import TrackedRun
+
+if TYPE_CHECKING:
+    from mlflow.models.signature import ModelSignature
+
+#: Raised with every change that an older loader would misread.
+FORMAT = 1
+WEIGHTS = "detector.safetensors"
+SPEC = "detector.json"
+
+_REQUIRED = ("torch", "torchvision", "timm", "safetensors", "numpy", "filelock", "mlflow")
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What it takes to build a detector whose weights are at hand, and to feed it.
+
+    Attributes:
+        backbone: The backbone's options.
+        head: The head's options; their class says which head.
+        frames: Frames of a clip, T.
+        size: Height and width of a frame in pixels.
+        threshold: The probability from which a clip is called fake.
+    """
+
+    backbone: BackboneOptions
+    head: HeadOptions
+    frames: int
+    size: int
+    threshold: float = 0.5
+
+    def to_json(self) -> str:
+        """The spec as JSON text."""
+        # The weights lie beside it: building must not look for pretrained ones.
+        backbone = dataclasses.asdict(dataclasses.replace(self.backbone, pretrained=False, weights=None))
+        head = {"kind": type(self.head).__name__, **dataclasses.asdict(self.head)}
+        fields = {"frames": self.frames, "size": self.size, "threshold": self.threshold}
+        return json.dumps({"format": FORMAT, "backbone": backbone, "head": head, **fields}, indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> DetectorSpec:
+        """The spec that was written.
+
+        Raises:
+            ValueError: It was written by a newer version, or names a head that does not exist.
+        """
+        raw = json.loads(text)
+        if raw["format"] > FORMAT:
+            raise ValueError(
+                f"written in format {raw['format']}, this version reads up to {FORMAT}: install a newer one"
+            )
+        kinds = {kind.__name__: kind for kind in HeadOptions.__subclasses__()}
+        kind = raw["head"].pop("kind")
+        if kind not in kinds:
+            raise ValueError(f"no head {kind!r}; there are {', '.join(sorted(kinds))}")
+        head = kinds[kind](**raw["head"])
+        return DetectorSpec(BackboneOptions(**raw["backbone"]), head, raw["frames"], raw["size"], raw["threshold"])
+
+
+def signature(spec: DetectorSpec) -> ModelSignature:
+    """uint8 clips [-1, T, 3, H, W] in, fake probabilities float32 [-1] out."""
+    import numpy as np
+    from mlflow.models.signature import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    clips = TensorSpec(np.dtype(np.uint8), (-1, spec.frames, 3, spec.size, spec.size), "clips")
+    probability = TensorSpec(np.dtype(np.float32), (-1,), "fake_probability")
+    return ModelSignature(inputs=Schema([clips]), outputs=Schema([probability]))
+
+
+def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "detector") -> str:
+    """Log a detector as a model of a run.
+
+    Args:
+        run: The run that made it.
+        weights: The detector's state as safetensors.
+        spec: How to build it.
+        name: The model's name in MLflow.
+
+    Returns:
+        The model's URI, for ``mlflow.pyfunc.load_model``.
+    """
+    from mlflow import pyfunc
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.models import Model
+
+    versions = package_versions()
+    required = [f"{package}=={versions[package]}" for package in _REQUIRED if package in versions]
+    # The fluent interface would log to whatever run and store it thinks active; these calls name both.
+    model = run.client.create_logged_model(run.experiment, name=name, source_run_id=run.id, model_type="classifier")
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "detector"
+        data.mkdir()
+        (data / SPEC).write_text(spec.to_json())
+        shutil.copyfile(weights, data / WEIGHTS)
+        described = Model(model.artifact_location, run_id=run.id, model_uuid=model.model_id, model_id=model.model_id)
+        pyfunc.save_model(
+            path=str(Path(scratch) / "model"),
+            loader_module="deepfake.tracking.serve",
+            data_path=str(data),
+            code_paths=[str(Path(__file__).resolve().parents[1])],
+            mlflow_model=described,
+            signature=signature(spec),
+            pip_requirements=required,
+        )
+        run.client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
+    run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    run.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, 0)])
+    return f"models:/{model.model_id}"

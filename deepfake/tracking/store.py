@@ -1,0 +1,181 @@
+"""Where runs are remembered: a tracking URI becomes a store that several processes may open at the same instant.
+
+Knows MLflow's stores, not what is written into them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import sys
+import urllib.error
+import urllib.request
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from deepfake.errors import UserError
+from deepfake.tracking.options import TrackingOptions
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)")
+_DATABASES = ("postgresql", "mysql", "mssql")
+_SERVERS = ("http", "https")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store, found but not opened. Small and picklable: worker processes get it as it is.
+
+    Attributes:
+        uri: What MLflow is given; absolute, so that it means the same from every working directory.
+        artifacts: The folder below which new experiments keep their files; None where a server decides.
+        database: The sqlite file, None for anything else.
+        ui_command: What to type to look at it (for a server: its address).
+    """
+
+    uri: str
+    artifacts: Path | None
+    database: Path | None
+    ui_command: str
+
+
+def locate(options: TrackingOptions, outputs: Path) -> Store:
+    """The store that the options name, else MLFLOW_TRACKING_URI, else ``<outputs>/mlflow.db``.
+
+    Args:
+        options: ``options.uri`` may be a sqlite or other database URL, or a server's address.
+        outputs: The project's output folder; artifacts of databases lie below it or beside a sqlite file.
+
+    Raises:
+        UserError: A plain folder or a scheme that MLflow no longer writes to.
+    """
+    outputs = outputs.absolute()
+    uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{outputs / 'mlflow.db'}"
+    if match := _SQLITE.fullmatch(uri):
+        database = Path(match["path"]).expanduser().absolute()
+        uri = f"sqlite:///{database}"
+        return Store(uri, database.parent / "artifacts", database, _ui_command(uri))
+    scheme = uri.split(":", 1)[0].split("+", 1)[0]
+    if scheme in _DATABASES:
+        return Store(uri, outputs / "artifacts", None, _ui_command(re.sub(r":[^:@/]+@", ":***@", uri)))
+    if scheme in _SERVERS:
+        return Store(uri, None, None, uri)
+    raise UserError(
+        f"tracking.uri={uri!r} is no store that runs can be written to",
+        "give sqlite:////absolute/path/mlflow.db, postgresql://user@host/name, or a server's http:// address",
+    )
+
+
+def connect(store: Store) -> MlflowClient:
+    """Open a store, making it first where it does not exist yet.
+
+    MLflow creates a database by running its migrations; two processes doing so at once corrupt one another,
+    so opening is done one process at a time.
+
+    Raises:
+        UserError: The server does not answer, or the database is of another MLflow version or no database.
+    """
+    if store.uri.split(":", 1)[0] in _SERVERS:
+        _check_answers(store.uri)
+    quiet_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    with _opening_lock(store):
+        try:
+            client = MlflowClient(store.uri)
+            client.search_experiments(max_results=1)
+        except MlflowException as error:
+            raise _explained(store, error) from error
+    return client
+
+
+def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
+    """The id of the experiment of that name, made where there is none.
+
+    Raises:
+        UserError: The experiment was deleted, which MLflow keeps apart from not existing.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        location = None
+        if store.artifacts is not None:
+            location = (store.artifacts / re.sub(r"[^\w.+-]+", "_", name)).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise UserError(
+                    f"cannot make the experiment {name!r}: {error.message}", "choose another name"
+                ) from error
+    if found.lifecycle_stage == "deleted":
+        command = f"{_python()} -m mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise UserError(
+            f"the experiment {name!r} was deleted in {store.uri}",
+            f"set tracking.experiment to another name, or restore it: MLFLOW_TRACKING_URI={store.uri} {command}",
+        )
+    return str(found.experiment_id)
+
+
+def quiet_mlflow() -> None:
+    """Keep MLflow from sending usage data and from narrating its migrations; call before importing it."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _opening_lock(store: Store) -> AbstractContextManager[object]:
+    if store.database is None:
+        return nullcontext()
+    try:
+        store.database.parent.mkdir(parents=True, exist_ok=True)
+        (store.database.parent / "artifacts").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the tracking store {store.database}: {error.strerror}",
+            "set tracking.uri to a place you own",
+        ) from error
+    return FileLock(store.database.with_name(f".{store.database.name}.lock"))
+
+
+def _check_answers(uri: str) -> None:
+    # MLflow itself retries a silent server for minutes before it says so.
+    try:
+        urllib.request.urlopen(uri, timeout=10).close()
+    except urllib.error.HTTPError:
+        return
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"the tracking server {uri} does not answer: {reason}",
+            "start it, or leave tracking.uri and MLFLOW_TRACKING_URI unset to write to outputs/mlflow.db",
+        ) from error
+
+
+def _explained(store: Store, error: Exception) -> UserError:
+    text = str(error)
+    if "out-of-date database schema" in text or "Can't locate revision" in text:
+        hint = f"back the file up, then run {_python()} -m mlflow db upgrade {shlex.quote(store.uri)}"
+        if "Can't locate revision" in text:
+            hint = "install the MLflow that wrote it, or set tracking.uri to a new file"
+        return UserError(f"{store.uri} was written by another version of MLflow", hint)
+    return UserError(f"cannot open the tracking store {store.uri}: {text}", "check tracking.uri, or choose a new file")
+
+
+def _ui_command(uri: str) -> str:
+    return f"{_python()} -m mlflow ui --backend-store-uri {shlex.quote(uri)}"
+
+
+def _python() -> str:
+    return shlex.quote(sys.executable)
