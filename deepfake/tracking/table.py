@@ -1,0 +1,101 @@
+"""Runs side by side: a table sorted by one metric, for the terminal, Markdown and CSV. Knows no MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+
+from deepfake.errors import UserError, nearest
+
+#: How a cell says that a run has no such number.
+ABSENT = "–"
+
+
+def rank(runs: pd.DataFrame, by: str, *, larger_is_better: bool = True) -> pd.DataFrame:
+    """The runs, best first; those without the metric last, in the order they came.
+
+    Args:
+        runs: One row per run; a column per metric, parameter or anything else.
+        by: The metric's column.
+        larger_is_better: False for losses.
+
+    Raises:
+        UserError: No run has that metric.
+    """
+    if by not in runs.columns or runs[by].isna().all():
+        numbers = [str(c) for c in runs.columns if pd.api.types.is_numeric_dtype(runs[c]) and runs[c].notna().any()]
+        raise UserError(f"no run has the metric {by!r}", nearest(by, numbers))
+    return runs.sort_values(by, ascending=not larger_is_better, na_position="last", kind="stable", ignore_index=True)
+
+
+def varying(runs: pd.DataFrame, columns: Iterable[str]) -> list[str]:
+    """Those columns whose values differ between runs; what was the same everywhere explains nothing."""
+    return [column for column in columns if runs[column].astype(str).nunique(dropna=False) > 1]
+
+
+def to_terminal(ranked: pd.DataFrame, columns: Sequence[str], by: str, title: str = "") -> Table:
+    """A rich table; the first row with a value of ``by`` is marked as best.
+
+    Args:
+        ranked: From :func:`rank`.
+        columns: Which columns to show, in order.
+        by: The metric it is sorted by.
+        title: What the table is of.
+    """
+    table = Table(title=title or None, header_style="bold", title_justify="left")
+    for column in columns:
+        number = pd.api.types.is_numeric_dtype(ranked[column])
+        header = f"{column} ▼" if column == by else column
+        table.add_column(header, justify="right" if number else "left", overflow="fold")
+    best = _best(ranked, by)
+    for place, cells in enumerate(_cells(ranked, columns)):
+        table.add_row(*cells, style="bold green" if place == best else None)
+    return table
+
+
+def to_markdown(ranked: pd.DataFrame, columns: Sequence[str], by: str) -> str:
+    """A Markdown table; the best run's row is in bold."""
+    numbers = [pd.api.types.is_numeric_dtype(ranked[column]) for column in columns]
+    lines = [
+        "| " + " | ".join(_escape(column) for column in columns) + " |",
+        "| " + " | ".join("---:" if number else "---" for number in numbers) + " |",
+    ]
+    best = _best(ranked, by)
+    for place, cells in enumerate(_cells(ranked, columns)):
+        marked = [f"**{_escape(cell)}**" if place == best and cell else _escape(cell) for cell in cells]
+        lines.append("| " + " | ".join(marked) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(ranked: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
+    """The same columns with every digit, for other programs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ranked[list(columns)].to_csv(path, index=False)
+
+
+def cell(value: object) -> str:
+    """One value as the tables show it: numbers to four places, nothing as a dash."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ABSENT
+    if isinstance(value, float):
+        exact = value == int(value) if math.isfinite(value) else True
+        small = value != 0 and abs(value) < 1e-3
+        return f"{value:.3g}" if small or (exact and abs(value) >= 1e6) else f"{value:.4f}"
+    return str(value)
+
+
+def _cells(table: pd.DataFrame, columns: Sequence[str]) -> Iterable[list[str]]:
+    for row in table[list(columns)].itertuples(index=False):
+        yield [cell(value) for value in row]
+
+
+def _best(ranked: pd.DataFrame, by: str) -> int | None:
+    return 0 if by in ranked.columns and len(ranked) and pd.notna(ranked[by].iloc[0]) else None
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
