@@ -1,0 +1,81 @@
+"""A plain grid: every combination of the values given, one job each, the failed ones reported at the end.
+
+Knows no study: it chooses nothing, remembers nothing and prunes nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+
+from deepfake.errors import UserError
+from deepfake.sweeping.jobs import JobRunner, timed, to_job
+from deepfake.sweeping.observer import Job, Objective
+
+
+def expand(overrides: Sequence[Override]) -> list[list[str]]:
+    """All combinations, the last key changing fastest; a key given twice keeps its last value.
+
+    Raises:
+        UserError: A continuous interval, which has no list of values.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [str(override.input_line) if override.is_delete() else f"{key}={_text(override)}"]
+        elif override.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not values[key]:
+                raise UserError(f"{override.input_line} holds no value", "give at least one value to sweep over")
+        else:
+            raise UserError(f"{override.input_line} has no list of values", "a grid takes choice(...) or range(...)")
+    return [list(point) for point in itertools.product(*values.values())]
+
+
+def run_grid(
+    runner: JobRunner,
+    points: Sequence[Sequence[str]],
+    swept: Callable[[Sequence[str]], list[str]],
+    objectives: Sequence[Objective],
+    finished: Callable[[Job], None],
+) -> None:
+    """Run every point, going on after failures.
+
+    Args:
+        points: The overrides of each job.
+        swept: Picks out of them what differs between jobs.
+        finished: Called after each job; with a launcher that works elsewhere, after the whole batch.
+    """
+    launcher = create_launcher(runner)
+    if runs_here(launcher):
+        for number, point in enumerate(points):
+            result, seconds = timed(partial(runner.run, point, number))
+            finished(to_job(result, number, swept(point), objectives, seconds))
+        return
+    for number, result in enumerate(launcher.launch([list(point) for point in points], initial_job_idx=0)):
+        finished(to_job(result, number, swept(points[number]), objectives, None))
+
+
+def create_launcher(runner: JobRunner) -> Launcher:
+    """The launcher that ``hydra/launcher`` names."""
+    return Plugins.instance().instantiate_launcher(
+        hydra_context=runner.context, task_function=runner.task, config=runner.config
+    )
+
+
+def runs_here(launcher: Launcher) -> bool:
+    """Whether it is Hydra's own, which runs jobs one after another in this process."""
+    # Looked up when asked: scanning for plugins executes Hydra's module again and makes its class anew.
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    return isinstance(launcher, BasicLauncher)
+
+
+def _text(override: Override) -> str:
+    return override.get_value_element_as_str()

@@ -1,0 +1,145 @@
+"""Runs one job inside this process and turns what it returned into a :class:`Job`.
+
+Knows how Hydra composes and runs a job; neither what the job trains nor which study asked for it.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from deepfake.errors import UserError
+from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job, Objective
+from deepfake.sweeping.trial import Pruned
+
+#: Overrides that say how runs are chosen; a job's own record does not hold them, so a rerun meets no study.
+_SWEEP_KEYS = ("sweep", "search", "sampler", "pruner")
+
+
+@dataclass(frozen=True)
+class JobRunner:
+    """Everything a job needs besides its own overrides."""
+
+    context: HydraContext
+    task: TaskFunction
+    config: DictConfig
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder, absolute."""
+        return Path(str(self.config.hydra.sweep.dir)).absolute()
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of a job, as the launchers make it; raises Hydra's and OmegaConf's own errors."""
+        return self.context.config_loader.load_sweep_config(self.config, list(overrides))
+
+    def run(self, overrides: Sequence[str], number: int) -> JobReturn:
+        """Compose and run one job here; its exception comes back inside the return value."""
+        config = self.compose(overrides)
+        with open_dict(config):
+            config.hydra.job.id = str(number)
+            config.hydra.job.num = number
+            config.hydra.sweep.dir = str(self.folder)
+            config.hydra.overrides.task = [text for text in config.hydra.overrides.task if not is_sweep_override(text)]
+        return run_job(
+            task_function=self.task,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=self.context,
+        )
+
+
+def is_sweep_override(text: str) -> bool:
+    """Whether an override says how runs are chosen rather than what a run is."""
+    key = text.lstrip("+~").partition("=")[0]
+    return key in _SWEEP_KEYS or key.startswith("sweep.")
+
+
+def timed(run: Callable[[], JobReturn]) -> tuple[JobReturn, float]:
+    """A job's return and the seconds it took."""
+    start = time.perf_counter()
+    result = run()
+    return result, time.perf_counter() - start
+
+
+def to_job(
+    result: JobReturn, number: int, overrides: Sequence[str], objectives: Sequence[Objective], seconds: float | None
+) -> Job:
+    """What a job returned, in our words.
+
+    The task function returns a dict with ``metrics`` (and ``run_id``, ``run_dir``, ``name``, ``status``), one
+    number for a single objective, or one number for each objective.
+    """
+    returned = result._return_value
+    common: dict[str, Any] = {"number": number, "overrides": list(overrides), "seconds": seconds}
+    if isinstance(returned, Pruned):
+        return Job(status=PRUNED, metrics=dict(returned.metrics), **common)
+    if result.status is not JobStatus.COMPLETED:
+        return Job(status=FAILED, reason=describe(returned), **common)
+    fields = returned if isinstance(returned, Mapping) else {}
+    metrics = _metrics(returned, objectives)
+    status = str(fields.get("status", COMPLETED))
+    reason = fields.get("reason")
+    return Job(
+        status=status if status in (PRUNED, FAILED) else COMPLETED,
+        metrics=metrics,
+        reason=str(reason) if reason else None,
+        values=[metrics[item.metric] for item in objectives if item.metric in metrics],
+        **common,
+        **_identity(fields),
+    )
+
+
+def describe(error: object) -> str:
+    """An exception in one line."""
+    if isinstance(error, UserError):
+        return error.message
+    lines = str(error).strip().splitlines()
+    name = type(error).__name__
+    return f"{name}: {lines[0]}" if lines else name
+
+
+def pick_best(jobs: Sequence[Job], objectives: Sequence[Objective]) -> list[Job]:
+    """The completed job with the best value, or those no other job beats in every objective.
+
+    Jobs that lack an objective, or hold NaN for one, are left out.
+    """
+    scored = [
+        (job, [value if item.maximize else -value for value, item in zip(job.values, objectives, strict=True)])
+        for job in jobs
+        if job.status == COMPLETED and len(job.values) == len(objectives) and all(map(math.isfinite, job.values))
+    ]
+    if len(objectives) == 1:
+        return [max(scored, key=lambda pair: pair[1][0])[0]] if scored else []
+    return [job for job, values in scored if not any(_dominates(other, values) for _, other in scored)]
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
+
+
+def _metrics(returned: Any, objectives: Sequence[Objective]) -> dict[str, float]:
+    if isinstance(returned, Mapping):
+        return {str(key): float(value) for key, value in (returned.get("metrics") or {}).items() if _is_number(value)}
+    values = list(returned) if isinstance(returned, (list, tuple)) else [returned]
+    if len(values) != len(objectives) or not all(map(_is_number, values)):
+        return {}
+    return {item.metric: float(value) for item, value in zip(objectives, values, strict=True)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: str(fields[key]) if fields.get(key) else None for key in ("run_id", "run_dir", "name")}

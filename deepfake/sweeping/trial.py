@@ -1,0 +1,74 @@
+"""The wire between a running job and the study that asked for it: report a metric, hear that it is pruned.
+
+Training calls this through a plain callback. Knows no Optuna; outside a study there is no trial to report to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass
+class Pruned(Exception):  # noqa: N818 - an outcome, not an error
+    """The study has seen enough of this trial.
+
+    Raised by :meth:`TrialHandle.report`; training lets it pass.
+    """
+
+    epoch: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"pruned after epoch {self.epoch}"
+
+
+class TrialHandle(Protocol):
+    """The trial this job is."""
+
+    @property
+    def study(self) -> str:
+        """The study's name."""
+
+    @property
+    def number(self) -> int:
+        """The trial's number within its study, from 0."""
+
+    @property
+    def attempt(self) -> int:
+        """0, or how often the trial was begun before by a process that died: resume where one can."""
+
+    def identify(self, **facts: str) -> None:
+        """Keep with the trial where its run is (``run_id``, ``run_dir``, ``name``), should it never return."""
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Tell the study how it goes.
+
+        Args:
+            epoch: From 0, each once.
+            metrics: Those of this epoch, among them the objective; without it nothing can be pruned.
+
+        Raises:
+            Pruned: The pruner has seen enough.
+        """
+
+
+_current: ContextVar[TrialHandle | None] = ContextVar("trial", default=None)
+
+
+def current() -> TrialHandle | None:
+    """The trial this job is, or None outside a study."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def running(trial: TrialHandle) -> Iterator[None]:
+    """Make a trial the current one."""
+    token = _current.set(trial)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,107 @@
+"""Plain ``-m a=1,2``: every combination, on after failures, a listener told, an honest status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from deepfake.errors import UserError
+from deepfake.sweeping.sweeper import SweepFailed
+from tests.sweeping import toy
+
+
+def test_every_combination_runs_in_hydras_order(tmp_path: Path) -> None:
+    result = toy.multirun(tmp_path, ["x=0,1", "batch=16,32"])
+    assert [job.overrides for job in result.jobs] == [
+        ["x=0", "batch=16"],
+        ["x=0", "batch=32"],
+        ["x=1", "batch=16"],
+        ["x=1", "batch=32"],
+    ]
+
+
+def test_a_range_is_a_list(tmp_path: Path) -> None:
+    assert len(toy.multirun(tmp_path, ["seed=range(0,3)"]).jobs) == 3
+
+
+def test_a_group_is_swept(tmp_path: Path) -> None:
+    names: list[str] = []
+
+    def note(config: DictConfig) -> float:
+        names.append(config.model.name)
+        return 0.0
+
+    toy.multirun(tmp_path, ["model=plain,deep"], note)
+    assert names == ["plain", "deep"]
+
+
+def test_without_anything_to_sweep_one_job_runs(tmp_path: Path) -> None:
+    assert len(toy.multirun(tmp_path, ["x=0.5"]).jobs) == 1
+
+
+def test_the_best_job_is_known(tmp_path: Path) -> None:
+    assert toy.multirun(tmp_path, ["x=0,1,2"]).best[0].number == 1
+
+
+def test_a_failed_job_does_not_stop_the_others(tmp_path: Path) -> None:
+    with pytest.raises(SweepFailed):
+        toy.multirun(tmp_path, ["fail=true,false", "x=0,1"])
+    assert [job.status for kind, job in toy.HEARD if kind == "job"] == ["failed", "failed", "completed", "completed"]
+
+
+def test_a_failure_ends_with_status_1(tmp_path: Path) -> None:
+    with pytest.raises(SweepFailed) as caught:
+        toy.multirun(tmp_path, ["fail=true,false"])
+    assert caught.value.code == 1
+
+
+def test_failed_jobs_are_listed_with_their_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SweepFailed):
+        toy.multirun(tmp_path, ["fail=true,false"])
+    shown = capsys.readouterr().err
+    assert "1 of 2 jobs failed" in shown
+    assert "#0 fail=True: ValueError: asked to fail" in shown
+
+
+def test_the_listener_hears_start_jobs_and_end_in_order(tmp_path: Path) -> None:
+    toy.multirun(tmp_path, ["x=0,1"])
+    assert [kind for kind, _ in toy.HEARD] == ["start", "job", "job", "end"]
+
+
+def test_the_listener_is_told_what_is_swept_and_what_is_fixed(tmp_path: Path) -> None:
+    toy.multirun(tmp_path, ["x=0,1", "batch=32", "sweep.objective=score"])
+    info = toy.HEARD[0][1]
+    assert info.space == {"x": "0,1"}
+    assert info.total == 2
+    assert [text for text in info.overrides if not text.startswith("folder")] == ["batch=32"]
+
+
+def test_each_job_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    toy.multirun(tmp_path, ["x=0,1"])
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == ["0", "1"]
+
+
+def test_a_broken_job_is_refused_before_any_runs(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="lrr"):
+        toy.multirun(tmp_path, ["x=0,1", "lrr=3"])
+    assert toy.HEARD == [] or toy.HEARD[0][1].folder != tmp_path / "sweep"
+
+
+def test_an_unknown_sweep_key_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.n_trials"):
+        toy.multirun(tmp_path, ["x=0,1", "+sweep.n_trial=3"])
+
+
+def test_a_job_does_not_record_how_it_was_chosen(tmp_path: Path) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    seen: list[list[str]] = []
+
+    def note(config: DictConfig) -> float:
+        seen.append(list(HydraConfig.get().overrides.task))
+        return 0.0
+
+    toy.multirun(tmp_path, ["x=0", "sweep.objective=score"], note)
+    assert not [text for text in seen[0] if text.startswith("sweep")]

@@ -1,0 +1,72 @@
+"""A Hydra app of a few lines, run inside the test's process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import setup_globals
+from omegaconf import DictConfig
+
+from deepfake.sweeping.observer import Job, SweepInfo, SweepResult
+from deepfake.sweeping.trial import current
+
+CONF = Path(__file__).parent / "toy_conf"
+HEARD: list[tuple[str, Any]] = []
+
+
+class Listener:
+    """Notes in HEARD what it is told."""
+
+    def __init__(self, config: DictConfig) -> None:
+        HEARD.clear()
+
+    def sweep_started(self, info: SweepInfo) -> None:
+        HEARD.append(("start", info))
+
+    def job_finished(self, info: SweepInfo, job: Job) -> None:
+        HEARD.append(("job", job))
+
+    def sweep_finished(self, result: SweepResult) -> None:
+        HEARD.append(("end", result))
+
+
+def task(config: DictConfig) -> dict[str, Any]:
+    """Score best at x = 1; a wide model helps a little; reports every epoch."""
+    if config.fail:
+        raise ValueError("asked to fail")
+    score = 1.0 - (config.x - 1.0) ** 2
+    trial = current()
+    for epoch in range(config.epochs):
+        if trial is not None:
+            trial.report(epoch, {"score": score * (epoch + 1) / config.epochs})
+    return {"run_id": "r", "run_dir": "d", "name": "toy", "status": "completed", "metrics": {"score": score}}
+
+
+def search_path(conf: Path = CONF) -> ConfigSearchPathImpl:
+    """The toy's configs, with what plugins add."""
+    path = create_config_search_path(str(conf))
+    assert isinstance(path, ConfigSearchPathImpl)
+    return path
+
+
+def multirun(
+    folder: Path, overrides: Sequence[str], function: Callable[[DictConfig], Any] = task, conf: Path = CONF
+) -> Any:
+    """``python toy.py -m <overrides>``; returns what the sweeper returned."""
+    version.setbase("1.3")
+    setup_globals()
+    GlobalHydra.instance().clear()
+    try:
+        hydra = Hydra.create_main_hydra2("toy", search_path(conf))
+        observed = f"hydra.sweeper.observer={__name__}.Listener"
+        arguments = [f"folder={folder}", "hydra.mode=MULTIRUN", observed, *overrides]
+        return hydra.multirun(config_name="toy", task_function=function, overrides=arguments)
+    finally:
+        GlobalHydra.instance().clear()
