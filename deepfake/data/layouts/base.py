@@ -1,0 +1,168 @@
+"""What every layout shares: its interface, listing files, and naming samples. Knows no data set in particular."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Manifest
+from deepfake.data.options import DatasetOptions
+
+#: What operating systems and unzippers leave behind.
+_LITTER = ("__macosx", ".", "_", "thumbs.db", "desktop.ini")
+
+
+class Layout(Protocol):
+    """One way a data set lies on disk.
+
+    Attributes:
+        name: What ``dataset.layout`` calls it.
+        summary: One line: what is looked for.
+        crops: Whether its pictures are face crops already.
+    """
+
+    name: str
+    summary: str
+    crops: bool
+
+    def probe(self, root: Path) -> Path | None:
+        """The folder in which the layout begins: ``root``, one below or one above it; None if it is not there.
+
+        Cheap: it looks at names of folders and a few files, never at a long listing.
+        """
+
+    def read(self, root: Path, options: DatasetOptions) -> Manifest:
+        """The samples under the folder that :meth:`probe` returned, with published splits filled in."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file below a data set's root.
+
+    Attributes:
+        path: Relative to the root, with forward slashes; bytes that are no UTF-8 are surrogate escapes.
+        stem: The file's name without its last suffix.
+        bytes: Its size.
+    """
+
+    path: str
+    stem: str
+    bytes: int
+
+
+def list_files(root: Path, folder: str, suffixes: frozenset[str], depth: int = 0) -> list[File]:
+    """The files of one kind in a folder, sorted by path.
+
+    Args:
+        root: What the paths are relative to.
+        folder: Relative to ``root``; "" is the root itself. A folder that is missing holds no files.
+        suffixes: Lower-case file suffixes with their dot.
+        depth: How many levels of folders below it are read too.
+    """
+    return sorted(_walk(root, folder, suffixes, depth), key=lambda file: file.path)
+
+
+def _walk(root: Path, folder: str, suffixes: frozenset[str], depth: int) -> Iterator[File]:
+    where = root / folder
+    if not where.is_dir():
+        return
+    with os.scandir(where) as entries:
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if is_litter(entry.name):
+                continue
+            if entry.is_dir():
+                if depth > 0:
+                    yield from _walk(root, path, suffixes, depth - 1)
+            elif os.path.splitext(entry.name)[1].lower() in suffixes:
+                # A link whose target is gone is a file that will not open; it is told then, not here.
+                size = entry.stat().st_size if os.path.exists(entry.path) else -1
+                yield File(path, os.path.splitext(entry.name)[0], size)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a name belongs to an operating system or an unzipper rather than to a data set."""
+    lower = name.lower()
+    return lower.startswith(_LITTER[:2]) or lower in _LITTER[3:]
+
+
+def list_folders(root: Path, limit: int = 2000) -> list[str]:
+    """The names of the folders right below ``root``, sorted; at most ``limit`` entries are looked at."""
+    if not root.is_dir():
+        return []
+    found = []
+    with os.scandir(root) as entries:
+        for count, entry in enumerate(entries):
+            if count >= limit:
+                break
+            if not is_litter(entry.name) and entry.is_dir():
+                found.append(entry.name)
+    return sorted(found)
+
+
+def child(root: Path, *names: str) -> str | None:
+    """The folder right below ``root`` that has one of these names, whatever its case; None if there is none."""
+    wanted = [name.lower() for name in names]
+    found = {folder.lower(): folder for folder in list_folders(root)}
+    return next((found[name] for name in wanted if name in found), None)
+
+
+def has_file(root: Path, folder: str, suffixes: frozenset[str], look: int = 200) -> bool:
+    """Whether one of the first ``look`` entries of a folder is a file of this kind."""
+    where = root / folder
+    if not where.is_dir():
+        return False
+    with os.scandir(where) as entries:
+        for count, entry in enumerate(entries):
+            if count >= look:
+                return False
+            if not is_litter(entry.name) and os.path.splitext(entry.name)[1].lower() in suffixes:
+                return True
+    return False
+
+
+def around(root: Path) -> list[Path]:
+    """Where a layout may begin when its folder was wrapped or unwrapped: here, one below, one above."""
+    return [root, *(root / name for name in list_folders(root, limit=200)), root.resolve().parent]
+
+
+def inside(root: Path) -> list[Path]:
+    """Where a layout may begin when it was unzipped into a folder of its own: here or one below."""
+    return [root, *(root / name for name in list_folders(root, limit=200))]
+
+
+def kind_of(path: str) -> str:
+    """``video`` or ``image``, by suffix; "" for neither."""
+    suffix = os.path.splitext(path)[1].lower()
+    return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else ""
+
+
+def printable(text: str) -> str:
+    """The text with bytes that are no UTF-8 written as ``%FF``, so that it can be stored and printed anywhere."""
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
+
+
+def sample_ids(dataset: str, names: list[tuple[str, str]], paths: list[str]) -> list[str]:
+    """``dataset/method/stem`` for each sample; those that would share one keep their file suffix as well.
+
+    Args:
+        dataset: The data set's name.
+        names: A method and a stem (which may hold folders) for each sample.
+        paths: Their files.
+    """
+    ids = [printable(f"{dataset}/{method}/{stem}") for method, stem in names]
+    counts: dict[str, int] = {}
+    for name in ids:
+        counts[name] = counts.get(name, 0) + 1
+    return [
+        name if counts[name] == 1 else name + os.path.splitext(path)[1] for name, path in zip(ids, paths, strict=True)
+    ]
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """A few of many names: ``a, b, c and 12 more``."""
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

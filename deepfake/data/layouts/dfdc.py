@@ -1,0 +1,152 @@
+"""DFDC (Dolhansky et al. 2020, arXiv:2006.07397): videos with a metadata.json beside them, in one or many folders.
+
+Turns whole parts, Kaggle's sample, a labelled test folder or any mix of them into samples grouped by original.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from deepfake.data.layouts.base import inside, list_files, list_folders, listed, sample_ids
+from deepfake.data.manifest import FAKE, REAL, VIDEO_SUFFIXES, Manifest, make_rows
+from deepfake.data.options import DatasetOptions
+from deepfake.errors import DataError
+
+METADATA = "metadata.json"
+LABELS = "labels.csv"
+_WORDS = {"REAL": REAL, "FAKE": FAKE}
+
+
+class Dfdc:
+    """Folders of ``<name>.mp4`` with ``metadata.json``, as dfdc_train_part_0 to _49 or train_sample_videos."""
+
+    name = "dfdc"
+    summary = "metadata.json beside the videos, here or in folders such as dfdc_train_part_0 (DFDC)"
+    crops = False
+
+    def probe(self, root: Path) -> Path | None:
+        """The folder that holds metadata.json, or whose folders do."""
+        for folder in inside(root):
+            if _part_folders(folder):
+                return folder
+        return None
+
+    def read(self, root: Path, options: DatasetOptions) -> Manifest:
+        """Every video that is there and named by its metadata; an original and its fakes are one group."""
+        notes: list[str] = []
+        rows: list[dict[str, object]] = []
+        parts = _part_folders(root)
+        for part in parts:
+            rows += _read_part(root, part, options.name, notes)
+        rows += _read_test(root, options.name, notes)
+        unread = [name for name in list_folders(root) if name not in parts and _unlabelled(root, name)]
+        if unread:
+            notes.append(f"folders of videos without labels are left out: {', '.join(unread)}")
+        _note_originals(rows, notes)
+        table = make_rows(_disambiguated(rows))
+        return Manifest(table, {options.name: root}, notes, official=bool((table["split"] != "").any()))
+
+
+def _part_folders(root: Path) -> list[str]:
+    here = [""] if (root / METADATA).is_file() else []
+    return here + [name for name in list_folders(root) if (root / name / METADATA).is_file()]
+
+
+def _read_part(root: Path, part: str, dataset: str, notes: list[str]) -> list[dict[str, object]]:
+    where = f"{part}/{METADATA}" if part else METADATA
+    entries = _read_metadata(root / where)
+    files = {file.path.rsplit("/", 1)[-1]: file for file in list_files(root, part, VIDEO_SUFFIXES)}
+    absent = sorted(name for name in entries if name not in files)
+    if absent:
+        notes.append(f"{where} names {len(absent)} of {len(entries)} files that are not there: {listed(absent)}")
+    unnamed = sorted(name for name in files if name not in entries)
+    if unnamed:
+        notes.append(f"{len(unnamed)} files that {where} does not name are left out: {listed(unnamed)}")
+    rows = []
+    for name, file in files.items():
+        if name in entries:
+            label, original = entries[name]
+            rows.append(_row(file.path, file.stem, file.bytes, label, original, dataset))
+    return rows
+
+
+def _row(path: str, stem: str, size: int, label: int, original: str, dataset: str) -> dict[str, object]:
+    return {
+        "path": path, "kind": "video", "label": label, "method": "fake" if label == FAKE else "real",
+        "dataset": dataset, "bytes": size, "groups": (f"dfdc/{Path(original).stem}",), "stem": stem,
+    }  # fmt: skip
+
+
+def _read_metadata(path: Path) -> dict[str, tuple[int, str]]:
+    """Label and original of each file that a metadata.json names; a real video is its own original."""
+    hint = 'DFDC\'s metadata is {"x.mp4": {"label": "FAKE", "original": "y.mp4"}, ...}'
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not JSON: {error}", hint) from error
+    if not isinstance(loaded, dict):
+        raise DataError(f"{path} holds no table of files", hint)
+    entries = {}
+    for name, entry in loaded.items():
+        label = entry.get("label") if isinstance(entry, dict) else None
+        if label not in _WORDS:
+            raise DataError(f"{path} gives {name} the label {label!r}", "labels are REAL and FAKE")
+        entries[name] = (_WORDS[label], str(entry.get("original") or name))
+    return entries
+
+
+def _read_test(root: Path, dataset: str, notes: list[str]) -> list[dict[str, object]]:
+    """The published test part: ``test/labels.csv`` with filename and label (1 is fake), videos beside or below."""
+    rows: list[dict[str, object]] = []
+    for folder in [name for name in list_folders(root) if (root / name / LABELS).is_file()]:
+        files = {f.path.rsplit("/", 1)[-1]: f for f in list_files(root, folder, VIDEO_SUFFIXES, depth=1)}
+        with (root / folder / LABELS).open(encoding="utf-8", newline="") as stream:
+            lines = list(csv.DictReader(stream))
+        absent = []
+        for line in lines:
+            name, label = line.get("filename", ""), (line.get("label") or "").strip()
+            if label not in ("0", "1"):
+                raise DataError(
+                    f"{folder}/{LABELS} gives {name} the label {label!r}", "labels are 0 for real and 1 for fake"
+                )
+            if name not in files:
+                absent.append(name)
+                continue
+            file = files[name]
+            rows.append({**_row(file.path, file.stem, file.bytes, int(label), name, dataset), "split": "test"})
+        if absent:
+            notes.append(
+                f"{folder}/{LABELS} names {len(absent)} of {len(lines)} files that are not there: {listed(absent)}"
+            )
+    return rows
+
+
+def _unlabelled(root: Path, folder: str) -> bool:
+    if (root / folder / LABELS).is_file():
+        return False
+    return bool(list_files(root, folder, VIDEO_SUFFIXES))
+
+
+def _note_originals(rows: list[dict[str, object]], notes: list[str]) -> None:
+    stems = {f"dfdc/{row['stem']}" for row in rows if row["label"] == REAL}
+    fakes = [row for row in rows if row["label"] == FAKE and row.get("split") != "test"]
+    lone = [row for row in fakes if row["groups"][0] not in stems]  # type: ignore[index]
+    if lone:
+        notes.append(f"{len(lone)} of {len(fakes)} fakes have no original beside them; they are grouped by its name")
+
+
+def _disambiguated(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Rows with sample ids; a file name that two parts hold keeps its part's name."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[str(row["stem"])] = counts.get(str(row["stem"]), 0) + 1
+    names = []
+    for row in rows:
+        stem = str(row["stem"]) if counts[str(row["stem"])] == 1 else str(row["path"]).rsplit(".", 1)[0]
+        names.append((str(row["method"]), stem))
+    dataset = str(rows[0]["dataset"]) if rows else ""
+    ids = sample_ids(dataset, names, [str(row["path"]) for row in rows])
+    kept = [{key: value for key, value in row.items() if key != "stem"} for row in rows]
+    return [{**row, "sample_id": name} for row, name in zip(kept, ids, strict=True)]

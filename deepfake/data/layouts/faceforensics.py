@@ -1,0 +1,222 @@
+"""FaceForensics++ (Roessler et al. 2019, arXiv:1901.08971) as its download script lays it out, or a part of it.
+
+Turns original_sequences and manipulated_sequences into samples with the published splits. Opens no video.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepfake.data.layouts.base import File, child, inside, list_files, list_folders, listed, sample_ids
+from deepfake.data.manifest import FAKE, REAL, SPLITS, VIDEO_SUFFIXES, Manifest, make_rows
+from deepfake.data.options import DatasetOptions
+from deepfake.errors import DataError, nearest
+
+ORIGINALS, FAKES = "original_sequences", "manipulated_sequences"
+METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter", "DeepFakeDetection")
+SOURCES = ("youtube", "actors")
+#: The same compression under the name the paper uses and the one the folders have.
+_SAME = {"c0": "raw", "raw": "c0"}
+_PREFERRED = ("c23", "c40", "raw", "c0")
+#: Clips cut from one YouTube video that the published splits put on two sides.
+_ONE_VIDEO = {
+    "606": "605", "640": "639", "756": "755", "838": "837", "876": "875", "955": "954", "983": "982",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """One folder of videos: where it is, what made them, and whether they are fakes."""
+
+    path: str
+    method: str
+    label: int
+
+
+class FaceForensics:
+    """The official tree: ``original_sequences/youtube/c23/videos/000.mp4`` and so on."""
+
+    name = "faceforensics"
+    summary = "original_sequences/ and manipulated_sequences/ with <compression>/videos below (FaceForensics++)"
+    crops = False
+    #: The methods a whole copy holds.
+    methods: tuple[str, ...] = METHODS
+
+    def probe(self, root: Path) -> Path | None:
+        """The folder that holds original_sequences or manipulated_sequences."""
+        for folder in inside(root):
+            if child(folder, ORIGINALS) or child(folder, FAKES):
+                return folder
+        return None
+
+    def read(self, root: Path, options: DatasetOptions) -> Manifest:
+        """Every video of the wanted methods in one compression, grouped by target and source footage."""
+        notes: list[str] = []
+        folders = _find_folders(root, options, self.methods, notes)
+        rows = []
+        for folder in folders:
+            files = list_files(root, folder.path, VIDEO_SUFFIXES)
+            if not files:
+                notes.append(f"{folder.path} holds no videos")
+            rows += make_sample_rows(files, folder.method, folder.label, options.name)
+        splits = read_split_files(root, options, notes)
+        for row in rows:
+            row["split"] = split_of(str(row["stem"]), splits)
+        note_missing_pairs(rows, notes)
+        table = make_rows(rows).drop(columns="stem")
+        return Manifest(table, {options.name: root}, notes, official=bool(splits))
+
+
+def make_sample_rows(files: list[File], method: str, label: int, dataset: str) -> list[dict[str, object]]:
+    """Manifest rows of one method's videos, each with its ``stem`` beside."""
+    ids = sample_ids(dataset, [(method, file.stem) for file in files], [file.path for file in files])
+    return [
+        {
+            "sample_id": name, "path": file.path, "kind": "video", "label": label, "method": method,
+            "dataset": dataset, "bytes": file.bytes, "groups": footage(file.stem), "stem": file.stem,
+        }
+        for name, file in zip(ids, files, strict=True)
+    ]  # fmt: skip
+
+
+def footage(stem: str) -> tuple[str, ...]:
+    """What a video touches: its YouTube clips (target and source), or its actors.
+
+    Names with a double underscore are DeepFakeDetection's: ``01__exit_phone_room`` is actor 01 and
+    ``01_02__exit_phone_room__YVGY8LOK`` is 02's face on 01.
+    """
+    actors = "__" in stem
+    ids = stem.split("__", 1)[0].split("_")
+    if actors:
+        return tuple(dict.fromkeys(f"faceforensics/actor/{i}" for i in ids))
+    return tuple(dict.fromkeys(f"faceforensics/youtube/{_ONE_VIDEO.get(i, i)}" for i in ids))
+
+
+def split_of(stem: str, splits: dict[str, str]) -> str:
+    """The split a video belongs to: where its clip is, and for a fake where its pair is."""
+    if "__" in stem:
+        return ""
+    return splits.get(stem, "")
+
+
+def read_split_files(root: Path, options: DatasetOptions, notes: list[str]) -> dict[str, str]:
+    """Which split each clip and each pair of clips (in both orders) belongs to, from train, val and test.json.
+
+    Returns:
+        Split by stem: for the pair ["071", "054"] of train.json the keys 071, 054, 071_054 and 054_071.
+
+    Raises:
+        DataError: A file that was asked for is missing or is no list of pairs.
+    """
+    folder = _split_folder(root, options)
+    if folder is None:
+        notes.append("no published splits (splits/train.json, val.json, test.json): splits are made by group")
+        return {}
+    splits: dict[str, str] = {}
+    missing = [name for name in SPLITS if not (folder / f"{name}.json").is_file()]
+    if len(missing) == len(SPLITS):
+        raise DataError(f"no split file in {folder}", "give the folder of train.json, val.json and test.json")
+    if missing:
+        notes.append(f"{folder} lacks {', '.join(f'{name}.json' for name in missing)}")
+    for name in SPLITS:
+        if name in missing:
+            continue
+        for a, b in _read_pairs(folder / f"{name}.json"):
+            for stem in (a, b, f"{a}_{b}", f"{b}_{a}"):
+                splits[stem] = name
+    return splits
+
+
+def _split_folder(root: Path, options: DatasetOptions) -> Path | None:
+    if options.split_files is not None:
+        given = Path(options.split_files).expanduser()
+        if not given.is_dir():
+            raise DataError(
+                f"dataset.split_files={options.split_files} is not a folder",
+                "give the folder of train.json, val.json and test.json",
+            )
+        return given
+    for folder in (root / "splits", root / "dataset" / "splits"):
+        if any((folder / f"{name}.json").is_file() for name in SPLITS):
+            return folder
+    return None
+
+
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
+    hint = 'a split file is a JSON list of pairs: [["071", "054"], ...]'
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not JSON: {error}", hint) from error
+    if not isinstance(pairs, list):
+        raise DataError(f"{path} holds no list", hint)
+    for pair in pairs:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(i, str) for i in pair)):
+            raise DataError(f"{path} holds {pair!r}, which is no pair of strings", hint)
+    return [(a, b) for a, b in pairs]
+
+
+def note_missing_pairs(rows: Iterable[dict[str, object]], notes: list[str]) -> None:
+    """Say how many fakes have no original beside them, as in most partial copies."""
+    rows = list(rows)
+    reals = {str(row["stem"]) for row in rows if row["label"] == REAL}
+    fakes = [str(row["stem"]) for row in rows if row["label"] == FAKE and "__" not in str(row["stem"])]
+    lone = sorted(stem for stem in fakes if stem.split("_", 1)[0] not in reals)
+    if lone:
+        notes.append(f"{len(lone)} of {len(fakes)} fakes have no original beside them: {listed(lone)}")
+
+
+def _find_folders(root: Path, options: DatasetOptions, known: tuple[str, ...], notes: list[str]) -> list[_Folder]:
+    originals, fakes = child(root, ORIGINALS), child(root, FAKES)
+    sources = list_folders(root / originals) if originals else []
+    methods = list_folders(root / fakes) if fakes else []
+    wanted = _wanted_methods(methods, options, known, notes)
+    if options.methods is not None and "DeepFakeDetection" not in wanted and len(sources) > 1:
+        # The actors are only DeepFakeDetection's originals; without its fakes they are a class of their own.
+        sources = [name for name in sources if name != "actors"]
+    parents = [(f"{originals}/{name}", name, REAL) for name in sources]
+    parents += [(f"{fakes}/{name}", name, FAKE) for name in wanted]
+    compression = _choose_compression(root, [path for path, _, _ in parents], options)
+    folders = []
+    for path, method, label in parents:
+        found = _compression_folder(root / path, compression)
+        if found is None:
+            have = list_folders(root / path)
+            notes.append(f"{path} has no {compression}; it has {', '.join(have) or 'nothing'}")
+            continue
+        videos = child(root / path / found, "videos")
+        folders.append(_Folder(f"{path}/{found}/{videos}" if videos else f"{path}/{found}", method, label))
+    return folders
+
+
+def _wanted_methods(found: list[str], options: DatasetOptions, known: tuple[str, ...], notes: list[str]) -> list[str]:
+    extra = [name for name in found if name not in known]
+    if options.methods is not None:
+        for name in options.methods:
+            if name not in found:
+                raise DataError(f"dataset.methods names {name!r}, which is not there", nearest(name, found))
+        return list(options.methods)
+    missing = [name for name in known if name not in found]
+    if extra:
+        notes.append(f"read as methods of manipulation, though none of the set's own: {', '.join(extra)}")
+    if missing:
+        notes.append(f"methods that are not there: {', '.join(missing)}")
+    return found
+
+
+def _compression_folder(parent: Path, compression: str) -> str | None:
+    names = (compression, _SAME[compression]) if compression in _SAME else (compression,)
+    return child(parent, *names)
+
+
+def _choose_compression(root: Path, parents: list[str], options: DatasetOptions) -> str:
+    found = sorted({name for path in parents for name in list_folders(root / path)})
+    asked = options.compression
+    if asked is not None:
+        if asked in found or _SAME.get(asked) in found or not found:
+            return asked
+        raise DataError(f"dataset.compression={asked} is not there", nearest(asked, found))
+    return next((name for name in _PREFERRED if name in found), found[0] if found else _PREFERRED[0])

@@ -1,0 +1,190 @@
+"""Folders named after splits and classes: {train,valid,test}/{real,fake} or a bare {real,fake}. Opens no file.
+
+Turns them into samples and tells from file names, where these tell, which samples share footage.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from deepfake.data.layouts.base import (
+    File,
+    child,
+    has_file,
+    inside,
+    is_litter,
+    kind_of,
+    list_files,
+    list_folders,
+    sample_ids,
+)
+from deepfake.data.manifest import FAKE, REAL, Manifest, make_rows
+from deepfake.data.options import DatasetOptions
+from deepfake.errors import DataError
+
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+CLASS_FOLDERS = {REAL: ("real", "reals"), FAKE: ("fake", "fakes")}
+
+#: Ten lower-case letters: the names that DFDC's videos and all crops made of them carry.
+_DFDC = re.compile(r"^[a-z]{10}$")
+_NUMBER = re.compile(r"^(?P<base>.+?)[_-](?P<number>\d+)$")
+
+
+class ClassFolders:
+    """Class folders, with or without split folders above them, holding files of one kind.
+
+    Args:
+        suffixes: What its files end in.
+    """
+
+    name: str
+    summary: str
+    suffixes: frozenset[str]
+
+    def probe(self, root: Path) -> Path | None:
+        """The folder that holds the split or class folders with files of this kind in them."""
+        for folder in inside(root):
+            if any(self._holds(folder, where) for _, where, _ in class_folders(folder)):
+                return folder
+        return None
+
+    def _holds(self, root: Path, folder: str) -> bool:
+        if has_file(root, folder, self.suffixes):
+            return True
+        return any(has_file(root / folder, name, self.suffixes) for name in list_folders(root / folder, 50)[:5])
+
+    def read(self, root: Path, options: DatasetOptions) -> Manifest:
+        """Every file of the class folders and up to two levels below them."""
+        notes: list[str] = []
+        found = class_folders(root)
+        _refuse_half_classes(root, found)
+        rows: list[dict[str, object]] = []
+        for split, folder, label in found:
+            for file in list_files(root, folder, self.suffixes, depth=2):
+                rows.append(_row(file, folder, split, label, options.name))
+        note_unknown_folders(root, found, notes)
+        rows = name_rows(rows, options.name)
+        set_groups(rows, options.name, notes)
+        official = any(split for split, _, _ in found)
+        return Manifest(make_rows(rows), {options.name: root}, notes, official=official)
+
+
+def class_folders(root: Path) -> list[tuple[str, str, int]]:
+    """The class folders below a root: split ("" where there are none), folder relative to the root, label."""
+    found = []
+    for split, names in SPLIT_FOLDERS.items():
+        for name in names:
+            above = child(root, name)
+            if above is not None:
+                found += _classes(root, above, split)
+    return found or _classes(root, "", "")
+
+
+def _classes(root: Path, above: str, split: str) -> list[tuple[str, str, int]]:
+    found = []
+    for label, names in CLASS_FOLDERS.items():
+        folder = child(root / above, *names)
+        if folder is not None:
+            found.append((split, f"{above}/{folder}" if above else folder, label))
+    return found
+
+
+def _refuse_half_classes(root: Path, found: list[tuple[str, str, int]]) -> None:
+    labels = {label for _, _, label in found}
+    if labels != {REAL, FAKE}:
+        there = ", ".join(folder for _, folder, _ in found) or "neither"
+        raise DataError(f"{root} needs both a real and a fake folder; found {there}", "add the class that is missing")
+
+
+def _row(file: File, folder: str, split: str, label: int, dataset: str) -> dict[str, object]:
+    below = file.path[len(folder) + 1 :]
+    return {
+        "path": file.path, "kind": kind_of(file.path), "label": label, "method": "fake" if label == FAKE else "real",
+        "dataset": dataset, "bytes": file.bytes, "split": split,
+        # Kept only while reading: what the sample is called, and the folder that may tell its footage.
+        "stem": file.stem, "inner": below.rsplit("/", 1)[0] if "/" in below else "", "above": folder,
+    }  # fmt: skip
+
+
+def name_rows(rows: list[dict[str, object]], dataset: str) -> list[dict[str, object]]:
+    """The rows with their sample ids: ``dataset/method/split/folder/stem``, empty parts left out."""
+    names = []
+    for row in rows:
+        parts = [str(row[key]) for key in ("split", "inner", "stem") if row[key]]
+        names.append((str(row["method"]), "/".join(parts)))
+    ids = sample_ids(dataset, names, [str(row["path"]) for row in rows])
+    return [{**row, "sample_id": name} for row, name in zip(rows, ids, strict=True)]
+
+
+def set_groups(rows: list[dict[str, object]], dataset: str, notes: list[str]) -> None:
+    """Give each row its groups, by DFDC's names, by folders of frames or by numbered names, else its own.
+
+    Names such as ``real_1`` say nothing about footage and merge nothing.
+    """
+    if _group_by_dfdc_names(rows):
+        notes.append("file names are DFDC's (fake_original_n): grouped by original")
+    else:
+        bases = _numbered_bases(rows)
+        grouped = 0
+        for row in rows:
+            base = str(row["inner"]) or bases.get(str(row["stem"]), "")
+            if base:
+                row["groups"] = (f"{dataset}/{base}",)
+                grouped += 1
+            else:
+                row["groups"] = (str(row["sample_id"]),)
+        if grouped:
+            count = len({row["groups"] for row in rows})
+            notes.append(f"{grouped} files are frames of shared footage by their names or folders: {count} groups")
+        else:
+            notes.append("file names tell no shared footage: every file is a group of its own")
+    for row in rows:
+        for key in ("stem", "inner", "above"):
+            row.pop(key, None)
+
+
+def _group_by_dfdc_names(rows: list[dict[str, object]]) -> bool:
+    """``original_n`` and ``fake_original_n``, where every word is ten letters; False if not all names are so."""
+    groups = []
+    for row in rows:
+        words = str(row["stem"]).split("_")
+        while words and words[-1].isdigit():
+            words.pop()
+        # A fake's own name stands before its original's.
+        if not words or len(words) > 2 or not all(_DFDC.match(word) for word in words):
+            return False
+        groups.append((f"dfdc/{words[-1]}",))
+    if not rows:
+        return False
+    for row, own in zip(rows, groups, strict=True):
+        row["groups"] = own
+    return True
+
+
+def _numbered_bases(rows: list[dict[str, object]]) -> dict[str, str]:
+    """What ``base_1, base_2`` share, by stem. A base that few words stand beside is a word, not a footage."""
+    bases: dict[str, str] = {}
+    for row in rows:
+        match = _NUMBER.match(str(row["stem"]))
+        if match:
+            bases[str(row["stem"])] = match["base"]
+    counts = Counter(bases[str(row["stem"])] for row in rows if str(row["stem"]) in bases)
+    # Frames of footage: many bases, none of which holds a large part of the set.
+    most = max(counts.values(), default=0)
+    if len(counts) < 4 or most <= 1 or most > 0.3 * len(rows):
+        return {}
+    return {stem: base for stem, base in bases.items() if counts[base] > 1 and not base.isdigit()}
+
+
+def note_unknown_folders(root: Path, found: list[tuple[str, str, int]], notes: list[str]) -> None:
+    """Name the folders beside the ones that are read."""
+    read = {folder.split("/", 1)[0] for _, folder, _ in found}
+    unknown = [name for name in list_folders(root) if name not in read and not is_litter(name)]
+    if unknown:
+        notes.append(f"folders that are not read: {', '.join(unknown)}")

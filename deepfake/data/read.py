@@ -1,0 +1,119 @@
+"""Options to a checked manifest with splits: the one way into a data set. Opens no video or image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from deepfake.data.layouts import LAYOUTS, Layout, find_layouts
+from deepfake.data.layouts.base import list_folders
+from deepfake.data.manifest import Manifest, check_manifest
+from deepfake.data.options import DatasetOptions, DemoOptions
+from deepfake.data.splits import assign_splits, one_class_splits
+from deepfake.errors import DataError, nearest
+
+
+def read_dataset(options: DatasetOptions, cache: Path, demo: DemoOptions | None = None) -> Manifest:
+    """Find, read, split and check a data set.
+
+    Args:
+        options: Where it lies and how it is read and split.
+        cache: Where the demo is generated, as ``cache/demo/<key>``; nothing else is written.
+        demo: How the demo is drawn; read only by the demo layout without a root.
+
+    Returns:
+        A manifest in which every sample has a split and train holds both classes.
+
+    Raises:
+        DataError: The root is missing, empty or in another layout; labels, splits or paths make no sense.
+    """
+    layout = _layout(options)
+    if layout.name == "demo" and options.root is None:
+        from deepfake.data.demo import make_demo
+
+        root = make_demo(demo or DemoOptions(), cache / "demo")
+    else:
+        root = _check_root(options)
+    begins = layout.probe(root)
+    if begins is None and options.table is None:
+        raise _unknown_layout(layout, root)
+    manifest = layout.read(begins or root, options)
+    check_manifest(manifest)
+    manifest = assign_splits(manifest, options)
+    manifest = _limit(manifest, options)
+    check_manifest(manifest)
+    _check_classes(manifest)
+    return manifest
+
+
+def _layout(options: DatasetOptions) -> Layout:
+    if options.layout not in LAYOUTS:
+        raise DataError(f"dataset.layout={options.layout} is no known layout", nearest(options.layout, LAYOUTS))
+    return LAYOUTS[options.layout]
+
+
+def _check_root(options: DatasetOptions) -> Path:
+    if options.root is None:
+        if options.table is not None:
+            return Path(os.path.abspath(Path(options.table).expanduser())).parent
+        raise DataError("dataset.root is not set", "point it at the data set's folder: dataset.root=/path/to/it")
+    root = Path(os.path.abspath(Path(options.root).expanduser()))
+    if not root.exists():
+        above = next((p for p in root.parents if p.exists()), Path("/"))
+        hint = nearest(root.name, list_folders(above)[:20]) if above == root.parent else f"{above} is the last that is"
+        raise DataError(f"dataset.root={options.root} does not exist", hint)
+    if root.is_dir() and next(root.iterdir(), None) is None:
+        raise DataError(f"dataset.root={options.root} is empty", "point it at the unzipped data set")
+    return root
+
+
+def _unknown_layout(layout: Layout, root: Path) -> DataError:
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in _first(root))
+    found = f"found {', '.join(names)}" if names else "found nothing"
+    others = [other.name for other, _ in find_layouts(root)]
+    hint = f"this looks like dataset.layout={others[0]}" if others else "give the folder of this layout as dataset.root"
+    return DataError(f"{root} is not laid out as {layout.name}: looked for {layout.summary}; {found}", hint)
+
+
+def _first(root: Path, most: int = 8) -> list[Path]:
+    found: list[Path] = []
+    for path in root.iterdir() if root.is_dir() else ():
+        if len(found) == most:
+            break
+        found.append(path)
+    return found
+
+
+def _limit(manifest: Manifest, options: DatasetOptions) -> Manifest:
+    """At most ``limit`` samples, dealt evenly over splits and classes, whichever order the disk has."""
+    table = manifest.table
+    if options.limit is None or len(table) <= options.limit:
+        return manifest
+
+    def order(name: str) -> str:
+        return hashlib.sha256(f"{options.split_seed}:{name}".encode("utf-8", "surrogateescape")).hexdigest()
+
+    keyed = table.assign(_order=table["sample_id"].map(order)).sort_values("_order")
+    turn = keyed.groupby(["split", "label"]).cumcount()
+    kept = keyed.assign(_turn=turn).sort_values(["_turn", "_order"]).head(options.limit).index
+    notes = [*manifest.notes, f"dataset.limit={options.limit}: {len(table) - options.limit} samples are left out"]
+    return replace(manifest, table=table.loc[sorted(kept)].reset_index(drop=True), notes=notes)
+
+
+def _check_classes(manifest: Manifest) -> None:
+    counts: pd.Series = manifest.table["split"].value_counts()
+    lacking = one_class_splits(manifest.table)
+    if "train" not in counts.index or "train" in lacking:
+        what = f"no {lacking['train']} samples" if "train" in lacking else "no samples"
+        raise DataError(
+            f"the training part has {what}", "both classes are needed: check dataset.root, dataset.methods and splits"
+        )
+    for name, which in lacking.items():
+        manifest.notes.append(f"the {name} part holds no {which} sample: ranking metrics cannot be had on it")
+    for name in ("val", "test"):
+        if name not in counts.index:
+            manifest.notes.append(f"there is no {name} part")

@@ -1,0 +1,204 @@
+"""Samples to train, val and test, so that no footage and no person is on two sides. Opens no file.
+
+Published splits are kept as published; what they lack is made of whole groups. Splits of ours never overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from deepfake.data.groups import components, crossing_groups, cut_groups, share_out
+from deepfake.data.layouts.base import listed
+from deepfake.data.manifest import FAKE, REAL, SPLITS, Manifest
+from deepfake.data.options import DatasetOptions
+from deepfake.errors import DataError
+
+__all__ = ["assign_splits", "crossing_groups"]
+
+
+def assign_splits(manifest: Manifest, options: DatasetOptions) -> Manifest:
+    """Give every sample a split, by ``options.splits``.
+
+    ``grouped`` ignores published splits and shares whole connected components of groups over train, val
+    and test. ``auto`` keeps published splits, and carves those that are missing from the training part by
+    group. ``official`` is auto, but refuses a set without published splits and drops samples outside them.
+    ``strict`` is auto made disjoint: the test part stays as published.
+
+    Args:
+        manifest: Published splits where the layout found any, else empty ones.
+        options: ``splits``, ``split_ratios`` and ``split_seed``.
+
+    Returns:
+        A new manifest; notes say what was carved, moved or dropped.
+
+    Raises:
+        DataError: ``official`` without published splits, ratios that leave no training part, or an overlap
+            in a split of ours.
+    """
+    ratios = _ratios(options)
+    notes = list(manifest.notes)
+    table = manifest.table.copy()
+    published = bool((table["split"] != "").any())
+    if options.splits == "official":
+        table = _only_published(table, notes, published)
+    if options.splits == "grouped" or not published:
+        table["split"] = ""
+        table = _fill(table, ratios, SPLITS, options.split_seed, notes)
+        official = False
+    else:
+        table = _complete(table, ratios, options.split_seed, notes)
+        official = manifest.official
+    if options.splits == "strict":
+        table = make_strict(table, notes)
+    _check_crossing(table, notes, refuse=not published or options.splits in ("grouped", "strict"))
+    return replace(manifest, table=table.reset_index(drop=True), notes=notes, official=official)
+
+
+def make_strict(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """The same splits made disjoint: test stays, what touches it is dropped elsewhere; train and val part ways.
+
+    A chain of groups that train and val share goes as a whole to the side that holds more of it, unless that
+    would empty the other side, in which case the training samples in question are dropped.
+    """
+    protected = {group for groups in table.loc[table["split"] == "test", "groups"] for group in groups}
+    touches = table["groups"].map(lambda groups: any(group in protected for group in groups))
+    drop = touches & (table["split"] != "test")
+    if drop.any():
+        counts = table.loc[drop, "split"].value_counts()
+        said = " and ".join(f"{counts[name]} from {name}" for name in SPLITS if name in counts)
+        notes.append(f"strict splits: dropped {said}, which share footage or a person with test")
+    table = table[~drop].copy()
+    rest = table["split"] != "test"
+    labels = components(table.loc[rest, "groups"])
+    sides = table.loc[rest, "split"].groupby(labels).agg(lambda s: str(s.value_counts().idxmax()))
+    wanted = labels.map(sides)
+    moved = wanted != table.loc[rest, "split"]
+    if not moved.any():
+        return table
+    if set(wanted) == set(table.loc[rest, "split"]):
+        notes.append(f"strict splits: moved {int(moved.sum())} samples between train and val to keep groups whole")
+        table.loc[rest, "split"] = wanted
+        return table
+    in_val = {group for groups in table.loc[table["split"] == "val", "groups"] for group in groups}
+    bridging = table["groups"].map(lambda g: any(i in in_val for i in g)) & (table["split"] == "train")
+    notes.append(f"strict splits: dropped {int(bridging.sum())} from train, which share a group with val")
+    return table[~bridging].copy()
+
+
+def _ratios(options: DatasetOptions) -> dict[str, float]:
+    if len(options.split_ratios) != len(SPLITS) or options.split_ratios[0] <= 0:
+        raise DataError(
+            f"dataset.split_ratios={options.split_ratios} leaves no training part",
+            "give three shares for train, val and test, such as [0.7,0.15,0.15]",
+        )
+    return dict(zip(SPLITS, options.split_ratios, strict=True))
+
+
+def _only_published(table: pd.DataFrame, notes: list[str], published: bool) -> pd.DataFrame:
+    if not published:
+        raise DataError(
+            "dataset.splits=official, but this set has no published splits here",
+            "use dataset.splits=grouped, or name them with dataset.split_files",
+        )
+    outside = table["split"] == ""
+    if outside.any():
+        notes.append(f"left out {int(outside.sum())} samples that no published split names")
+    return table[~outside].copy()
+
+
+def _complete(table: pd.DataFrame, ratios: dict[str, float], seed: int, notes: list[str]) -> pd.DataFrame:
+    """Place what no published split names, then carve the splits that are missing from the training part."""
+    table = _place_unsplit(table, notes)
+    unsplit = table["split"] == ""
+    if unsplit.any():
+        notes.append(f"{int(unsplit.sum())} samples that no published split names are split by group")
+        table = pd.concat([table[~unsplit], _fill(table[unsplit].copy(), ratios, SPLITS, seed, notes)]).sort_index()
+    missing = [name for name in SPLITS if ratios[name] > 0 and not (table["split"] == name).any()]
+    if not missing:
+        return table
+    donor = "train" if "train" not in missing else table["split"].value_counts().idxmax()
+    part = table["split"] == donor
+    names = tuple(name for name in SPLITS if name in missing or name == donor)
+    carved = _fill(table[part].copy(), ratios, names, seed, notes)
+    sizes = ", ".join(f"{name} {int((carved['split'] == name).sum())}" for name in names)
+    notes.append(f"no published {' or '.join(missing)} split: carved from {donor} by group ({sizes})")
+    return pd.concat([table[~part], carved]).sort_index()
+
+
+def _place_unsplit(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    """Samples outside the published splits go where their footage is; those that bridge two are dropped."""
+    unsplit = table["split"] == ""
+    if not unsplit.any():
+        return table
+    home: dict[str, set[str]] = {}
+    for groups, split in zip(table.loc[~unsplit, "groups"], table.loc[~unsplit, "split"], strict=True):
+        for group in groups:
+            home.setdefault(group, set()).add(split)
+    homes = table.loc[unsplit, "groups"].map(
+        lambda groups: set[str]().union(*(home.get(group, set()) for group in groups))
+    )
+    table = table.copy()
+    single = homes.map(len) == 1
+    table.loc[single[single].index, "split"] = homes[single].map(lambda found: next(iter(found)))
+    bridging = homes.index[homes.map(len) > 1]
+    if len(bridging):
+        names = table.loc[bridging, "sample_id"].tolist()
+        notes.append(f"left out {len(bridging)} samples whose footage is in two published splits: {listed(names)}")
+    return table.drop(index=bridging)
+
+
+def _fill(
+    table: pd.DataFrame, ratios: dict[str, float], names: tuple[str, ...], seed: int, notes: list[str]
+) -> pd.DataFrame:
+    """Share the rows over splits by whole components, or, where one component is too large, by single groups."""
+    wanted = {name: ratios[name] for name in names if ratios[name] > 0}
+    chain = components(table["groups"])
+    largest = chain.value_counts(normalize=True).max() if len(chain) else 0.0
+    rest = 1 - max(wanted.values()) / sum(wanted.values())
+    if len(table) >= 20 and largest > 1 - rest / 2:
+        kept = cut_groups(table, wanted, seed)
+        dropped = int((kept == "").sum())
+        notes.append(
+            f"nearly all samples are linked by shared footage or people: {dropped} of {len(table)} "
+            "that would join two splits are left out"
+        )
+        return table.assign(split=kept)[kept != ""]
+    return table.assign(split=share_out(table, chain, wanted, seed))
+
+
+def _check_crossing(table: pd.DataFrame, notes: list[str], refuse: bool) -> None:
+    crossing = crossing_groups(table)
+    if crossing.empty:
+        return
+    names = listed(crossing["group"].tolist())
+    rows = int(crossing["samples"].sum())
+    if refuse:
+        raise DataError(
+            f"{len(crossing)} groups are on two sides of a split of ours: {names}; "
+            f"rows: {listed(_rows(table, crossing))}",
+            "give rows that share footage one split, or leave the split column out",
+        )
+    notes.append(
+        f"published splits share {len(crossing)} groups ({rows} samples) between them: {names}; "
+        "dataset.splits=strict makes them disjoint"
+    )
+
+
+def _rows(table: pd.DataFrame, crossing: pd.DataFrame) -> list[str]:
+    groups = set(crossing["group"])
+    hit = table["groups"].map(lambda own: any(group in groups for group in own))
+    return table.loc[hit, "sample_id"].tolist()
+
+
+def one_class_splits(table: pd.DataFrame) -> dict[str, str]:
+    """The splits that hold no sample of one class, and which class that is: ``real`` or ``fake``."""
+    lacking = {}
+    for name in SPLITS:
+        present = set(table.loc[table["split"] == name, "label"])
+        if present and REAL not in present:
+            lacking[name] = "real"
+        elif present and FAKE not in present:
+            lacking[name] = "fake"
+    return lacking
