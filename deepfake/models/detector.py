@@ -1,0 +1,143 @@
+"""A backbone and a head as one module: clips to logits. Knows no files, no labels, no optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from deepfake.models.backbone import Backbone, create_backbone
+from deepfake.models.heads import Head, Output, create_head
+from deepfake.models.options import BackboneOptions, HeadOptions
+
+
+class Detector(nn.Module):
+    """``backbone(frames) -> features``, ``head(features, mask) -> logit``.
+
+    Args:
+        backbone: Reads frames.
+        head: Reads features over time.
+        reads: ``vectors`` or ``maps``: which features the head reads.
+        freeze: Keep the backbone as it is: no gradients, and its batch statistics stay fixed.
+        chunk: Frames the backbone reads at once, to save memory; None reads all.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, backbone: Backbone, head: Head, reads: str, *, freeze: bool = False, chunk: int | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.reads = reads
+        self.freeze = freeze
+        self.chunk = chunk
+        std = torch.tensor(backbone.std).view(1, -1, 1, 1)
+        mean = torch.tensor(backbone.mean).view(1, -1, 1, 1)
+        # Not saved with the weights: they belong to the backbone, which brings them along.
+        self.register_buffer("scale", 1 / std, persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
+        if freeze:
+            backbone.requires_grad_(False)
+            backbone.eval()
+
+    def train(self, mode: bool = True) -> Detector:
+        """As for any module, but a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze:
+            self.backbone.eval()
+        return self
+
+    def extract(self, clips: Tensor) -> Tensor:
+        """Frames to features, normalised as the backbone's weights expect.
+
+        Args:
+            clips: uint8 [B, T, C, H, W] in 0..255, or floating point in 0..1.
+
+        Returns:
+            [B, T, D] or [B, T, D, h, w].
+        """
+        frames = clips.flatten(0, 1)
+        chunks = [frames] if self.chunk is None else torch.split(frames, self.chunk)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            features = [self._read(chunk) for chunk in chunks]
+        joined = features[0] if len(features) == 1 else torch.cat(features)
+        return joined.reshape(*clips.shape[:2], *joined.shape[1:])
+
+    def classify(self, features: Tensor, mask: Tensor) -> Output:
+        """Features (see :meth:`extract`) and mask bool [B, T] to logits."""
+        output: Output = self.head(features, mask)
+        return output
+
+    def forward(self, clips: Tensor, mask: Tensor) -> Output:
+        """Clips [B, T, C, H, W] and mask bool [B, T] to logits."""
+        return self.classify(self.extract(clips), mask)
+
+    def _read(self, frames: Tensor) -> Tensor:
+        scale = self.scale / 255 if frames.dtype == torch.uint8 else self.scale
+        x = torch.addcmul(self.shift, frames.to(self.scale.dtype), scale)
+        return self.backbone.maps(x) if self.reads == "maps" else self.backbone.vectors(x)
+
+
+def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int) -> Detector:
+    """Build a detector for square crops.
+
+    Args:
+        backbone: Which timm model, which weights, frozen or not.
+        head: Which head; its class decides.
+        size: Side of the crops in pixels.
+
+    Raises:
+        UserError: Either cannot be built as asked.
+    """
+    built = create_backbone(backbone, size)
+    reader = create_head(head, built.width(head.reads))
+    detector = Detector(built, reader, head.reads, freeze=backbone.freeze, chunk=backbone.chunk)
+    if head.reads == "maps" and not backbone.freeze:
+        _drop_unread(detector, size)
+    return detector
+
+
+def parameter_groups(
+    detector: Detector, lr: float, backbone_lr: float | None, weight_decay: float
+) -> list[dict[str, object]]:
+    """The trained parameters with their rates, for an optimizer.
+
+    Args:
+        detector: Parameters that need no gradient are left out.
+        lr: The head's rate.
+        backbone_lr: The backbone's; None means a tenth of the head's.
+        weight_decay: For weights; norms, biases and positions get none.
+
+    Returns:
+        Groups named ``head``, ``head/no_decay``, ``backbone``, ``backbone/no_decay``, without empty ones.
+    """
+    rates = {"head": lr, "backbone": lr / 10 if backbone_lr is None else backbone_lr}
+    modules = {"head": detector.head, "backbone": detector.backbone.model}
+    groups: list[dict[str, object]] = []
+    for part, module in modules.items():
+        exempt = module.no_weight_decay() if hasattr(module, "no_weight_decay") else set()
+        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        decayed = [p for name, p in trained if p.ndim > 1 and name not in exempt]
+        plain = [p for name, p in trained if p.ndim <= 1 or name in exempt]
+        groups.append({"name": part, "params": decayed, "lr": rates[part], "weight_decay": weight_decay})
+        groups.append({"name": f"{part}/no_decay", "params": plain, "lr": rates[part], "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def _drop_unread(detector: Detector, size: int) -> None:
+    """Stop training what a maps reader never reaches, such as layers behind the pooling.
+
+    Data-parallel training waits for every parameter's gradient, so one that never comes would hang it.
+    """
+    backbone = detector.backbone
+    was_training = backbone.training
+    backbone.eval()
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
+    maps = backbone.maps(torch.zeros(1, 3, size, size))
+    gradients = torch.autograd.grad(maps.sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            parameter.requires_grad_(False)
+    backbone.train(was_training)
