@@ -125,14 +125,14 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-_BASES: dict[str, type] = {"head": HeadOptions, "optimizer": OptimizerOptions, "scheduler": SchedulerOptions}
+_BASES: dict[str, type[Any]] = {"head": HeadOptions, "optimizer": OptimizerOptions, "scheduler": SchedulerOptions}
 
 
-def _choices(base: type) -> dict[str, type]:
+def _choices(base: type[Any]) -> dict[str, type[Any]]:
     return {f"{kind.__module__}.{kind.__name__}": kind for kind in base.__subclasses__()}
 
 
-def _section_class(key: str, value: Any) -> type | None:
+def _section_class(key: str, value: Any) -> type[Any] | None:
     if key in _BASES:
         targets = _choices(_BASES[key])
         target = value.get("_target_") if isinstance(value, dict) else value

@@ -1,0 +1,85 @@
+"""Where one run stands: its folder, what was typed, which choices were made, whose child it is.
+
+Knows Hydra's runtime; nothing of data, models or tracking.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from deepfake.config import SWEEP_NODES, to_plain
+
+#: Written into a sweep's folder before its first job: which tracking run its jobs are nested under.
+PARENT_FILE = "parent.json"
+
+_GROUPS = ("model", "dataset", "backbone", "head", "optimizer", "scheduler", "augment", "trainer", "experiment")
+
+
+@dataclass
+class RunContext:
+    """What a run is told from outside its own configuration.
+
+    Attributes:
+        folder: Where its files go.
+        composed: The configuration as YAML with its interpolations, without what belongs to a sweep.
+        resolved: The same with every interpolation resolved.
+        overrides: What was typed, or chosen by a sweep, in Hydra's override grammar.
+        choices: The choice made in each config group.
+        parent_run_id: The tracking run it is nested under.
+        number: Its number among the jobs of a sweep.
+        tags: Further tags for its tracking run.
+    """
+
+    folder: Path
+    composed: str
+    resolved: str
+    overrides: list[str] = field(default_factory=list)
+    choices: dict[str, str] = field(default_factory=dict)
+    parent_run_id: str | None = None
+    number: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_hydra(cls, config: DictConfig) -> RunContext:
+        """The context of the job that Hydra is running now."""
+        hydra = HydraConfig.get()
+        choices = {group: str(hydra.runtime.choices[group]) for group in _GROUPS if hydra.runtime.choices.get(group)}
+        swept = hydra.mode == RunMode.MULTIRUN
+        return cls(
+            folder=Path(hydra.runtime.output_dir),
+            composed=OmegaConf.to_yaml(_without_sweep(config)),
+            resolved=OmegaConf.to_yaml(OmegaConf.create(to_plain(config))),
+            overrides=[text for text in hydra.overrides.task if not _belongs_to_sweep(text)],
+            choices=choices,
+            parent_run_id=read_parent(Path(hydra.sweep.dir)) if swept else None,
+            number=int(hydra.job.num) if swept else None,
+        )
+
+
+def write_parent(folder: Path, run_id: str) -> None:
+    """Say in a sweep's folder which tracking run its jobs belong under."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{PARENT_FILE}"
+    partial.write_text(json.dumps({"run_id": run_id}), encoding="utf-8")
+    partial.replace(folder / PARENT_FILE)
+
+
+def read_parent(folder: Path) -> str | None:
+    """The tracking run that the jobs in a sweep's folder belong under, if it has one."""
+    file = folder / PARENT_FILE
+    return str(json.loads(file.read_text(encoding="utf-8"))["run_id"]) if file.exists() else None
+
+
+def _without_sweep(config: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in SWEEP_NODES])
+
+
+def _belongs_to_sweep(override: str) -> bool:
+    key = override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
+    return key.split(".", 1)[0] in (*SWEEP_NODES, "sampler", "pruner", "hydra")

@@ -1,0 +1,115 @@
+"""What a sweep leaves behind: a parent run with its jobs nested, and a table that compares them.
+
+Listens to the sweeper, which knows no tracking.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from deepfake.commands.console import Console
+from deepfake.commands.context import read_parent, write_parent
+from deepfake.config import flatten, load_config, to_plain
+from deepfake.sweeping.observer import FAILED, PRUNED, Job, SweepInfo, SweepResult
+from deepfake.tracking import table
+from deepfake.tracking.folder import write_text
+from deepfake.tracking.run import TrackedRun, track
+from deepfake.tracking.store import locate
+
+#: Metrics a comparison shows beside what it is sorted by.
+SHOWN = ("test/accuracy", "test/f1", "test/roc_auc", "best_epoch", "train_seconds")
+
+
+class Observer:
+    """Hears of a sweep's start, of each job's end and of its own end.
+
+    Args:
+        config: The composed config of the sweep, before any job's own overrides.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        values = DictConfig({key: config[key] for key in config if key != "hydra"}, flags={"allow_objects": True})
+        values._set_parent(config)
+        self._parameters = flatten(to_plain(values))
+        self._config = load_config(values)
+        self._store = locate(self._config.tracking, self._config.outputs)
+        self._console = Console()
+        self._open = ExitStack()
+        self._parent: TrackedRun | None = None
+
+    def sweep_started(self, info: SweepInfo) -> None:
+        """Begin the parent run, or go on with the one that an earlier start of this sweep began."""
+        of = "?" if info.total is None else str(info.total)
+        swept = ", ".join(f"{key}={text}" for key, text in info.space.items())
+        self._console.say(f"{info.kind} {info.name}: {of} runs over {swept or 'nothing'}")
+        self._parent = self._open.enter_context(
+            track(
+                self._store,
+                self._config.tracking.experiment or self._config.dataset.name,
+                info.name,
+                tags={"sweep": info.name, "sweep.kind": info.kind, "sweep.folder": str(info.folder)},
+                options=replace(self._config.tracking, system_metrics=False),
+                resume_id=read_parent(info.folder),
+            )
+        )
+        self._parent.params({**{f"space.{key}": text for key, text in info.space.items()}, **self._parameters})
+        write_parent(info.folder, self._parent.id)
+
+    def job_finished(self, info: SweepInfo, job: Job) -> None:
+        """Tell a failure at once; a job that failed before it had a run of its own gets one that says why."""
+        if job.status != FAILED:
+            return
+        self._console.warn(f"job {job.number} ({' '.join(job.overrides)}) failed: {job.reason}")
+
+    def sweep_finished(self, result: SweepResult) -> None:
+        """Compare the jobs, keep the table in the parent run, and say where to look."""
+        try:
+            self._compare(result)
+        finally:
+            self._open.close()
+        self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {self._store.ui_command}")
+
+    def _compare(self, result: SweepResult) -> None:
+        objective = result.info.objectives[0]
+        runs = job_table(result)
+        if objective.metric not in runs or runs[objective.metric].isna().all():
+            self._console.warn(f"no run has {objective.metric}: there is nothing to compare")
+            return
+        ranked = table.rank(runs, objective.metric, larger_is_better=objective.maximize)
+        shown = [metric for metric in SHOWN if metric in ranked and metric != objective.metric]
+        columns = ["run", *[key for key in result.info.space if key in ranked], "status", objective.metric, *shown]
+        title = f"{len(ranked)} runs compared by {objective.metric}"
+        self._console.table(table.to_terminal(ranked, columns, objective.metric, title))
+        folder: Path = result.info.folder
+        table.to_csv(ranked, columns, folder / "comparison.csv")
+        write_text(folder / "comparison.md", table.to_markdown(ranked, columns, objective.metric))
+        if self._parent is not None:
+            best = ranked.iloc[0]
+            self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
+            self._parent.tags({"best.run_id": best["run_id"], "best.overrides": best["overrides"]})
+            self._parent.files([folder / "comparison.csv", folder / "comparison.md", *result.files])
+
+
+def job_table(result: SweepResult) -> pd.DataFrame:
+    """One row per job: its name, what was chosen for it, how it ended, and its metrics."""
+    rows = []
+    for job in result.jobs:
+        chosen = dict(text.lstrip("+").split("=", 1) for text in job.overrides if "=" in text)
+        status = {FAILED: "failed", PRUNED: "pruned"}.get(job.status, "finished")
+        name = job.name or f"#{job.number}"
+        rows.append(
+            {
+                "run": name,
+                "status": status,
+                "run_id": job.run_id,
+                "overrides": " ".join(job.overrides),
+                **chosen,
+                **job.metrics,
+            }
+        )
+    return pd.DataFrame(rows)

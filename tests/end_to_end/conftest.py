@@ -1,0 +1,54 @@
+"""Running the project's commands as a user would, each in a process of its own, with outputs in a scratch folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deepfake.commands.front import PROJECT
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+#: A demo small enough to train in seconds, through every stage a real run goes through.
+SMALL = [
+    "demo.people=12",
+    "demo.seconds=0.5",
+    "demo.size=48",
+    "dataset.size=32",
+    "dataset.frames=4",
+    "dataset.clips=1",
+    "trainer.epochs=1",
+    "trainer.batch_size=8",
+    "head.hidden=16",
+]
+
+
+@pytest.fixture(scope="session")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One outputs folder for the whole session: the demo is made and prepared once."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="session")
+def command(outputs: Path) -> Command:
+    """``command("train.py", "model=cnn", ...)`` runs it from the project's folder and returns what it printed."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, "DEEPFAKE_OUTPUTS": str(outputs), "COLUMNS": "160", **environment}
+        variables.pop("MLFLOW_TRACKING_URI", None)
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=PROJECT,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+
+    return run
