@@ -10,6 +10,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +103,8 @@ def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "d
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.models import Model
 
-    versions = package_versions()
+    # Without the local part: "+cpu" builds are not where pip looks first.
+    versions = {name: version.split("+")[0] for name, version in package_versions().items()}
     required = [f"{package}=={versions[package]}" for package in _REQUIRED if package in versions]
     # The fluent interface would log to whatever run and store it thinks active; these calls name both.
     model = run.client.create_logged_model(run.experiment, name=name, source_run_id=run.id, model_type="classifier")
@@ -111,16 +113,21 @@ def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "d
         data.mkdir()
         (data / SPEC).write_text(spec.to_json())
         shutil.copyfile(weights, data / WEIGHTS)
+        package = Path(__file__).resolve().parents[1]
+        code = shutil.copytree(package, Path(scratch) / package.name, ignore=shutil.ignore_patterns("__pycache__"))
         described = Model(model.artifact_location, run_id=run.id, model_uuid=model.model_id, model_id=model.model_id)
-        pyfunc.save_model(
-            path=str(Path(scratch) / "model"),
-            loader_module="deepfake.tracking.serve",
-            data_path=str(data),
-            code_paths=[str(Path(__file__).resolve().parents[1])],
-            mlflow_model=described,
-            signature=signature(spec),
-            pip_requirements=required,
-        )
+        with warnings.catch_warnings():
+            # MLflow would like an example of the input; the signature says all it would, in fewer megabytes.
+            warnings.filterwarnings("ignore", ".*input example was not provided.*", UserWarning)
+            pyfunc.save_model(
+                path=str(Path(scratch) / "model"),
+                loader_module="deepfake.tracking.serve",
+                data_path=str(data),
+                code_paths=[str(code)],
+                mlflow_model=described,
+                signature=signature(spec),
+                pip_requirements=required,
+            )
         run.client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
     run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     run.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, 0)])

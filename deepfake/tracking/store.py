@@ -88,12 +88,13 @@ def connect(store: Store) -> MlflowClient:
     quiet_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     with _opening_lock(store):
         try:
             client = MlflowClient(store.uri)
             client.search_experiments(max_results=1)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise _explained(store, error) from error
     return client
 
@@ -129,9 +130,10 @@ def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
 
 
 def quiet_mlflow() -> None:
-    """Keep MLflow from sending usage data and from narrating its migrations; call before importing it."""
+    """Keep MLflow from sending usage data and from narrating its migrations and copies; call before importing it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 

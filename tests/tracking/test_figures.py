@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from deepfake.tracking.figures import curves, draw_run, scores
+from deepfake.tracking.figures.style import save
+
+HISTORY = [{"epoch": e, "train/loss": 1 / e, "val/roc_auc": 1 - 0.5 / e} for e in (1, 2, 3)]
+OF_SCORES = [scores.roc, scores.precision_recall, scores.confusion, scores.histogram, scores.reliability]
+
+
+def texts(figure: Figure) -> str:
+    drawn = [text.get_text() for axis in figure.axes for text in axis.texts]
+    legends = [text.get_text() for axis in figure.axes if axis.get_legend() for text in axis.get_legend().get_texts()]
+    return "\n".join(drawn + legends)
+
+
+def test_run_leaves_five_figures(tmp_path: Path, predictions: pd.DataFrame) -> None:
+    paths = draw_run(tmp_path, history=HISTORY, predictions=predictions, monitor="val/roc_auc", best_epoch=2)
+    names = ["learning_curves", "roc", "precision_recall", "confusion_matrix", "score_histogram"]
+    assert [path.stem for path in paths] == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(path.name for path in paths)
+
+
+def test_drawing_changes_no_global_setting(tmp_path: Path, predictions: pd.DataFrame) -> None:
+    before = dict(mpl.rcParams)
+    draw_run(tmp_path, history=HISTORY, predictions=predictions, monitor="val/roc_auc", best_epoch=2)
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("draw", OF_SCORES)
+def test_one_class_is_drawn_or_says_why_not(draw, predictions: pd.DataFrame, tmp_path: Path) -> None:
+    save(draw(predictions[predictions["label"] == 1]), tmp_path / "f.png")
+
+
+@pytest.mark.parametrize("draw", [scores.roc, scores.precision_recall])
+def test_curve_over_one_class_says_which(draw, predictions: pd.DataFrame) -> None:
+    assert "all 2 samples are fake" in texts(draw(predictions[predictions["label"] == 1]))
+
+
+@pytest.mark.parametrize("draw", OF_SCORES)
+def test_no_scores_at_all_says_so(draw, predictions: pd.DataFrame) -> None:
+    assert "no sample has" in texts(draw(predictions.assign(score=np.nan))) or "no scores" in texts(
+        draw(predictions.assign(score=np.nan))
+    )
+
+
+def test_samples_without_a_score_are_counted(predictions: pd.DataFrame) -> None:
+    assert "1 of 6 samples have no score" in texts(scores.roc(predictions))
+
+
+def test_roc_names_the_area_scikit_learn_finds(predictions: pd.DataFrame) -> None:
+    assert "ROC-AUC 0.833" in texts(scores.roc(predictions))
+
+
+def test_interval_is_named_where_given(predictions: pd.DataFrame) -> None:
+    figure = scores.roc(predictions, auc=scores.Interval(0.83, 0.7, 0.95))
+    assert "0.830 [0.700, 0.950]" in texts(figure)
+
+
+def test_confusion_counts_at_the_threshold(predictions: pd.DataFrame) -> None:
+    drawn = texts(scores.confusion(predictions, threshold=0.5)).split("\n")
+    assert drawn[1:] == ["2", "66.7%", "1", "33.3%", "1", "50.0%", "1", "50.0%"]
+
+
+def test_best_epoch_is_marked() -> None:
+    assert "best epoch 2" in texts(curves.learning_curves(HISTORY, monitor="val/roc_auc", best_epoch=2))
+
+
+def test_empty_history_says_so() -> None:
+    assert "no loss was recorded" in texts(curves.learning_curves([], monitor="val/roc_auc"))
+
+
+def test_epochs_without_a_value_leave_a_gap() -> None:
+    epochs, values = curves.series([{"a": 1.0}, {"a": float("nan")}, {"b": 2.0}, {"a": 4.0}], "a")
+    assert (list(epochs), list(values)) == ([1.0, 4.0], [1.0, 4.0])

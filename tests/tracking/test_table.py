@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from deepfake.errors import UserError
+from deepfake.tracking.table import cell, rank, to_csv, to_markdown, to_terminal, varying
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def runs() -> pd.DataFrame:
+    return pd.DataFrame({"name": ["a", "b", "c|d"], "test/roc_auc": [0.8, NAN, 0.9], "test/f1": [0.5, 0.6, 1.0]})
+
+
+def test_best_run_comes_first_and_missing_ones_last(runs: pd.DataFrame) -> None:
+    assert list(rank(runs, "test/roc_auc")["name"]) == ["c|d", "a", "b"]
+
+
+def test_smaller_is_better_where_said(runs: pd.DataFrame) -> None:
+    assert list(rank(runs, "test/roc_auc", larger_is_better=False)["name"]) == ["a", "c|d", "b"]
+
+
+def test_unknown_metric_names_the_nearest(runs: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="did you mean 'test/roc_auc'"):
+        rank(runs, "test/roc_auk")
+
+
+def test_markdown_marks_the_best_and_keeps_its_columns(runs: pd.DataFrame) -> None:
+    lines = to_markdown(rank(runs, "test/roc_auc"), ["name", "test/roc_auc"], "test/roc_auc").splitlines()
+    assert lines == [
+        "| name | test/roc_auc |",
+        "| --- | ---: |",
+        "| **c\\|d** | **0.9000** |",
+        "| a | 0.8000 |",
+        "| b | – |",
+    ]
+
+
+def test_terminal_shows_every_run(runs: pd.DataFrame) -> None:
+    written = io.StringIO()
+    console = Console(width=80, file=written)
+    console.print(to_terminal(rank(runs, "test/f1"), ["name", "test/f1"], "test/f1", "Runs"))
+    assert all(word in written.getvalue() for word in ("Runs", "test/f1 ▼", "c|d", "1.0000"))
+
+
+def test_csv_keeps_every_digit(runs: pd.DataFrame, tmp_path: Path) -> None:
+    to_csv(runs.assign(x=1 / 3), ["name", "x"], tmp_path / "t.csv")
+    assert list(pd.read_csv(tmp_path / "t.csv")["x"]) == [1 / 3] * 3
+
+
+def test_only_what_differs_is_worth_a_column() -> None:
+    table = pd.DataFrame({"same": ["1", "1"], "lr": ["1", "2"], "some": [None, "1"]})
+    assert varying(table, table.columns) == ["lr", "some"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.5, "0.5000"), (NAN, "–"), (None, "–"), (3, "3"), (1e-5, "1e-05"), (0.0, "0.0000"), ("x", "x"), (2e7, "2e+07")],
+)
+def test_cell(value: object, shown: str) -> None:
+    assert cell(value) == shown
