@@ -1,0 +1,178 @@
+"""The generated demo: drawn people and two kinds of synthetic fakes, as mp4 files in FaceForensics++'s tree.
+
+SyntheticBlend shows in any single frame. SyntheticFlicker shows only over time: every sample has a patch of one
+of two brightnesses, shifted one of two ways; it keeps them in all but these fakes, where each frame draws anew.
+A single frame of such a fake is distributed as a real one is. Nothing here says how well a detector does on people.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from deepfake.data.drawing import Moment, Person, Picture, draw_face, draw_moments, draw_person, face_mask
+from deepfake.data.layouts.demo import BLEND, FLICKER
+from deepfake.data.options import DemoOptions
+
+#: Part of the folder's key: raised whenever the same options draw something else.
+VERSION = 1
+TEST_SHARE, VAL_SHARE = 0.25, 0.2
+
+_BRIGHTNESS = 20.0  # of 255, either way
+_SHIFT = 0.02  # of the side, either way
+_NOISE = 4.0
+_CRF = "16"
+
+
+@dataclass(frozen=True)
+class _Take:
+    """One piece of footage: who, how they move, and the patch it has when nothing is manipulated."""
+
+    person: Person
+    moments: list[Moment]
+    patch: tuple[float, float]  # brightness -1 or 1, shift -1 or 1
+    seed: int
+
+
+def make_demo(options: DemoOptions, folder: Path) -> Path:
+    """The demo's root, generated on first use.
+
+    Written to a temporary folder and renamed under a lock: it is there whole or not at all, and processes that
+    start together generate it once. The same options give the same files.
+
+    Args:
+        options: How many people, how long, how large, and the seed.
+        folder: Where demos are kept, one folder for each set of options.
+
+    Returns:
+        A folder with original_sequences, manipulated_sequences and splits.
+    """
+    digest = hashlib.sha256(json.dumps([VERSION, asdict(options)], sort_keys=True).encode()).hexdigest()
+    root = folder / digest[:12]
+    if root.is_dir():
+        return root
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{root.name}.lock"):
+        if not root.is_dir():
+            part = folder / f".{root.name}.{uuid.uuid4().hex[:8]}"
+            try:
+                _write_demo(options, part)
+                os.replace(part, root)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return root
+
+
+def _write_demo(options: DemoOptions, root: Path) -> None:
+    people = options.people - options.people % 2
+    frames = max(2, round(options.seconds * options.fps))
+    size = options.size - options.size % 2  # h264 halves the colours' resolution
+    takes = [_make_take(options.seed, index, frames, size, options.fps) for index in range(people)]
+    pairs = [(i, i ^ 1) for i in range(people)]
+    for target, source in pairs:
+        name, take = f"{target:03d}", takes[target]
+        path = root / "original_sequences/youtube/c23/videos" / f"{name}.mp4"
+        write_video(path, _real_frames(take, size), options.fps)
+        for method, make in ((BLEND, _blend_frames), (FLICKER, _flicker_frames)):
+            path = root / "manipulated_sequences" / method / "c23/videos" / f"{name}_{source:03d}.mp4"
+            write_video(path, make(take, takes[source], size), options.fps)
+    _write_splits(people, root / "splits", options.seed)
+
+
+def _write_splits(people: int, folder: Path, seed: int) -> None:
+    """Pairs of people to train, val and test, in the official files' form; a pair never parts."""
+    order = np.random.default_rng([seed, 1]).permutation(people // 2)
+    test, val = max(1, round(TEST_SHARE * len(order))), max(1, round(VAL_SHARE * len(order)))
+    parts = {"test": order[:test], "val": order[test : test + val], "train": order[test + val :]}
+    folder.mkdir(parents=True)
+    for name, numbers in parts.items():
+        pairs = [[f"{2 * n:03d}", f"{2 * n + 1:03d}"] for n in sorted(numbers.tolist())]
+        (folder / f"{name}.json").write_text(json.dumps(pairs, indent=1) + "\n", encoding="utf-8")
+
+
+def _make_take(seed: int, index: int, frames: int, size: int, fps: int) -> _Take:
+    rng = np.random.default_rng([seed, 2, index])
+    person = draw_person(rng, size)
+    moments = draw_moments(rng, frames, fps)
+    bright, shift = rng.choice([-1.0, 1.0], 2)
+    return _Take(person, moments, (float(bright), float(shift)), int(rng.integers(2**31)))
+
+
+def _real_frames(take: _Take, size: int) -> Iterator[NDArray[np.uint8]]:
+    yield from _finish(take, (draw_face(take.person, at, size) for at in take.moments), size, _steady(take))
+
+
+def _flicker_frames(take: _Take, source: _Take, size: int) -> Iterator[NDArray[np.uint8]]:
+    """The patch draws its brightness and shift anew in each frame, from what real samples have."""
+    rng = np.random.default_rng([take.seed, source.seed])
+    draws = rng.choice([-1.0, 1.0], (len(take.moments), 2))
+    patches = [(float(bright), float(shift)) for bright, shift in draws]
+    yield from _finish(take, (draw_face(take.person, at, size) for at in take.moments), size, patches)
+
+
+def _blend_frames(take: _Take, source: _Take, size: int) -> Iterator[NDArray[np.uint8]]:
+    """Another person's features inside the face: half the resolution, compressed once more, blended in."""
+
+    def blended() -> Iterator[Picture]:
+        for at in take.moments:
+            image = draw_face(take.person, at, size)
+            other = _recompress(draw_face(source.person, at, size))
+            mask = 0.85 * face_mask(at, size, y=0.04, width=0.17, height=0.2, softness=0.12)
+            yield image * (1 - mask) + other * mask
+
+    yield from _finish(take, blended(), size, _steady(take))
+
+
+def _steady(take: _Take) -> list[tuple[float, float]]:
+    return [take.patch] * len(take.moments)
+
+
+def _finish(
+    take: _Take, images: Iterator[Picture], size: int, patches: Sequence[tuple[float, float]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Patch and camera noise, alike for real and fake; the noise is a footage's own."""
+    rng = np.random.default_rng(take.seed)
+    grain = rng.normal(0, _NOISE, (2 * size, 2 * size, 3)).astype(np.float32)
+    for image, at, (bright, shift) in zip(images, take.moments, patches, strict=True):
+        mask = face_mask(at, size, y=0.1, width=0.17, height=0.16)
+        move = np.array([[1, 0, shift * _SHIFT * size], [0, 1, 0]], dtype=np.float32)
+        moved = cv2.warpAffine(image, move, (size, size), borderMode=cv2.BORDER_REPLICATE)
+        image = image * (1 - mask) + (moved + bright * _BRIGHTNESS) * mask
+        y, x = rng.integers(0, size, 2)
+        yield np.clip(image + grain[y : y + size, x : x + size], 0, 255).astype(np.uint8)
+
+
+def _recompress(image: Picture) -> Picture:
+    side = image.shape[0]
+    small = cv2.resize(image, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", np.clip(small, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 25])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return cv2.resize(decoded, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+
+
+def write_video(path: Path, frames: Iterator[NDArray[np.uint8]], fps: int) -> None:
+    """Encode RGB frames [H, W, 3], of even sides, as h264; one thread, so that the bytes are the same everywhere."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": _CRF, "preset": "veryfast", "threads": "1"}
+        first = next(frames)
+        stream.height, stream.width = first.shape[:2]
+        for image in itertools.chain([first], frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
