@@ -62,7 +62,7 @@ class RunLog:
         """Log the metrics of one epoch in one call."""
 
     def summary(self, metrics: Mapping[str, float]) -> None:
-        """Log metrics that belong to the run as a whole."""
+        """Log metrics that belong to the run as a whole; one that has a curve becomes ``best/<name>``."""
 
     def text(self, text: str, name: str) -> None:
         """Keep a text as the artifact ``name``."""
@@ -88,6 +88,7 @@ class TrackedRun(RunLog):
         self._unsent: list[Metric] = []
         # MLflow refuses to change a parameter, which a resumed run would otherwise ask it to.
         self._known_params: set[str] = set()
+        self._curves: set[str] = set()
 
     def tags(self, tags: Mapping[str, object]) -> None:
         from mlflow.entities import RunTag
@@ -110,14 +111,19 @@ class TrackedRun(RunLog):
         self._known_params.update(params)
 
     def epoch(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._curves.update(metrics)
+        self._log(step, metrics)
+
+    def summary(self, metrics: Mapping[str, float]) -> None:
+        # One more point would bend the curve, and MLflow shows a curve's last point as the metric's value.
+        self._log(0, {f"best/{key}" if key in self._curves else key: value for key, value in metrics.items()})
+
+    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         self._unsent += [Metric(clean_name(key), float(value), now, step) for key, value in metrics.items()]
         self.flush()
-
-    def summary(self, metrics: Mapping[str, float]) -> None:
-        self.epoch(0, metrics)
 
     def flush(self) -> None:
         """Send the metrics that a busy or absent store has not taken yet; keep them where it still does not."""

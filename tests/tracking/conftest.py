@@ -15,7 +15,8 @@ from deepfake.tracking.store import Store, connect, locate
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     # A name with a space and an accent: users have those.
-    found = locate(TrackingOptions(uri=""), tmp_path_factory.mktemp("tracking é x"))
+    folder = tmp_path_factory.mktemp("tracking é x")
+    found = locate(TrackingOptions(uri=f"sqlite:///{folder}/mlflow.db"), folder)
     connect(found)
     return found
 

@@ -31,6 +31,15 @@ def test_finished_run_holds_params_metrics_and_tags(store, client, experiment, q
     assert [m.value for m in client.get_metric_history(run.id, "val/roc_auc")] == [0.5, 0.75]
 
 
+def test_best_epochs_value_does_not_bend_its_curve(store, client, experiment, quiet) -> None:
+    with track(store, experiment, "best", options=quiet) as run:
+        run.epoch(1, {"val/roc_auc": 0.9})
+        run.epoch(2, {"val/roc_auc": 0.8})
+        run.summary({"val/roc_auc": 0.9, "test/roc_auc": 0.85})
+    found = client.get_run(run.id).data.metrics
+    assert found == {"val/roc_auc": 0.8, "best/val/roc_auc": 0.9, "test/roc_auc": 0.85}
+
+
 def test_crashed_run_is_failed_and_keeps_its_traceback(store, client, experiment, quiet) -> None:
     with pytest.raises(ZeroDivisionError), track(store, experiment, "crash", options=quiet) as run:
         1 / 0  # noqa: B018

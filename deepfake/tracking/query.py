@@ -1,0 +1,218 @@
+"""From what a user types to the run they mean: an id, a name, a folder, a config file, a trial, a study's best.
+
+Asks MLflow's store where there is one and the file system where there is not. Starts nothing, creates no store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from deepfake.errors import UserError, nearest
+from deepfake.tracking import folder as files
+from deepfake.tracking.artifacts import local_folder
+from deepfake.tracking.record import RunRecord, from_folder
+from deepfake.tracking.store import Store, connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_TRIAL = re.compile(r"(?P<study>.+):(?P<number>\d+)")
+_BEST = re.compile(r"best:(?P<study>.+)")
+_NAMED = 5
+
+
+def find_run(reference: str, store: Store, outputs: Path) -> RunRecord:
+    """The run that a user means.
+
+    Args:
+        reference: A run folder, a ``config.yaml`` in one, an MLflow run id, ``best:<study>``,
+            ``<study>:<trial number>``, or a run's name.
+        store: Where runs are remembered; need not exist for a folder.
+        outputs: Where run and sweep folders lie.
+
+    Raises:
+        UserError: Nothing fits, several runs do, or the run's store cannot be opened.
+    """
+    path = Path(reference).expanduser()
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        path = path.parent
+    if path.is_dir():
+        return _with_store(from_folder(path), store)
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(f"there is no file {reference}", "name a config.yaml inside a run's folder")
+    client = _client(store)
+    if match := _BEST.fullmatch(reference):
+        return _best(match["study"], client, store)
+    if match := _TRIAL.fullmatch(reference):
+        return _trial(match["study"], int(match["number"]), client, outputs)
+    if client is None:
+        return _folder_named(reference, store, outputs)
+    if _RUN_ID.fullmatch(reference):
+        return _by_id(client, reference, store)
+    return _only(_named(client, reference), f"run named {reference!r}", reference, client)
+
+
+def find_runs(references: Sequence[str], store: Store, outputs: Path) -> list[RunRecord]:
+    """Each run that is named, in that order; see :func:`find_run`."""
+    return [find_run(reference, store, outputs) for reference in references]
+
+
+def record(client: MlflowClient, run: Run) -> RunRecord:
+    """An MLflow run as a record that finds its files in its folder, else among its artifacts."""
+    tags = run.data.tags
+    artifacts = local_folder(run.info.artifact_uri)
+    places = [Path(tags["run_dir"])] if "run_dir" in tags else []
+    places += [artifacts] if artifacts is not None else []
+    return RunRecord(
+        name=run.info.run_name,
+        run_id=run.info.run_id,
+        status=run.info.status,
+        failure=tags.get("failure"),
+        places=tuple(places),
+        fetch=_fetcher(client, run.info.run_id) if artifacts is None else None,
+        tags=tags,
+        params=run.data.params,
+        logged=run.data.metrics,
+    )
+
+
+def _client(store: Store) -> MlflowClient | None:
+    # Asking about runs must not leave an empty database behind.
+    if store.database is not None and not store.database.exists():
+        return None
+    return connect(store)
+
+
+def _with_store(found: RunRecord, store: Store) -> RunRecord:
+    """What the store knows of a folder's run; the folder's own files stay the first place to look."""
+    client = _client(store)
+    if client is None:
+        return found
+    folder = str(found.places[0]).replace("'", "")
+    runs = _search(client, f"tags.run_dir = '{folder}'")
+    if not runs:
+        return found
+    known = record(client, runs[0])
+    return dataclasses.replace(known, places=(found.places[0], *known.places))
+
+
+def _by_id(client: MlflowClient, run_id: str, store: Store) -> RunRecord:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return record(client, client.get_run(run_id))
+    except MlflowException as error:
+        raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command}") from error
+
+
+def _named(client: MlflowClient, name: str) -> list[Run]:
+    quoted = name.replace('"', "")
+    return _search(client, f'attributes.run_name = "{quoted}"')
+
+
+def _best(study: str, client: MlflowClient | None, store: Store) -> RunRecord:
+    if client is None:
+        raise UserError(
+            f"best:{study} needs the tracking store, and {store.uri} does not exist",
+            "name the run's folder, or set tracking.uri",
+        )
+    for parent in _parents(client, study):
+        if best := parent.data.tags.get("best.run_id"):
+            return _by_id(client, best, store)
+    raise UserError(f"the sweep {study!r} has no best run yet", "wait for it to end, or name one of its trials")
+
+
+def _trial(study: str, number: int, client: MlflowClient | None, outputs: Path) -> RunRecord:
+    if client is not None:
+        parents = _parents(client, study)
+        children = [run for parent in parents for run in _children(client, parent.info.run_id)]
+        numbers = sorted({int(run.data.tags["job"]) for run in children if run.data.tags.get("job", "").isdigit()})
+        mine = [run for run in children if run.data.tags.get("job") == str(number)]
+        # A trial that was begun again after a crash has several runs; the one that finished is meant.
+        mine = [run for run in mine if run.info.status == "FINISHED"][:1] or mine[:1]
+        if mine:
+            return record(client, mine[0])
+        held = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
+        raise UserError(f"the sweep {study!r} has no trial {number}", f"its trials are {held}")
+    folder = outputs / "sweeps" / study / str(number)
+    if folder.is_dir():
+        return from_folder(folder)
+    raise UserError(f"there is no trial {number} of {study!r} in {outputs / 'sweeps'}", "name the run's folder")
+
+
+def _parents(client: MlflowClient, study: str) -> list[Run]:
+    quoted = study.replace("'", "")
+    parents = _search(client, f"tags.sweep = '{quoted}'")
+    parents = [run for run in parents if "mlflow.parentRunId" not in run.data.tags]
+    if parents:
+        return parents
+    sweeps = {run.data.tags["sweep"] for run in _search(client, "tags.sweep LIKE '%'")}
+    raise UserError(f"there is no sweep {study!r}", nearest(study, sweeps))
+
+
+def _children(client: MlflowClient, parent_run_id: str) -> list[Run]:
+    return _search(client, f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
+
+
+def _search(client: MlflowClient, condition: str) -> list[Run]:
+    """Runs of every experiment that meet a condition, newest first."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    order = ["attributes.start_time DESC"]
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(experiments, condition, max_results=1000, order_by=order, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _only(runs: list[Run], what: str, reference: str, client: MlflowClient) -> RunRecord:
+    if len(runs) == 1:
+        return record(client, runs[0])
+    if not runs:
+        names = {run.info.run_name for run in _search(client, "")}
+        raise UserError(f"there is no {what}", nearest(reference, names))
+    listed = "; ".join(f"{run.info.run_id} ({run.info.status.lower()}, {_when(run)})" for run in runs[:_NAMED])
+    more = f"; and {len(runs) - _NAMED} older" if len(runs) > _NAMED else ""
+    raise UserError(f"{len(runs)} runs are named {reference!r}", f"name one by its id: {listed}{more}")
+
+
+def _when(run: Run) -> str:
+    return pd.Timestamp(run.info.start_time, unit="ms", tz="UTC").strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _folder_named(reference: str, store: Store, outputs: Path) -> RunRecord:
+    folder = outputs / "runs" / reference
+    if (folder / files.RESOLVED).is_file():
+        return from_folder(folder)
+    raise UserError(
+        f"cannot look up the run {reference!r}: the tracking store {store.uri} does not exist",
+        "name the run's folder instead, or set tracking.uri to the store that knows it",
+    )
+
+
+def _fetcher(client: MlflowClient, run_id: str) -> Callable[[str], Path | None]:
+    def fetch(name: str) -> Path | None:
+        from mlflow.exceptions import MlflowException
+
+        target = Path(tempfile.gettempdir()) / "deepfake-artifacts" / run_id
+        if (target / name).is_file():
+            return target / name
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            return Path(client.download_artifacts(run_id, name, str(target)))
+        except (MlflowException, OSError):
+            return None
+
+    return fetch
