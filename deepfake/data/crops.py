@@ -1,0 +1,263 @@
+"""A manifest into a crop store: what is missing is prepared, what is there is reused. Knows no model.
+
+The store's name is a digest of how its crops were cut and of the folders they came from; samples within it are
+told apart by id and content, so that a subset or superset of a data set finds what is already there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from deepfake.data.cut import CutSettings
+from deepfake.data.faces import find_face_model
+from deepfake.data.manifest import Manifest
+from deepfake.data.options import DatasetOptions
+from deepfake.data.part import Record, StoreWriter, read_records
+from deepfake.data.plan import ClipPlan
+from deepfake.data.pool import run_jobs
+from deepfake.data.store import CropStore
+from deepfake.data.work import Job, stamp
+from deepfake.errors import DataError
+
+_VERSION = 1  # of what a store holds; another number begins new stores
+_DECODERS = ("av", "opencv-python-headless", "opencv-python")
+_SPARE = 256 << 20  # bytes left free on the disk
+_FEW = 6  # with fewer samples to prepare, starting worker processes costs more than it saves
+
+
+class Progress(Protocol):
+    """What is told while samples are prepared."""
+
+    def start(self, total: int, text: str) -> None:
+        """So many samples are to be prepared."""
+
+    def advance(self, n: int = 1) -> None:
+        """So many more are done."""
+
+    def stop(self) -> None:
+        """Nothing more comes."""
+
+
+def prepare_crops(
+    manifest: Manifest,
+    options: DatasetOptions,
+    temporal: bool,
+    cache: Path,
+    *,
+    workers: int | str = "auto",
+    progress: Progress | None = None,
+    shard: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] | None = None,
+) -> CropStore:
+    """Decode, find faces and cut, for every sample that is not yet in the store.
+
+    Args:
+        manifest: The samples.
+        options: How to cut, and which share of the samples may fail.
+        temporal: Whether clips are runs of consecutive frames; see :class:`deepfake.data.plan.ClipPlan`.
+        cache: Where stores are kept, each in ``crops/<key>``.
+        workers: Processes; 0 works in this one, ``auto`` takes one for each core.
+        progress: Told of every sample.
+        shard: ``(i, n)``: this machine prepares the samples i, i + n, i + 2n, ...
+        say: Told in a line what will be done, or what is waited for.
+
+    Returns:
+        The store, opened on the samples of the manifest (of this shard).
+
+    Raises:
+        DataError: No room on the disk, or more than ``options.max_failed`` of the samples cannot be used; what
+            was prepared is kept.
+    """
+    table = manifest.table.iloc[shard[0] :: shard[1]]
+    settings = cut_settings(options, temporal, cache)
+    folder = store_folder(manifest, settings, cache)
+    _create(folder, manifest, settings)
+    with _locked(folder, shard, say or (lambda text: None)):
+        jobs = _missing(manifest, table, folder)
+        if jobs:
+            _check_room(folder, jobs, settings)
+            _prepare(jobs, folder, settings, _worker_count(workers, len(jobs)), progress)
+    store = _opened(folder, table)
+    _check_failures(store, options.max_failed)
+    return store
+
+
+def open_crops(manifest: Manifest, options: DatasetOptions, temporal: bool, cache: Path) -> CropStore:
+    """The store of a manifest, prepared before.
+
+    Raises:
+        DataError: Samples are missing from it.
+    """
+    folder = store_folder(manifest, cut_settings(options, temporal, cache), cache)
+    missing = _missing(manifest, manifest.table, folder) if folder.is_dir() else []
+    if missing or not folder.is_dir():
+        count = len(missing) if folder.is_dir() else len(manifest.table)
+        raise DataError(f"{count} of {len(manifest.table)} samples are not prepared", "run: deepfake prepare")
+    return _opened(folder, manifest.table)
+
+
+def cut_settings(options: DatasetOptions, temporal: bool, cache: Path) -> CutSettings:
+    """The part of the options that changes pixels; what a mode does not read is left at rest."""
+    finds = options.faces not in ("center", "none")
+    model = find_face_model(options, cache)
+    return CutSettings(
+        plan=ClipPlan.of(options, temporal),
+        faces=options.faces,
+        face_model=None if model is None else str(model.absolute()),
+        margin=options.margin if finds else 0.0,
+        size=options.size,
+        align=options.align and finds,
+    )
+
+
+def store_folder(manifest: Manifest, settings: CutSettings, cache: Path) -> Path:
+    """Where the crops of a manifest's data sets lie when cut so."""
+    text = json.dumps(_identity(manifest, settings), sort_keys=True)
+    return cache.absolute() / "crops" / hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def _identity(manifest: Manifest, settings: CutSettings) -> dict[str, Any]:
+    model = settings.face_model
+    digest = hashlib.sha256(Path(model).read_bytes()).hexdigest() if model else None
+    return {
+        "version": _VERSION,
+        "settings": {**asdict(settings), "face_model": digest},
+        "datasets": {name: str(root.resolve()) for name, root in sorted(manifest.roots.items())},
+        "packages": {name: version for name in _DECODERS if (version := _installed(name))},
+    }
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _create(folder: Path, manifest: Manifest, settings: CutSettings) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    described = folder / "store.json"
+    if not described.exists():
+        temporary = folder / f".store-{os.getpid()}.json"
+        temporary.write_text(json.dumps(_identity(manifest, settings), indent=2))
+        temporary.replace(described)
+
+
+@contextmanager
+def _locked(folder: Path, shard: tuple[int, int], say: Callable[[str], None]) -> Iterator[None]:
+    """The store, or the part of it that is this machine's, for one process at a time."""
+    lock = FileLock(folder / f"shard-{shard[0]}-of-{shard[1]}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another process that prepares {folder}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _missing(manifest: Manifest, table: pd.DataFrame, folder: Path) -> list[Job]:
+    """The samples that are not in the store, or whose files have changed since.
+
+    A file with another time of change but the same content is the same; its new time is noted, so that it is
+    read through once only.
+    """
+    records = read_records(folder)
+    roots = {name: str(root) for name, root in manifest.roots.items()}
+    jobs = []
+    with closing(StoreWriter(folder)) as writer:
+        for row in table[["sample_id", "path", "kind", "dataset"]].itertuples(index=False):
+            file = os.path.join(roots[str(row.dataset)], str(row.path))
+            record = records.get(str(row.sample_id))
+            if record is None or not _unchanged(file, record, writer):
+                jobs.append(Job(str(row.sample_id), Path(file), str(row.kind)))
+    return jobs
+
+
+def _unchanged(file: str, record: Record, writer: StoreWriter) -> bool:
+    try:
+        facts = os.stat(file)
+    except OSError:
+        return bool(record["bytes"] == -1)
+    if facts.st_size != record["bytes"]:
+        return False
+    if facts.st_mtime_ns == record["mtime"]:
+        return True
+    now = stamp(Path(file))
+    if now["sha256"] != record["sha256"]:
+        return False
+    writer.append({**record, **now}, None)
+    return True
+
+
+def _check_room(folder: Path, jobs: list[Job], settings: CutSettings) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    needed, free = needed_bytes(jobs, settings), shutil.disk_usage(folder).free
+    if needed + _SPARE > free:
+        raise DataError(
+            f"the crops of {len(jobs)} samples need {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free",
+            "free some room (deepfake prepare --prune), set outputs= to a larger disk, or lower dataset.size, "
+            "dataset.frames or dataset.clips",
+        )
+
+
+def needed_bytes(jobs: Iterable[Job], settings: CutSettings) -> int:
+    """What the crops of these samples take at most."""
+    frame = settings.size**2 * 3
+    video = settings.plan.clips * settings.plan.frames * frame
+    return sum(video if job.kind == "video" else frame for job in jobs)
+
+
+def _prepare(jobs: list[Job], folder: Path, settings: CutSettings, workers: int, progress: Progress | None) -> None:
+    if progress is not None:
+        gigabytes = needed_bytes(jobs, settings) / 1e9
+        progress.start(len(jobs), f"preparing {len(jobs)} samples, {gigabytes:.1f} GB at most")
+    try:
+        for _ in run_jobs(jobs, folder, settings, workers):
+            if progress is not None:
+                progress.advance()
+    except OSError as error:
+        raise DataError(
+            f"cannot write crops to {folder}: {error.strerror or error}",
+            "make room and run the same command again; what is done is kept",
+        ) from error
+    finally:
+        if progress is not None:
+            progress.stop()
+
+
+def _worker_count(workers: int | str, jobs: int) -> int:
+    if isinstance(workers, int):
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores < 2 or jobs < _FEW else cores
+
+
+def _opened(folder: Path, table: pd.DataFrame) -> CropStore:
+    records = read_records(folder)
+    return CropStore(folder, {key: records[key] for key in table["sample_id"] if key in records})
+
+
+def _check_failures(store: CropStore, most: float) -> None:
+    failed = store.samples[store.samples["status"] != "ok"]
+    if len(failed) > most * len(store.samples):
+        named = "; ".join(f"{row.Index}: {row.status} {row.reason}" for row in failed.head(5).itertuples())
+        raise DataError(
+            f"{len(failed)} of {len(store.samples)} samples cannot be used, more than dataset.max_failed={most:g}: "
+            f"{named}",
+            "look at the files named, try another dataset.faces, or raise dataset.max_failed",
+        )

@@ -1,0 +1,176 @@
+"""One file into the crops of its clips. Knows how to cut, not where the crops are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepfake.data.faces import FaceDetector
+from deepfake.data.image import read_image
+from deepfake.data.media import Frames, MediaError, MediaInfo, Pixels
+from deepfake.data.plan import ClipIndices, ClipPlan
+from deepfake.data.track import Track, track_face
+from deepfake.data.video import read_video
+
+#: What is kept about each frame of each clip.
+FRAME = np.dtype(
+    [
+        ("frame_index", "<i4"),
+        ("pts", "<f8"),
+        ("x0", "<f4"),
+        ("y0", "<f4"),
+        ("x1", "<f4"),
+        ("y1", "<f4"),
+        ("found", "?"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class CutSettings:
+    """Everything that changes the pixels of a crop.
+
+    Args:
+        plan: Which frames.
+        faces: Which detector; ``center`` takes the largest centred square, ``none`` the whole frame.
+        face_model: The detector's model file where it needs one.
+        margin: A crop's side is the face box's longer side times 1 + margin.
+        size: A crop's side as stored, in pixels.
+        align: Turn and scale faces so that eyes, nose and mouth lie in the same places.
+    """
+
+    plan: ClipPlan
+    faces: str
+    face_model: str | None
+    margin: float
+    size: int
+    align: bool
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The crops of one sample.
+
+    Attributes:
+        pixels: uint8 [clips, T, S, S, 3], RGB.
+        lengths: int64 [clips]; frames past it repeat the clip's last one.
+        frames: The :data:`FRAME` records [clips, T]; boxes are what was cut, in pixels of the upright frame.
+        info: What the file says of itself.
+    """
+
+    pixels: Pixels
+    lengths: NDArray[np.int64]
+    frames: np.ndarray
+    info: MediaInfo
+
+    @property
+    def filled(self) -> int:
+        """Frames in which the face was missed and its place interpolated."""
+        kept = np.arange(self.frames.shape[1]) < self.lengths[:, None]
+        return int((kept & ~self.frames["found"]).sum())
+
+
+def cut_sample(file: Path, kind: str, settings: CutSettings, detector: FaceDetector | None) -> Crops:
+    """Decode, find the face, and cut.
+
+    Args:
+        file: The video or image.
+        kind: ``video`` or ``image``; an image is one clip of one frame.
+        settings: How to cut.
+        detector: What :func:`deepfake.data.faces.create_detector` gave for the same settings.
+
+    Raises:
+        MediaError: The file cannot be used: ``no_face`` and the reasons of :func:`read_video` and
+            :func:`read_image`.
+    """
+    if kind == "image":
+        frames, chosen = read_image(file), ClipIndices(np.zeros((1, 1), np.int64), np.ones(1, np.int64))
+    else:
+        frames = read_video(file, lambda count: settings.plan.indices(count).indices.reshape(-1).tolist())
+        chosen = settings.plan.indices(frames.info.frames)
+    cutter, found = _boxes(frames, settings, detector)
+    cut = np.stack([cutter(image, i) for i, image in enumerate(frames.images)])  # [N, S, S, 3]
+    places = np.searchsorted(frames.indices, chosen.indices)  # [clips, T]
+    records = np.zeros(len(frames.images), FRAME)
+    records["frame_index"], records["pts"], records["found"] = frames.indices, frames.pts, found
+    for name, column in zip(("x0", "y0", "x1", "y1"), cutter.boxes.T, strict=True):
+        records[name] = column
+    return Crops(cut[places], chosen.lengths, records[places], frames.info)
+
+
+class _Cutter:
+    """Cuts frame i's square box and resizes it."""
+
+    def __init__(self, boxes: NDArray[np.float32], size: int) -> None:
+        self.boxes = boxes
+        self.size = size
+
+    def __call__(self, image: Pixels, i: int) -> Pixels:
+        return resize(cut_box(image, self.boxes[i]), self.size)
+
+
+class _Aligner(_Cutter):
+    """Turns and scales frame i so that its landmarks come to lie in fixed places."""
+
+    def __init__(self, track: Track, margin: float, size: int) -> None:
+        from deepfake.data.align import aligned_boxes, similarity
+
+        self.matrices = [similarity(points, margin, size) for points in track.landmarks]
+        super().__init__(aligned_boxes(self.matrices, size), size)
+
+    def __call__(self, image: Pixels, i: int) -> Pixels:
+        from deepfake.data.align import warp
+
+        return warp(image, self.matrices[i], self.size)
+
+
+def _boxes(
+    frames: Frames, settings: CutSettings, detector: FaceDetector | None
+) -> tuple[_Cutter, NDArray[np.bool_] | bool]:
+    """What cuts each frame, and in which of them the face was found."""
+    height, width = frames.images.shape[1:3]
+    if detector is None:
+        side = min(height, width)
+        x, y = ((width - side) // 2, (height - side) // 2) if settings.faces == "center" else (0, 0)
+        whole = (x, y, width - x, height - y) if settings.faces == "none" else (x, y, x + side, y + side)
+        return _Cutter(np.tile(np.array(whole, np.float32), (len(frames.images), 1)), settings.size), True
+    track = track_face(list(frames.images), frames.pts, detector)
+    if track is None:
+        raise MediaError("no_face", f"no face in any of the frames looked at, {width}x{height}")
+    if settings.align:
+        return _Aligner(track, settings.margin, settings.size), track.found
+    return _Cutter(square_boxes(track.boxes, settings.margin), settings.size), track.found
+
+
+def square_boxes(boxes: NDArray[np.float32], margin: float) -> NDArray[np.float32]:
+    """Squares [N, 4] of whole pixels about face boxes [N, 4], whose side is the longer side times 1 + margin."""
+    sides = np.maximum(np.rint((boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * (1 + margin)), 2)
+    corners = np.rint((boxes[:, :2] + boxes[:, 2:] - sides) / 2)
+    return np.concatenate([corners, corners + sides], 1).astype(np.float32)
+
+
+def cut_box(image: Pixels, box: Sequence[float] | NDArray[np.float32]) -> Pixels:
+    """What lies in a box of whole pixels; beyond the image its edge is repeated."""
+    import cv2
+
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = (int(v) for v in box)
+    left, top = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    right, bottom = max(min(x1, width), left + 1), max(min(y1, height), top + 1)
+    inside = image[top:bottom, left:right]
+    edges = (max(top - y0, 0), max(y1 - bottom, 0), max(left - x0, 0), max(x1 - right, 0))
+    return cv2.copyMakeBorder(inside, *edges, cv2.BORDER_REPLICATE) if any(edges) else inside
+
+
+def resize(image: Pixels, size: int) -> Pixels:
+    """To [size, size, 3]: averaging where it shrinks, so that nothing aliases, cubic where it grows."""
+    import cv2
+
+    if image.shape[:2] == (size, size):
+        return image
+    method = cv2.INTER_AREA if min(image.shape[:2]) >= size else cv2.INTER_CUBIC
+    return cv2.resize(image, (size, size), interpolation=method)

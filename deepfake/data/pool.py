@@ -1,0 +1,175 @@
+"""Jobs spread over worker processes, records as they come. Knows how to start, feed, replace and stop workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import deepfake
+from deepfake.data.cut import CutSettings
+from deepfake.data.part import Record
+from deepfake.data.work import Job, Worker
+from deepfake.data.worker import pack_job, pack_settings
+from deepfake.errors import DataError
+
+
+def run_jobs(jobs: Sequence[Job], folder: Path, settings: CutSettings, workers: int) -> Iterator[Record]:
+    """Prepare samples and yield their records in the order in which they are done.
+
+    Args:
+        jobs: The samples.
+        folder: The store their crops go to.
+        settings: How to cut.
+        workers: Processes; 0 prepares in this one.
+
+    Raises:
+        OSError: The store cannot be written, for want of room say. Samples done before are kept.
+        DataError: Worker processes cannot be started.
+    """
+    if workers <= 0:
+        worker = Worker(folder, settings)
+        try:
+            for job in jobs:
+                yield worker(job)
+        finally:
+            worker.close()
+        return
+    pool = _Pool(jobs, folder, settings)
+    try:
+        yield from pool.run(workers)
+    finally:
+        pool.stop()
+
+
+class _Pool:
+    """One thread for each worker process, which hands it a job, waits for the record and goes on."""
+
+    def __init__(self, jobs: Sequence[Job], folder: Path, settings: CutSettings) -> None:
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        for job in jobs:
+            self._jobs.put(job)
+        self._count = len(jobs)
+        self._folder = folder
+        self._first_line = pack_settings(folder, settings)
+        self._done: queue.SimpleQueue[Record | Exception] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._threads: list[threading.Thread] = []
+
+    def run(self, workers: int) -> Iterator[Record]:
+        for _ in range(min(workers, self._count)):
+            thread = threading.Thread(target=self._feed, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        for _ in range(self._count):
+            record = self._done.get()
+            if isinstance(record, Exception):
+                raise record
+            yield record
+
+    def stop(self) -> None:
+        """End workers that are still at it; what they had not yet written down is lost."""
+        self._stopping.set()
+        for process in list(self._processes):
+            process.kill()
+        for thread in self._threads:
+            thread.join()
+
+    def _feed(self) -> None:
+        process = None
+        try:
+            while not self._stopping.is_set():
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    return
+                for again in (True, False):
+                    process = process or self._start()
+                    answer = _ask(process, job)
+                    if answer is not None or self._stopping.is_set():
+                        break
+                    self._end(process)
+                    process = None
+                    if not again:
+                        answer = {"record": self._write_crash(job)}
+                if answer is not None:
+                    self._done.put(_unpack(answer))
+        except Exception as error:
+            self._done.put(error)
+        finally:
+            if process is not None:
+                self._end(process)
+
+    def _start(self) -> subprocess.Popen[str]:
+        root = Path(deepfake.__file__).parent.parent
+        path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deepfake.data.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="ascii",
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        self._processes.add(process)
+        if _exchange(process, self._first_line) is None and not self._stopping.is_set():
+            raise DataError(
+                f"a worker process ended with status {process.wait()} before its first sample",
+                "prepare in one process with dataset.workers=0 to see why",
+            )
+        return process
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        """Its input ends, so it does; a crashed one has already."""
+        self._processes.discard(process)
+        for pipe in (process.stdin, process.stdout):
+            try:
+                if pipe is not None:
+                    pipe.close()
+            except BrokenPipeError:
+                pass
+        process.wait()
+
+    def _write_crash(self, job: Job) -> Record:
+        """A file that ended its worker twice is listed as such, so that it is not tried at every start."""
+        from deepfake.data.part import StoreWriter
+        from deepfake.data.work import stamp
+
+        writer = StoreWriter(self._folder)
+        reason = "the process that decoded it died, twice"
+        record = {"sample_id": job.sample_id, **stamp(job.file), "status": "crashed", "reason": reason}
+        try:
+            return writer.append(record, None)
+        finally:
+            writer.close()
+
+
+def _ask(process: subprocess.Popen[str], job: Job) -> dict[str, Any] | None:
+    line = _exchange(process, pack_job(job))
+    return None if line is None else json.loads(line)
+
+
+def _exchange(process: subprocess.Popen[str], line: str) -> str | None:
+    """Send a line and wait for one; None when the process is gone."""
+    if process.stdin is None or process.stdout is None:
+        return None
+    try:
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+    except (OSError, ValueError):
+        return None
+    return answer if answer.endswith("\n") else None
+
+
+def _unpack(answer: dict[str, Any]) -> Record | Exception:
+    if "record" in answer:
+        return dict(answer["record"])
+    return OSError(answer["errno"], answer["error"])

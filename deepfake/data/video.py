@@ -1,0 +1,251 @@
+"""A video file into exactly the frames a plan asks for, upright and in RGB.
+
+Knows nothing of faces or clips. Decoding everything would be simpler; skipping the frames nobody asked for is
+what makes preparing a data set affordable.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepfake.data.media import Frames, MediaError, MediaInfo
+
+Plan = Callable[[int], Sequence[int]]
+
+
+class _MissedError(Exception):
+    """The fast way cannot deliver what was asked; decode everything instead."""
+
+
+class _Packets(NamedTuple):
+    """What demuxing alone tells: the pts of every frame to present, in order of presentation."""
+
+    pts: list[int]
+    size: int
+
+
+def read_video(path: Path, plan: Plan) -> Frames:
+    """Decode the frames that ``plan`` picks.
+
+    The file is first demuxed, which costs no decoding and tells how many frames there are and when; then it is
+    decoded with every frame skipped that is neither wanted nor needed by another. Files whose packets do not
+    tell (no pts, doubled pts, a head that cannot be decoded) are decoded whole.
+
+    Args:
+        path: Any container and codec FFmpeg reads.
+        plan: Given the number of frames that can be had, the indices wanted, in any order, repeats allowed.
+
+    Returns:
+        The frames in rising order of index, each index once.
+
+    Raises:
+        MediaError: ``missing``, ``empty``, ``undecodable``, ``no_video``, or ``too_short`` when the plan wants
+            none of the frames there are.
+    """
+    if not path.is_file():
+        raise MediaError("missing", str(path))
+    if path.stat().st_size == 0:
+        raise MediaError("empty", "the file has no bytes")
+    try:
+        return _read_wanted(path, plan)
+    except _MissedError:
+        return _read_all(path, plan)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container and its video stream, decoding on one thread; FFmpeg's errors become ours."""
+    import av
+
+    try:
+        str(path).encode()
+        source: Any = str(path)
+    except UnicodeEncodeError:
+        source = io.BufferedReader(io.FileIO(path))  # FFmpeg takes UTF-8 names only; Python opens any
+    try:
+        with av.open(source, metadata_errors="replace") as container:
+            streams = [s for s in container.streams.video if not _is_picture(s)]
+            if not streams:
+                raise MediaError("no_video", "the file has no video stream")
+            stream = streams[0]
+            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+            yield container, stream
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError("undecodable", f"{type(error).__name__}: {error}") from error
+
+
+def _is_picture(stream: Any) -> bool:
+    """Whether a stream is the cover picture of an audio file."""
+    import av
+
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _demux(container: Any, stream: Any) -> _Packets:
+    pts: list[int] = []
+    size = 0
+    for packet in _packets(container, stream):
+        if packet.is_discard or not packet.size:
+            continue
+        if packet.pts is None:
+            raise _MissedError
+        pts.append(packet.pts)
+        size += packet.size
+    if not pts:
+        raise MediaError("undecodable", "the video stream has no frames")
+    pts.sort()
+    if len(set(pts)) < len(pts):
+        raise _MissedError
+    return _Packets(pts, size)
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """All packets of a stream; a file cut short simply ends earlier."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):
+            return
+        yield packet
+
+
+def _wanted(plan: Plan, count: int) -> list[int]:
+    indices = sorted({int(i) for i in plan(count)})
+    if not indices:
+        raise MediaError("too_short", f"{count} frames")
+    if indices[0] < 0 or indices[-1] >= count:
+        raise ValueError(f"the plan wants frame {indices[-1]} of a video with {count}")
+    return indices
+
+
+def _read_wanted(path: Path, plan: Plan) -> Frames:
+    with _opened(path) as (container, stream):
+        packets = _demux(container, stream)
+        indices = _wanted(plan, len(packets.pts))
+    with _opened(path) as (container, stream):
+        targets = [packets.pts[i] for i in indices]
+        sink = _Sink(len(indices))
+        for frame in _decode_targets(container, stream, packets.pts, targets):
+            place = bisect_left(targets, frame.pts)
+            if place < len(targets) and targets[place] == frame.pts:
+                sink.put(place, frame)
+            if sink.full:
+                break
+        if not sink.full:
+            raise _MissedError
+        return sink.frames(indices, _info(path, stream, len(packets.pts), packets.size, sink))
+
+
+def _decode_targets(container: Any, stream: Any, pts: list[int], targets: list[int]) -> Iterator[Any]:
+    """Frames in order of presentation, without most of those nobody refers to and nobody wants.
+
+    Nothing is skipped until the first frame is out: a head whose first frames cannot be decoded (an open GOP cut
+    from a longer file) shows in its pts, and then counting packets would count frames that never come.
+    """
+    import av
+
+    wanted = set(targets)
+    context = stream.codec_context
+    started = False
+    for packet in _packets(container, stream):
+        context.skip_frame = "DEFAULT" if not started or packet.pts in wanted or not packet.size else "NONREF"
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            continue
+        for frame in frames:
+            if not started and frame.pts != pts[0]:
+                raise _MissedError
+            started = True
+            yield frame
+
+
+def _read_all(path: Path, plan: Plan) -> Frames:
+    """Decode once to count the frames that come out and once more to keep the wanted ones."""
+    with _opened(path) as (container, stream):
+        count = sum(1 for _ in _decode_all(container, stream))
+    if not count:
+        raise MediaError("undecodable", "no frame could be decoded")
+    indices = _wanted(plan, count)
+    with _opened(path) as (container, stream):
+        sink = _Sink(len(indices))
+        for index, frame in enumerate(_decode_all(container, stream)):
+            if indices[sink.filled] == index:
+                sink.put(sink.filled, frame)
+            if sink.full:
+                break
+        return sink.frames(indices, _info(path, stream, count, path.stat().st_size, sink))
+
+
+def _decode_all(container: Any, stream: Any) -> Iterator[Any]:
+    import av
+
+    for packet in _packets(container, stream):
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError:
+            continue
+
+
+class _Sink:
+    """Wanted frames as they come, turned upright and into RGB, in one array of the first one's size."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.filled = 0
+        self.rotation = 0
+        self._images: np.ndarray | None = None
+        self._pts = np.zeros(count)
+
+    @property
+    def full(self) -> bool:
+        return self.filled == self.count
+
+    def put(self, place: int, frame: Any) -> None:
+        if self._images is None:
+            self.rotation = int(frame.rotation) % 360
+            self._turns = self.rotation // 90 if self.rotation % 90 == 0 else 0
+            self._size = (frame.width, frame.height)
+            sides = (frame.width, frame.height) if self._turns % 2 else (frame.height, frame.width)
+            self._images = np.empty((self.count, *sides, 3), np.uint8)
+        width, height = self._size
+        pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+        self._images[place] = np.rot90(pixels, self._turns) if self._turns else pixels
+        self._pts[place] = float(frame.time) if frame.time is not None else np.nan
+        self.filled += 1
+
+    def frames(self, indices: list[int], info: MediaInfo) -> Frames:
+        if self._images is None or not self.full:
+            raise MediaError("undecodable", "fewer frames came out the second time")
+        return Frames(self._images, np.array(indices, np.int64), self._pts, info)
+
+
+def _info(path: Path, stream: Any, count: int, size: int, sink: _Sink) -> MediaInfo:
+    fps = float(stream.average_rate or 0)
+    if stream.duration is not None and stream.time_base is not None:
+        duration = float(stream.duration * stream.time_base)
+    else:
+        duration = count / fps if fps else 0.0
+    _, height, width, _ = sink._images.shape if sink._images is not None else (0, 0, 0, 0)
+    return MediaInfo(
+        width=width,
+        height=height,
+        frames=count,
+        fps=fps,
+        duration=duration,
+        codec=str(stream.codec_context.name),
+        bitrate=int(size * 8 / duration) if duration > 0 else 0,
+        pixel_format=str(stream.codec_context.pix_fmt or ""),
+        rotation=sink.rotation,
+    )

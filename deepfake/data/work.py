@@ -1,0 +1,67 @@
+"""One sample from file to store, in whichever process is free. Knows how, not which samples nor how many.
+
+Worker processes import this module and what it needs: neither torch nor pandas may be among that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deepfake.data.cut import Crops, CutSettings, cut_sample
+from deepfake.data.faces import FaceDetector, create_detector
+from deepfake.data.media import MediaError
+from deepfake.data.part import Record, StoreWriter
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sample to be prepared."""
+
+    sample_id: str
+    file: Path
+    kind: str
+
+
+class Worker:
+    """Prepares samples one after the other into a part of its own."""
+
+    def __init__(self, folder: Path, settings: CutSettings) -> None:
+        self._settings = settings
+        self._writer = StoreWriter(folder)
+        self._detector: FaceDetector | None = create_detector(settings.faces, settings.face_model)
+
+    def __call__(self, job: Job) -> Record:
+        """Prepare one sample; one that cannot be used is written down with its reason."""
+        record: Record = {"sample_id": job.sample_id, **stamp(job.file)}
+        crops: Crops | None = None
+        try:
+            crops = cut_sample(job.file, job.kind, self._settings, self._detector)
+        except MediaError as error:
+            record |= {"status": error.reason, "reason": error.detail}
+        else:
+            record |= {"status": "ok", **describe(crops)}
+        return self._writer.append(record, crops)
+
+    def close(self) -> None:
+        """Let go of the part."""
+        self._writer.close()
+
+
+def stamp(file: Path) -> Record:
+    """What tells a changed file from the same one: bytes, time of change, SHA-256."""
+    try:
+        facts = file.stat()
+        with open(file, "rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError:
+        return {"bytes": -1, "mtime": 0, "sha256": ""}
+    return {"bytes": facts.st_size, "mtime": facts.st_mtime_ns, "sha256": digest}
+
+
+def describe(crops: Crops) -> Record:
+    """What a record says of a sample whose crops could be cut."""
+    facts = asdict(crops.info)
+    facts["video_frames"] = facts.pop("frames")
+    return {"clips": len(crops.lengths), "frames": int(crops.lengths.sum()), "filled": crops.filled, **facts}
