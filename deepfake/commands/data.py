@@ -55,16 +55,18 @@ def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
             config.cache,
             workers=config.dataset.workers,
             progress=bar,
+            say=console.say,
         )
     failed = store.samples[store.samples["status"] != "ok"]
     if not failed.empty:
         counts = failed["status"].value_counts()
         named = ", ".join(f"{count} {status}" for status, count in counts.items())
         console.warn(f"{len(failed)} of {len(store.samples)} samples cannot be used ({named}): see predictions.parquet")
+    status = store.samples["status"].rename("status")
     splits = {
         name: ClipSet(
             store,
-            manifest.split(name),
+            manifest.split(name).join(status, on="sample_id"),
             augment=config.augment if name == "train" else None,
             seed=config.seed,
         )

@@ -6,6 +6,8 @@ Wires the rooms; decides nothing that a room decides.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +17,11 @@ from omegaconf import DictConfig
 
 from deepfake.commands.console import Console
 from deepfake.commands.context import RunContext
+from deepfake.commands.front import told
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError
 from deepfake.sweeping import trial
-from deepfake.tracking.folder import RunFolder
+from deepfake.tracking.folder import UNFINISHED, RunFolder
 from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
 from deepfake.tracking.store import Store, locate
 
@@ -50,12 +53,15 @@ def train(composed: DictConfig) -> dict[str, object]:
     Raises:
         UserError: The config, the data or the model cannot be used as asked.
     """
-    config = load_config(composed)
     context = RunContext.from_hydra(composed)
     try:
+        config = load_config(composed)
         return asdict(run(config, context, parameters=flatten(to_plain(composed))))
-    except UserError:
+    except UserError as error:
         _remove_if_empty(context.folder)
+        if context.number is None:
+            # Raised through Hydra, it would be told with a preamble of Hydra's.
+            raise SystemExit(told(error)) from None
         raise
 
 
@@ -81,7 +87,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     seed_everything(config.seed, config.trainer.deterministic)
     detector = create_detector(config.backbone, config.head, config.dataset.size)
     console.say(_start_line(config, manifest, detector, fabric))
-    with _tracked(config, context, store, fabric) as log:
+    with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = open_data(config, manifest, console)
         if fabric.is_global_zero:
             _keep_inputs(config, context, folder, data, log, parameters, str(fabric.device))
@@ -93,9 +99,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     return RunResult(log.id, str(folder.path), config.name, "finished", metrics)
 
 
-def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabric) -> Any:
-    from contextlib import nullcontext
-
+def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabric) -> AbstractContextManager[RunLog]:
     if not fabric.is_global_zero:
         return nullcontext(RunLog())
     tags = {f"choice.{group}": choice for group, choice in context.choices.items()}
@@ -111,6 +115,17 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         options=config.tracking,
         endings={trial.Pruned: Ending("FINISHED", "pruned")},
     )
+
+
+@contextmanager
+def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[None]:
+    """A pruned run says which run it was."""
+    try:
+        yield
+    except trial.Pruned as pruned:
+        pruned.result |= {"run_id": log.id, "run_dir": str(folder.path), "name": config.name}
+        log.folder(folder.path, skip=UNFINISHED)
+        raise
 
 
 def _keep_inputs(
@@ -237,17 +252,18 @@ def _keep_outputs(
     folder.write_predictions(predictions)
     folder.write_history(result.history)
     folder.write_metrics({"metrics": metrics, "unavailable": unavailable, "notes": result.notes})
-    draw_figures(
+    draw_run(
         folder.figures,
-        result.history,
-        predictions,
+        history=result.history,
+        predictions=predictions[predictions["split"] == "test"],
+        monitor=config.trainer.monitor,
+        best_epoch=result.best_epoch + 1,
         threshold=config.trainer.threshold,
-        best_epoch=result.best_epoch,
     )
     log.summary(metrics)
     if unavailable:
         log.tags({f"unavailable.{name}": reason for name, reason in unavailable.items()})
-    log.folder(folder.path, skip=("checkpoints/last.pt",))
+    log.folder(folder.path, skip=UNFINISHED)
 
 
 def _log_model(log: TrackedRun, config: RunConfig, folder: RunFolder) -> None:
