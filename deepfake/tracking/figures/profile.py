@@ -1,0 +1,78 @@
+"""A figure of where each epoch's time went. Takes seconds by part; measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from deepfake.tracking.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    new_figure,
+    say_why,
+    title,
+)
+
+#: In the order in which a step goes through them; waiting has the alarming colour.
+PARTS = {
+    "data_wait": (VERMILLION, "////"),
+    "transfer": (ORANGE, "...."),
+    "forward": (BLUE, ""),
+    "backward": (SKY, ""),
+    "optimizer": (GREEN, ""),
+    "validation": (PURPLE, ""),
+    "logging": ("#BBBBBB", "xxxx"),
+    "other": ("#E5E5E5", ""),
+}
+
+
+def epoch_times(epochs: Sequence[Mapping[str, float]], remark: str = "") -> Figure:
+    """A bar for each epoch, made of the seconds each part took, and the share of each over all epochs.
+
+    Args:
+        epochs: Seconds by part for each epoch; parts other than :data:`PARTS` are added up as ``other``.
+        remark: A line below the title, such as samples a second, peak memory and MFU.
+    """
+    figure, (axis,) = new_figure(7.2, 3.9, fitted=True)
+    title(axis, "Where the time went", remark)
+    if not epochs or not any(sum(epoch.values()) > 0 for epoch in epochs):
+        say_why(axis, "no times were recorded: set trainer.profile=true")
+        return figure
+    known = [{part: float(epoch.get(part, 0.0)) for part in PARTS if part != "other"} for epoch in epochs]
+    for kept, epoch in zip(known, epochs, strict=True):
+        kept["other"] = sum(epoch.values()) - sum(kept.values())
+    total = sum(sum(epoch.values()) for epoch in epochs)
+    bottom = np.zeros(len(epochs))
+    places = np.arange(1, len(epochs) + 1)
+    for part, (colour, hatch) in PARTS.items():
+        seconds = np.array([epoch[part] for epoch in known])
+        if not seconds.any():
+            continue
+        share = seconds.sum() / total
+        label = f"{part.replace('_', ' ')} {share:.1%}"
+        axis.bar(
+            places,
+            seconds,
+            width=0.75,
+            bottom=bottom,
+            label=label,
+            color=colour,
+            edgecolor=GREY,
+            linewidth=0.5,
+            hatch=hatch,
+        )
+        bottom += seconds
+    axis.set(xlabel="epoch", ylabel="seconds")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.grid(False, axis="x")
+    handles, labels = axis.get_legend_handles_labels()
+    axis.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8.5, frameon=False)
+    return figure
