@@ -24,7 +24,7 @@ SLOW = [
     ("efficientnet_b0", 96),
     ("efficientnet_b4", 96),
     ("tf_efficientnet_lite0", 96),
-    ("inception_v3", 96),
+    ("inception_v3", 160),
     ("legacy_xception", 96),
     ("vit_small_patch16_224", 224),
     ("swin_tiny_patch4_window7_224", 224),

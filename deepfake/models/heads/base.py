@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Output(NamedTuple):
@@ -28,6 +30,20 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> Output:
         raise NotImplementedError
+
+
+class Classifier(nn.Linear):
+    """Vectors [..., D] to logits [...], in float32 even where the rest is not.
+
+    Logits of 8 bits would come in a few hundred values only, and tie samples that differ.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight, self.bias).squeeze(-1)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from deepfake.models.heads.base import Head, Output, masked_mean
+from deepfake.models.heads.base import Classifier, Head, Output, masked_mean
 from deepfake.models.options import ConvLstm
 
 
@@ -22,7 +22,7 @@ class ConvLstmHead(Head):
         widths = [features] + [options.hidden] * (options.layers - 1)
         self.layers = nn.ModuleList(_Layer(width, options.hidden, options.kernel) for width in widths)
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = nn.Linear(options.hidden, 1)
+        self.classifier = Classifier(options.hidden)
 
     def forward(self, features: Tensor, mask: Tensor) -> Output:
         """Maps [B, T, D, h, w] and mask [B, T] to logits."""
@@ -30,7 +30,7 @@ class ConvLstmHead(Head):
         for layer in self.layers:
             x = layer(x, mask)
         per_frame = x.mean(dim=(3, 4))  # [B, T, hidden]
-        frame_logits = self.classifier(self.dropout(per_frame)).squeeze(-1)
+        frame_logits = self.classifier(self.dropout(per_frame))
         return Output(masked_mean(frame_logits, mask), frame_logits)
 
 

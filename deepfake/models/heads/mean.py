@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from deepfake.models.heads.base import Head, Output, masked_mean
+from deepfake.models.heads.base import Classifier, Head, Output, masked_mean
 from deepfake.models.options import Mean
 
 
@@ -19,9 +19,9 @@ class MeanHead(Head):
     def __init__(self, options: Mean, features: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = nn.Linear(features, 1)
+        self.classifier = Classifier(features)
 
     def forward(self, features: Tensor, mask: Tensor) -> Output:
         """Vectors [B, T, D] and mask [B, T] to logits."""
-        frame_logits = self.classifier(self.dropout(features)).squeeze(-1)  # [B, T]
+        frame_logits = self.classifier(self.dropout(features))  # [B, T]
         return Output(masked_mean(frame_logits, mask), frame_logits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from deepfake.models.heads.base import Head, Output, masked_mean
+from deepfake.models.heads.base import Classifier, Head, Output, masked_mean
 from deepfake.models.options import Gru, Lstm
 
 
@@ -31,7 +31,7 @@ class RecurrentHead(Head):
             cell(width, options.hidden, batch_first=True) for width in widths if options.bidirectional
         )
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = nn.Linear(options.hidden * directions, 1)
+        self.classifier = Classifier(options.hidden * directions)
 
     def forward(self, features: Tensor, mask: Tensor) -> Output:
         """Vectors [B, T, D] and mask [B, T] to logits."""
@@ -43,7 +43,7 @@ class RecurrentHead(Head):
             if len(self.backwards):
                 outputs.append(_take(self.backwards[i](_take(x, back))[0], back))
             x = torch.cat(outputs, dim=-1)
-        in_order = self.classifier(self.dropout(x)).squeeze(-1)  # [B, T], real frames first
+        in_order = self.classifier(self.dropout(x))  # [B, T], real frames first
         frame_logits = torch.empty_like(in_order).scatter(1, order, in_order)
         return Output(masked_mean(frame_logits, mask), frame_logits)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepfake.errors import UserError
-from deepfake.models.heads.base import Head, Output, masked_mean
+from deepfake.models.heads.base import Classifier, Head, Output, masked_mean
 from deepfake.models.options import Vit
 
 
@@ -52,7 +52,7 @@ class VitHead(Head):
         self.encoder = nn.TransformerEncoder(layer, options.depth, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = nn.Linear(width, 1)
+        self.classifier = Classifier(width)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that say where, not what: decay would only blur them."""
@@ -67,7 +67,7 @@ class VitHead(Head):
         padded = ~seen.repeat_interleave(height * width, dim=1)
         tokens = self.encoder(patches.flatten(1, 3), src_key_padding_mask=padded)
         per_frame = self.norm(tokens).unflatten(1, (frames, height * width)).mean(2)  # [B, T, W]
-        frame_logits = self.classifier(self.dropout(per_frame)).squeeze(-1)
+        frame_logits = self.classifier(self.dropout(per_frame))
         return Output(masked_mean(frame_logits, mask), frame_logits)
 
     def _patches(self, features: Tensor) -> Tensor:

@@ -1,0 +1,86 @@
+"""Weights and states on disk: written beside and renamed, read without running code. Knows no training loop."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from deepfake.errors import UserError
+
+BEST = "best.safetensors"
+LAST = "last.pt"
+#: Raised when what is saved changes its meaning.
+VERSION = 1
+
+
+def save_weights(module: nn.Module, path: Path, notes: dict[str, str]) -> None:
+    """All parameters and buffers as safetensors, atomically.
+
+    Args:
+        module: Its ``state_dict`` is saved.
+        path: Ends as the file; never half-written.
+        notes: Stored in the file's header.
+    """
+    from safetensors.torch import save_file
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    _write(path, lambda temporary: save_file(weights, temporary, metadata=notes))
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """What :func:`save_weights` saved, into a module of the same kind.
+
+    Raises:
+        UserError: No such file, or it is of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"no weights at {path}", "the run never finished an epoch, or its checkpoints were deleted")
+    try:
+        module.load_state_dict(load_file(path))
+    except (RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"the weights in {path} do not fit this model: {error}", "use the backbone and head they were trained with"
+        ) from error
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Tensors and plain values, atomically; see :func:`load_state`."""
+    _write(path, lambda temporary: torch.save({"version": VERSION, **state}, temporary))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What :func:`save_state` saved, on the CPU, without running any code the file may hold.
+
+    Raises:
+        UserError: It cannot be read, or a newer version wrote it.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read: {error}", "start the run anew, or remove the file to begin from its first step"
+        ) from error
+    if state.get("version", 0) > VERSION:
+        raise UserError(f"{path} was written by a newer version of this program", "update the program to go on from it")
+    return state
+
+
+def _write(path: Path, write: Callable[[Path], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

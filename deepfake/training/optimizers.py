@@ -1,0 +1,155 @@
+"""Optimizers and learning-rate schedules by the class of their options. Knows no data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.optim import SGD, Optimizer
+from torch.optim import Adam as TorchAdam
+from torch.optim import AdamW as TorchAdamW
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from deepfake.errors import UserError, nearest
+from deepfake.training.options import (
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    OptimizerOptions,
+    Plateau,
+    SchedulerOptions,
+    Sgd,
+)
+
+Groups = list[dict[str, Any]]
+
+
+def create_optimizer(options: OptimizerOptions, groups: Iterable[dict[str, object]], *, fused: bool) -> Optimizer:
+    """The optimizer that ``options`` describes.
+
+    Args:
+        options: An instance of one of the classes in :data:`OPTIMIZERS`.
+        groups: Parameters with their own ``lr`` and ``weight_decay``; see ``models.detector.parameter_groups``.
+        fused: One kernel for all parameters; not where a loss scaler must see the gradients before the step.
+
+    Raises:
+        UserError: No optimizer belongs to the options' class.
+    """
+    build = _of_class(OPTIMIZERS, options, "optimizer")
+    optimizer: Optimizer = build(options, list(groups), fused)
+    return optimizer
+
+
+@dataclass
+class Schedule:
+    """Changes an optimizer's rates after each update, or after each epoch by a validation metric."""
+
+    per_update: LambdaLR | None = None
+    per_epoch: ReduceLROnPlateau | None = None
+
+    def after_update(self) -> None:
+        """To be called after every optimizer step."""
+        if self.per_update is not None:
+            self.per_update.step()
+
+    def after_epoch(self, value: float | None) -> None:
+        """To be called with the monitored metric; None (not available) changes nothing."""
+        if self.per_epoch is not None and value is not None:
+            self.per_epoch.step(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers that :meth:`load_state_dict` goes on from."""
+        inner = self.per_update or self.per_epoch
+        return {} if inner is None else dict(inner.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another schedule of the same options stopped."""
+        inner = self.per_update or self.per_epoch
+        if inner is not None:
+            inner.load_state_dict(state)
+
+
+def create_schedule(options: SchedulerOptions, optimizer: Optimizer, *, updates: int, mode: str) -> Schedule:
+    """The schedule that ``options`` describes.
+
+    Args:
+        options: An instance of one of the classes in :data:`SCHEDULES`.
+        optimizer: Its groups' rates are what the schedule scales.
+        updates: Optimizer steps in the whole run.
+        mode: ``max`` or ``min``: which way the monitored metric improves.
+
+    Raises:
+        UserError: No schedule belongs to the options' class.
+    """
+    schedule: Schedule = _of_class(SCHEDULES, options, "scheduler")(options, optimizer, updates, mode)
+    return schedule
+
+
+def cosine_factor(update: int, updates: int, warmup: float, floor: float) -> float:
+    """The share of the full rate at an update: linear up over ``warmup``, then half a cosine to ``floor``.
+
+    The first update already has a rate above 0, and the last one has ``floor`` (Loshchilov & Hutter 2016,
+    arXiv:1608.03983, without restarts).
+    """
+    warm = round(warmup * updates)
+    if update < warm:
+        return (update + 1) / (warm + 1)
+    share = (update - warm) / max(1, updates - 1 - warm)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _adam(options: Adam, groups: Groups, fused: bool) -> Optimizer:
+    beta1, beta2 = options.betas
+    return TorchAdam(groups, lr=options.lr, betas=(beta1, beta2), eps=options.eps, fused=fused)
+
+
+def _adamw(options: AdamW, groups: Groups, fused: bool) -> Optimizer:
+    beta1, beta2 = options.betas
+    return TorchAdamW(groups, lr=options.lr, betas=(beta1, beta2), eps=options.eps, fused=fused)
+
+
+def _sgd(options: Sgd, groups: Groups, fused: bool) -> Optimizer:
+    nesterov = options.nesterov and options.momentum > 0
+    return SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov, fused=fused)
+
+
+def _constant(options: Constant, optimizer: Optimizer, updates: int, mode: str) -> Schedule:
+    return Schedule()
+
+
+def _cosine(options: Cosine, optimizer: Optimizer, updates: int, mode: str) -> Schedule:
+    return Schedule(LambdaLR(optimizer, lambda update: cosine_factor(update, updates, options.warmup, options.floor)))
+
+
+def _plateau(options: Plateau, optimizer: Optimizer, updates: int, mode: str) -> Schedule:
+    return Schedule(
+        per_epoch=ReduceLROnPlateau(
+            optimizer,
+            mode="max" if mode == "max" else "min",
+            factor=options.factor,
+            patience=options.patience,
+            threshold=0.0,
+            min_lr=options.floor,
+        )
+    )
+
+
+#: Which optimizer each class of options describes. A new one is a class of options, a function and a line here.
+OPTIMIZERS: dict[type[OptimizerOptions], Callable[..., Optimizer]] = {Adam: _adam, AdamW: _adamw, Sgd: _sgd}
+
+#: The same for schedules.
+SCHEDULES: dict[type[SchedulerOptions], Callable[..., Schedule]] = {
+    Constant: _constant,
+    Cosine: _cosine,
+    Plateau: _plateau,
+}
+
+
+def _of_class(known: dict[type, Callable[..., Any]], options: object, what: str) -> Callable[..., Any]:
+    if type(options) not in known:
+        name = type(options).__name__
+        raise UserError(f"no {what} is described by {name}", nearest(name, (one.__name__ for one in known)))
+    return known[type(options)]

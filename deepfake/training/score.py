@@ -1,0 +1,157 @@
+"""A detector and clips to predictions: one row per sample, failed ones included. Knows no files.
+
+A sample's score is the mean of its clips' probabilities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+
+from deepfake.models.detector import Detector
+from deepfake.training.gather import gather
+from deepfake.training.metrics import Metrics, sample_metrics
+from deepfake.training.progress import Progress, Silent, bar
+from deepfake.training.source import ClipSource, load, share
+
+_KEPT = ("sample_id", "label", "method", "dataset")
+
+
+@dataclass
+class ClipScores:
+    """What the detector said of every clip, in the order of the source's items.
+
+    Attributes:
+        logits: float64 [n].
+        frame_logits: float64 [n, T], or None for heads that see only whole clips.
+        mask: bool [n, T]; False where a clip was padded.
+    """
+
+    logits: np.ndarray
+    frame_logits: np.ndarray | None
+    mask: np.ndarray
+
+
+@dataclass
+class Scored:
+    """Predictions of one split.
+
+    Attributes:
+        samples: One row per row of the source's table: sample_id, label, method, dataset, split, score in 0..1
+            (NaN where nothing could be scored), frames_used, status.
+        frames: sample_id, label, method, dataset, split, clip, position, score per real frame; None where
+            the head gives no frame logits.
+    """
+
+    samples: pd.DataFrame
+    frames: pd.DataFrame | None
+
+    def frame_metrics(self, threshold: float = 0.5) -> Metrics:
+        """Metrics over single frames; none where there are no frame scores."""
+        return Metrics() if self.frames is None else sample_metrics(self.frames, threshold)
+
+
+def score(
+    detector: Detector,
+    clips: ClipSource,
+    *,
+    fabric: Fabric,
+    batch_size: int,
+    split: str,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+) -> Scored:
+    """Score every sample of a split.
+
+    Args:
+        detector: On the fabric's device or not; it is moved and put in evaluation mode.
+        clips: The split.
+        fabric: Its processes share the clips; each ends with all predictions.
+        batch_size: Clips at once, over all processes.
+        split: The name written in the tables.
+        num_workers: Loader processes per training process.
+        progress: Told of every clip scored.
+    """
+    detector.to(fabric.device)
+    scores = score_clips(
+        detector, clips, fabric=fabric, batch_size=batch_size, num_workers=num_workers, progress=progress, text=split
+    )
+    return Scored(sample_table(clips, scores, split), frame_table(clips, scores, split))
+
+
+def score_clips(
+    detector: Detector,
+    clips: ClipSource,
+    *,
+    fabric: Fabric,
+    batch_size: int,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+    text: str = "scoring",
+) -> ClipScores:
+    """Logits of every clip, gathered over all processes; see :func:`score`."""
+    mine = share(range(len(clips)), fabric.global_rank, fabric.world_size)
+    size = max(1, batch_size // fabric.world_size)
+    batches = [mine[i : i + size] for i in range(0, len(mine), size)]
+    logits, frame_logits, masks = [], [], []
+    detector.eval()
+    with bar(progress or Silent(), len(mine), text) as told, torch.inference_mode(), fabric.autocast():
+        for batch in load(clips, batches, 0, num_workers, fabric.device.type == "cuda"):
+            moved = batch.to(fabric.device, non_blocking=True)
+            output = detector(moved.clips, moved.mask)
+            # Kept on the device: reading them here would make it wait at every batch.
+            logits.append(output.logits)
+            masks.append(moved.mask)
+            if output.frame_logits is not None:
+                frame_logits.append(output.frame_logits)
+            told.advance(len(batch.labels))
+    parts = gather((mine, _array(logits), _array(frame_logits), _array(masks)), fabric)
+    # Back from who scored what to the order of the items.
+    order = np.argsort(np.concatenate([np.asarray(items, dtype=np.int64) for items, *_ in parts]))
+    joined = [np.concatenate([part[i] for part in parts if len(part[i])] or [np.empty(0)]) for i in (1, 2, 3)]
+    frames = joined[1][order] if len(joined[1]) else None
+    return ClipScores(joined[0][order].astype(np.float64), frames, joined[2][order].astype(bool))
+
+
+def sample_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame:
+    """Clips' logits to one probability per sample, by their mean; samples without clips get NaN."""
+    n = len(clips.table)
+    rows = clips.items[:, 0]
+    counts = np.bincount(rows, minlength=n)
+    sums = np.bincount(rows, weights=_sigmoid(scores.logits), minlength=n)
+    frames = np.bincount(rows, weights=scores.mask.sum(1) if len(rows) else None, minlength=n)
+    table = clips.table[list(_KEPT)].reset_index(drop=True)
+    table["split"] = split
+    # Rounding may put the mean of ones a hair above one.
+    table["score"] = np.where(counts > 0, np.minimum(sums / np.maximum(counts, 1), 1.0), np.nan)
+    table["frames_used"] = frames.astype(np.int64)
+    known = clips.table["status"].to_numpy() if "status" in clips.table else np.full(n, "failed")
+    table["status"] = np.where(counts > 0, "ok", np.where(known == "ok", "failed", known))
+    return table
+
+
+def frame_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame | None:
+    """One row per real frame, or None where the head says nothing of frames."""
+    if scores.frame_logits is None:
+        return None
+    item, position = np.nonzero(scores.mask)
+    rows = clips.items[item, 0]
+    table = clips.table[list(_KEPT)].iloc[rows].reset_index(drop=True)
+    table["split"] = split
+    table["clip"] = clips.items[item, 1]
+    table["position"] = position
+    table["score"] = _sigmoid(scores.frame_logits[item, position].astype(np.float64))
+    return table
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    # The tanh form neither overflows nor warns at either end.
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def _array(parts: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat(parts).cpu().numpy() if parts else np.empty(0)

@@ -1,0 +1,113 @@
+"""Device, precision, processes and seeds of a run, decided once at its start. Knows no model and no data."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from deepfake.errors import UserError
+from deepfake.training.options import TrainerOptions
+
+#: Lightning Fabric's names for ours.
+_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def create_fabric(options: TrainerOptions) -> Fabric:
+    """Find the device and, under torchrun, the other processes.
+
+    Args:
+        options: ``accelerator``, ``devices`` and ``precision``. ``auto`` takes CUDA, then Apple's, then the
+            CPU; bf16 where a CUDA device has it in hardware, fp16 on older ones, else float32.
+
+    Returns:
+        A launched Fabric: on one device, or data-parallel over torchrun's processes.
+
+    Raises:
+        UserError: The device is not there, cannot work in this precision, or several devices were asked for
+            without torchrun.
+    """
+    accelerator = _accelerator(options.accelerator)
+    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
+    elastic = "TORCHELASTIC_RUN_ID" in os.environ
+    devices = local if elastic else _devices(options.devices)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=world // local if elastic else 1,
+        strategy="ddp" if elastic and world > 1 else "auto",
+        precision=_precision(options.precision, accelerator),  # type: ignore[arg-type,unused-ignore]
+    )
+    fabric.launch()
+    return fabric
+
+
+def seed_everything(seed: int, deterministic: bool) -> None:
+    """Fix every generator that libraries draw from, and choose algorithms that repeat themselves.
+
+    Args:
+        seed: For Python, NumPy and torch on all devices.
+        deterministic: Same command, same numbers. Operations without a repeatable version warn. False lets
+            cuDNN try which algorithm is fastest.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if deterministic:
+        # cuBLAS repeats itself only with a fixed workspace; it reads this when CUDA starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # Filling fresh memory would cost time at every step to guard against bugs we have tests for.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined,unused-ignore]
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def loader_workers(asked: str | int, fabric: Fabric) -> int:
+    """How many loader processes each training process gets.
+
+    Args:
+        asked: A number, or ``auto``: none on the CPU, where they would take the cores that train; up to eight
+            beside a device, as many as there are cores for.
+    """
+    if asked != "auto":
+        return int(asked)
+    if fabric.device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // fabric.world_size - 1))
+
+
+def _accelerator(asked: str) -> str:
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if asked == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    found = {"cuda": cuda, "gpu": cuda or mps, "mps": mps, "cpu": True}
+    if not found[asked]:
+        raise UserError(f"trainer.accelerator={asked}: torch finds no such device", "try trainer.accelerator=auto")
+    return {"gpu": "cuda" if cuda else "mps"}.get(asked, asked)
+
+
+def _devices(asked: str | int) -> int:
+    if asked == "auto":
+        return 1
+    if not str(asked).isdigit() or int(asked) < 1:
+        raise UserError(f"trainer.devices={asked!r} is not a number of devices", "try trainer.devices=auto")
+    if int(asked) > 1:
+        raise UserError(
+            f"trainer.devices={asked} needs a process per device",
+            f"start it with: torchrun --nproc_per_node={asked} train.py ...",
+        )
+    return int(asked)
+
+
+def _precision(asked: str, accelerator: str) -> str:
+    if asked == "fp16" and accelerator == "cpu":
+        raise UserError("trainer.precision=fp16 does not work on a CPU", "try trainer.precision=bf16")
+    if asked == "auto":
+        if accelerator != "cuda":
+            return _PRECISIONS["32"]
+        return _PRECISIONS["bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"]
+    return _PRECISIONS[asked]

@@ -1,0 +1,223 @@
+"""Fitting: learning, repeating, choosing the best epoch, stopping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deepfake.errors import UserError
+from deepfake.models.detector import Detector
+from deepfake.models.options import Gru, Mean
+from deepfake.training.checkpoint import load_weights
+from deepfake.training.errors import TrainingDiverged
+from deepfake.training.fit import FitResult, fit
+from deepfake.training.options import Adam, AdamW, Constant, Cosine, Plateau, Sgd, TrainerOptions
+from deepfake.training.score import score
+from tests.training.fakes import FakeClips, cpu, small_detector
+
+TIMES = {"epoch_seconds", "samples_per_second"}
+
+
+def run(folder: Path, detector: Detector | None = None, **changes: Any) -> tuple[FitResult, Detector]:
+    arguments: dict[str, Any] = {
+        "train": FakeClips(seed=1),
+        "val": FakeClips(8, seed=2),
+        "optimizer": AdamW(lr=0.02),
+        "scheduler": Constant(),
+        "backbone_lr": None,
+        "on_epoch": lambda epoch, metrics: None,
+        "seed": 3,
+    }
+    fields = {"epochs": 3, "batch_size": 8, "accelerator": "cpu", "num_workers": 0}
+    for name, value in changes.items():
+        (arguments if name in arguments or name == "resume" else fields)[name] = value
+    detector = detector or small_detector()
+    options = TrainerOptions(**fields)
+    train, val = arguments.pop("train"), arguments.pop("val")
+    fabric = cpu(precision=options.precision)
+    return fit(detector, train, val, options=options, fabric=fabric, folder=folder, **arguments), detector
+
+
+def lasting(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Metrics without what a clock gave."""
+    return [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in history]
+
+
+@pytest.mark.parametrize("optimizer", [Adam(lr=0.05), AdamW(lr=0.05), Sgd(lr=0.2)], ids=repr)
+def test_every_optimizer_learns_the_patch(tmp_path: Path, optimizer: Any) -> None:
+    result, _ = run(tmp_path, optimizer=optimizer, epochs=12, backbone_lr=0.05)
+    assert result.best_metrics["val/roc_auc"] == 1.0
+    assert result.history[-1]["train/loss"] < 0.6 * result.history[0]["train/loss"]
+
+
+@pytest.mark.parametrize("scheduler", [Constant(), Cosine(), Plateau(patience=0)], ids=repr)
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_same_fit_twice_gives_the_same_numbers(tmp_path: Path, scheduler: Any, ema: float | None) -> None:
+    first, one = run(tmp_path / "a", scheduler=scheduler, ema=ema)
+    second, two = run(tmp_path / "b", scheduler=scheduler, ema=ema)
+    assert lasting(first.history) == lasting(second.history)
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_loader_processes_change_nothing(tmp_path: Path) -> None:
+    alone, _ = run(tmp_path / "a", epochs=2)
+    helped, _ = run(tmp_path / "b", epochs=2, num_workers=2)
+    assert lasting(alone.history) == lasting(helped.history)
+
+
+def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
+    first, _ = run(tmp_path / "a")
+    second, _ = run(tmp_path / "b", seed=4)
+    assert lasting(first.history) != lasting(second.history)
+
+
+def test_an_epochs_metrics_are_all_there(tmp_path: Path) -> None:
+    told: list[tuple[int, dict[str, float]]] = []
+    run(tmp_path, epochs=1, on_epoch=lambda epoch, metrics: told.append((epoch, metrics)))
+    (epoch, metrics), *_ = told
+    assert epoch == 0
+    assert {"train/loss", "train/roc_auc", "val/loss", "val/roc_auc", "val/ece", "lr", "lr_backbone"} <= set(metrics)
+    assert set(metrics) >= TIMES
+    assert metrics["lr_backbone"] == pytest.approx(metrics["lr"] / 10)
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
+    head = Mean(dropout=0.0)
+    _, large = run(tmp_path / "a", small_detector(head), batch_size=24, epochs=2)
+    _, small = run(tmp_path / "b", small_detector(head), batch_size=8, accumulate=3, epochs=2)
+    for p, q in zip(large.parameters(), small.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_larger_than_the_split_shrinks_with_a_note(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, batch_size=512, epochs=1)
+    assert any("shrunk to its 24 clips" in note for note in result.notes)
+
+
+def test_the_best_epochs_weights_are_left_in_the_detector(tmp_path: Path) -> None:
+    result, detector = run(tmp_path, epochs=4, optimizer=AdamW(lr=0.5), monitor="val/loss", mode="min")
+    losses = [epoch["val/loss"] for epoch in result.history]
+    assert result.best_epoch == int(np.argmin(losses))
+    other = small_detector()
+    load_weights(other, tmp_path / "checkpoints" / "best.safetensors")
+    scores = [
+        score(d, FakeClips(8, seed=2), fabric=cpu(), batch_size=4, split="val").samples["score"]
+        for d in (detector, other)
+    ]
+    np.testing.assert_array_equal(scores[0], scores[1])
+
+
+def test_averaged_weights_are_the_ones_kept(tmp_path: Path) -> None:
+    _, plain = run(tmp_path / "a", epochs=1)
+    _, averaged = run(tmp_path / "b", epochs=1, ema=0.999)
+    assert not torch.equal(plain.head.classifier.weight, averaged.head.classifier.weight)  # type: ignore[arg-type,union-attr]
+
+
+def test_patience_stops_early(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, epochs=30, patience=2, optimizer=Sgd(lr=1e-12))
+    assert result.stopped_early
+    assert result.epochs_run == 3
+    assert result.best_epoch == 0
+
+
+def test_an_unknown_monitor_lists_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, monitor="val/auc")
+    assert "val/roc_auc" in caught.value.hint
+
+
+def test_a_test_metric_never_chooses(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a validation metric"):
+        run(tmp_path, monitor="test/roc_auc")
+
+
+def test_a_mode_that_keeps_the_worst_epoch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="worst epoch"):
+        run(tmp_path, monitor="val/loss", mode="max")
+
+
+def test_one_validation_class_falls_back_to_the_loss(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, val=FakeClips(4, only=1), epochs=2)
+    assert any("follows val/loss instead" in note for note in result.notes)
+    assert result.unavailable["val/roc_auc"] == "only fake samples"
+    assert "val/roc_auc" not in result.history[0]
+    assert result.best_epoch == int(np.argmin([epoch["val/loss"] for epoch in result.history]))
+
+
+def test_no_validation_clips_keep_the_last_epoch(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, val=FakeClips(4, failed=4), epochs=2)
+    assert result.best_epoch == 1
+    assert any("the last epoch is kept" in note for note in result.notes)
+
+
+def test_no_training_clips_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no clips"):
+        run(tmp_path, train=FakeClips(4, failed=4))
+
+
+def test_a_loss_that_is_no_number_ends_the_fit(tmp_path: Path) -> None:
+    detector = small_detector()
+    detector.head.classifier.weight.data.fill_(float("nan"))  # type: ignore[union-attr,operator]
+    with pytest.raises(TrainingDiverged, match="epoch 1"):
+        run(tmp_path, detector)
+
+
+def test_what_on_epoch_raises_comes_through(tmp_path: Path) -> None:
+    class PrunedError(Exception):
+        pass
+
+    def prune(epoch: int, metrics: dict[str, float]) -> None:
+        raise PrunedError
+
+    with pytest.raises(PrunedError):
+        run(tmp_path, on_epoch=prune)
+
+
+@pytest.mark.parametrize("balance", ["none", "pos_weight", "sampler"])
+def test_every_balance_fits(tmp_path: Path, balance: str) -> None:
+    result, _ = run(tmp_path, balance=balance, epochs=1)
+    assert np.isfinite(result.history[0]["train/loss"])
+
+
+def test_half_precision_fits(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, small_detector(Gru(hidden=4)), precision="bf16", epochs=2)
+    assert np.isfinite(result.history[-1]["val/loss"])
+
+
+def test_progress_counts_every_clip_and_stops(tmp_path: Path) -> None:
+    class Counting:
+        def __init__(self) -> None:
+            self.bars: list[list[int]] = []
+            self.open = 0
+
+        def start(self, total: int, text: str) -> None:
+            self.bars.append([total, 0])
+            self.open += 1
+
+        def advance(self, n: int) -> None:
+            self.bars[-1][1] += n
+
+        def stop(self) -> None:
+            self.open -= 1
+
+    counting = Counting()
+    fit(
+        small_detector(),
+        FakeClips(seed=1),
+        FakeClips(8, seed=2),
+        options=TrainerOptions(epochs=1, batch_size=8),
+        optimizer=AdamW(),
+        scheduler=Cosine(),
+        backbone_lr=None,
+        fabric=cpu(),
+        folder=tmp_path,
+        seed=0,
+        on_epoch=lambda epoch, metrics: None,
+        progress=counting,
+    )
+    assert counting.bars == [[24, 24], [16, 16]]
+    assert counting.open == 0
