@@ -26,7 +26,7 @@ class ClipSet(Dataset[Batch]):
         seed: Of the random changes.
 
     Attributes:
-        table: The rows, indexed from 0.
+        table: The rows, indexed from 0, with a ``status``: ``ok``, or why a sample gives no clips.
         items: int64 [items, 2]: row of the table and clip of the sample; one item is one clip.
         labels: float32 [items]; 1 is fake.
         shape: T, H, W, C of a clip; the longest in the set, shorter ones are filled up.
@@ -40,6 +40,7 @@ class ClipSet(Dataset[Batch]):
         self.seed = seed
         self.augment = augment
         rows = [(row, store.records.get(key)) for row, key in enumerate(self.table["sample_id"])]
+        self.table["status"] = ["missing" if record is None else record["status"] for _, record in rows]
         ready = [(row, record) for row, record in rows if record is not None and record["status"] == "ok"]
         clips = [(row, clip, record) for row, record in ready for clip in range(record["clips"])]
         self.items = np.array([(row, clip) for row, clip, _ in clips], np.int64).reshape(-1, 2)
