@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -51,9 +52,9 @@ def to_terminal(ranked: pd.DataFrame, columns: Sequence[str], by: str, title: st
         number = pd.api.types.is_numeric_dtype(ranked[column])
         header = f"{column} ▼" if column == by else column
         table.add_column(header, justify="right" if number else "left", overflow="fold")
-    best = _best(ranked, by)
-    for place, cells in enumerate(_cells(ranked, columns)):
-        table.add_row(*cells, style="bold green" if place == best else None)
+    best = best_place(ranked, by)
+    for place, texts in enumerate(cells(ranked, columns)):
+        table.add_row(*texts, style="bold green" if place == best else None)
     return table
 
 
@@ -64,17 +65,23 @@ def to_markdown(ranked: pd.DataFrame, columns: Sequence[str], by: str) -> str:
         "| " + " | ".join(_escape(column) for column in columns) + " |",
         "| " + " | ".join("---:" if number else "---" for number in numbers) + " |",
     ]
-    best = _best(ranked, by)
-    for place, cells in enumerate(_cells(ranked, columns)):
-        marked = [f"**{_escape(cell)}**" if place == best and cell else _escape(cell) for cell in cells]
+    best = best_place(ranked, by)
+    for place, texts in enumerate(cells(ranked, columns)):
+        marked = [f"**{_escape(text)}**" if place == best and text else _escape(text) for text in texts]
         lines.append("| " + " | ".join(marked) + " |")
     return "\n".join(lines) + "\n"
 
 
 def to_csv(ranked: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
-    """The same columns with every digit, for other programs."""
+    """The same columns with every digit, and the ends of their intervals, for other programs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ranked[list(columns)].to_csv(path, index=False)
+    kept = [name for column in columns for name in (column, *interval_of(column)) if name in ranked.columns]
+    ranked[kept].to_csv(path, index=False)
+
+
+def interval_of(column: str) -> tuple[str, str]:
+    """The columns that hold the ends of a metric's interval, where there are any."""
+    return f"{column}_low", f"{column}_high"
 
 
 def cell(value: object) -> str:
@@ -88,12 +95,21 @@ def cell(value: object) -> str:
     return str(value)
 
 
-def _cells(table: pd.DataFrame, columns: Sequence[str]) -> Iterable[list[str]]:
-    for row in table[list(columns)].itertuples(index=False):
-        yield [cell(value) for value in row]
+def cells(table: pd.DataFrame, columns: Sequence[str]) -> Iterable[list[str]]:
+    """Each row's cells as text; a metric with an interval shows it behind the value."""
+    for row in table.to_dict("records"):
+        yield [_with_interval(row, column) for column in columns]
 
 
-def _best(ranked: pd.DataFrame, by: str) -> int | None:
+def _with_interval(row: Mapping[Hashable, Any], column: str) -> str:
+    low, high = (row.get(name) for name in interval_of(column))
+    if any(end is None or pd.isna(end) for end in (low, high)):
+        return cell(row[column])
+    return f"{row[column]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def best_place(ranked: pd.DataFrame, by: str) -> int | None:
+    """The row of the best run; None where no run has the metric."""
     return 0 if by in ranked.columns and len(ranked) and pd.notna(ranked[by].iloc[0]) else None
 
 

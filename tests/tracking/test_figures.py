@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from deepfake.tracking.figures import curves, draw_run, scores
+from deepfake.tracking.figures import comparison, curves, draw_run, evaluation, profile, scores
 from deepfake.tracking.figures.style import save
 
 HISTORY = [{"epoch": e, "train/loss": 1 / e, "val/roc_auc": 1 - 0.5 / e} for e in (1, 2, 3)]
@@ -81,3 +81,62 @@ def test_empty_history_says_so() -> None:
 def test_epochs_without_a_value_leave_a_gap() -> None:
     epochs, values = curves.series([{"a": 1.0}, {"a": float("nan")}, {"b": 2.0}, {"a": 4.0}], "a")
     assert (list(epochs), list(values)) == ([1.0, 4.0], [1.0, 4.0])
+
+
+def test_most_wrong_are_only_the_wrong_ones_worst_first(predictions: pd.DataFrame) -> None:
+    assert list(evaluation.most_wrong(predictions, 5)["sample_id"]) == ["b", "e"]
+
+
+def test_contact_sheet_names_truth_and_score(predictions: pd.DataFrame) -> None:
+    worst = evaluation.most_wrong(predictions, 2)
+    figure = evaluation.contact_sheet([np.zeros((8, 8, 3), np.uint8)] * 2, worst)
+    assert [axis.get_title() for axis in figure.axes] == ["real\nscored 0.600", "fake, swap\nscored 0.400"]
+
+
+def test_nothing_wrong_leaves_a_sheet_that_says_so(predictions: pd.DataFrame) -> None:
+    assert "none was scored wrongly" in texts(evaluation.contact_sheet([], predictions.iloc[:0]))
+
+
+def test_undefined_group_is_named_not_drawn_as_zero() -> None:
+    groups = pd.DataFrame({"group": ["a", "b"], "value": [0.9, np.nan], "n": [10, 2]})
+    assert "not defined" in texts(evaluation.group_bars(groups, metric="ROC-AUC", macro=0.9))
+
+
+def test_groups_all_undefined_say_so() -> None:
+    groups = pd.DataFrame({"group": ["a"], "value": [np.nan], "n": [10]})
+    assert "defined for none of 1 groups" in texts(evaluation.group_bars(groups, metric="ROC-AUC"))
+
+
+@pytest.mark.parametrize("kinds", [1, 4])
+def test_robustness_draws_a_panel_for_each_kind(kinds: int, tmp_path: Path) -> None:
+    curve = pd.DataFrame({"severity": [90, "strong"], "value": [0.9, np.nan], "low": [0.8, 0.7], "high": [1.0, 0.9]})
+    figure = evaluation.robustness({f"kind {i}": curve for i in range(kinds)}, clean=0.95)
+    save(figure, tmp_path / "f.png")
+    assert sum(axis.axison for axis in figure.axes) == kinds
+
+
+def test_overlay_leaves_out_a_run_of_one_class(predictions: pd.DataFrame) -> None:
+    runs = {"good": predictions, "fakes only": predictions[predictions["label"] == 1]}
+    shown = texts(comparison.overlaid_roc(runs))
+    assert "good  0.833" in shown
+    assert "fakes only" not in shown
+
+
+def test_overlay_of_many_says_how_many_it_shows(predictions: pd.DataFrame) -> None:
+    figure = comparison.overlaid_roc({f"run {i}": predictions for i in range(9)})
+    assert "the first 7 of 9 runs" in texts(figure)
+
+
+def test_overlaid_learning_needs_no_common_length(tmp_path: Path) -> None:
+    runs = {"long": HISTORY, "short": HISTORY[:1], "none": []}
+    shown = texts(comparison.overlaid_learning(runs, metric="val/roc_auc"))
+    assert "long\nshort" in shown
+
+
+def test_profile_shares_add_up_with_unknown_parts_as_other() -> None:
+    shown = texts(profile.epoch_times([{"data_wait": 1.0, "forward": 2.0, "surprise": 1.0}]))
+    assert shown.split("\n") == ["other 25.0%", "forward 50.0%", "data wait 25.0%"]
+
+
+def test_profile_without_times_says_what_to_set() -> None:
+    assert "trainer.profile=true" in texts(profile.epoch_times([]))
