@@ -104,7 +104,9 @@ def write(report: Report, folder: Path, name: str = "comparison") -> list[Path]:
 
 def _table(rows: pd.DataFrame, columns: Sequence[str], by: str) -> str:
     numbers = [pd.api.types.is_numeric_dtype(rows[column]) for column in columns]
-    heads = "".join(_head(column, number, column == by) for column, number in zip(columns, numbers, strict=True))
+    order = "" if not by else "descending" if table.descending(rows, by) else "ascending"
+    marks = [order if column == by else "" for column in columns]
+    heads = "".join(_head(*head) for head in zip(columns, numbers, marks, strict=True))
     best = table.best_place(rows, by)
     lines = []
     for place, texts in enumerate(table.cells(rows, columns)):
@@ -114,8 +116,8 @@ def _table(rows: pd.DataFrame, columns: Sequence[str], by: str) -> str:
     return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{_lines(lines)}</tbody></table></div>'
 
 
-def _head(column: str, number: bool, sorted_by: bool) -> str:
-    direction = ' aria-sort="descending"' if sorted_by else ""
+def _head(column: str, number: bool, order: str) -> str:
+    direction = f' aria-sort="{order}"' if order else ""
     kind = ' class="number"' if number else ""
     return f'<th scope="col"{kind}{direction}><button type="button">{html.escape(column)}</button></th>'
 

@@ -50,7 +50,7 @@ def to_terminal(ranked: pd.DataFrame, columns: Sequence[str], by: str, title: st
     table = Table(title=title or None, header_style="bold", title_justify="left")
     for column in columns:
         number = pd.api.types.is_numeric_dtype(ranked[column])
-        header = f"{column} ▼" if column == by else column
+        header = f"{column} {'▼' if descending(ranked, by) else '▲'}" if column == by else column
         table.add_column(header, justify="right" if number else "left", overflow="fold")
     best = best_place(ranked, by)
     for place, texts in enumerate(cells(ranked, columns)):
@@ -85,13 +85,14 @@ def interval_of(column: str) -> tuple[str, str]:
 
 
 def cell(value: object) -> str:
-    """One value as the tables show it: numbers to four places, nothing as a dash."""
+    """One value as the tables show it: shares to four places, larger numbers to fewer, nothing as a dash."""
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ABSENT
     if isinstance(value, float):
-        exact = value == int(value) if math.isfinite(value) else True
-        small = value != 0 and abs(value) < 1e-3
-        return f"{value:.3g}" if small or (exact and abs(value) >= 1e6) else f"{value:.4f}"
+        size = abs(value)
+        if (size != 0 and size < 1e-3) or size >= 1e7:
+            return f"{value:.3g}"
+        return f"{value:,.{4 if size < 10 else 2 if size < 100 else 0}f}"
     return str(value)
 
 
@@ -111,6 +112,12 @@ def _with_interval(row: Mapping[Hashable, Any], column: str) -> str:
 def best_place(ranked: pd.DataFrame, by: str) -> int | None:
     """The row of the best run; None where no run has the metric."""
     return 0 if by in ranked.columns and len(ranked) and pd.notna(ranked[by].iloc[0]) else None
+
+
+def descending(ranked: pd.DataFrame, by: str) -> bool:
+    """Whether the metric falls from the first row to the last."""
+    values = ranked[by].dropna()
+    return len(values) < 2 or bool(values.iloc[0] >= values.iloc[-1])
 
 
 def _escape(text: str) -> str:

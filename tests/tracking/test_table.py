@@ -26,6 +26,12 @@ def test_smaller_is_better_where_said(runs: pd.DataFrame) -> None:
     assert list(rank(runs, "test/roc_auc", larger_is_better=False)["name"]) == ["a", "c|d", "b"]
 
 
+def test_arrow_says_which_way_the_metric_is_sorted(runs: pd.DataFrame) -> None:
+    for larger, arrow in ((True, "▼"), (False, "▲")):
+        table = to_terminal(rank(runs, "test/f1", larger_is_better=larger), ["name", "test/f1"], "test/f1")
+        assert table.columns[1].header == f"test/f1 {arrow}"
+
+
 def test_unknown_metric_names_the_nearest(runs: pd.DataFrame) -> None:
     with pytest.raises(UserError, match="did you mean 'test/roc_auc'"):
         rank(runs, "test/roc_auk")
@@ -61,7 +67,18 @@ def test_only_what_differs_is_worth_a_column() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.5, "0.5000"), (NAN, "–"), (None, "–"), (3, "3"), (1e-5, "1e-05"), (0.0, "0.0000"), ("x", "x"), (2e7, "2e+07")],
+    [
+        (0.5, "0.5000"),
+        (NAN, "–"),
+        (None, "–"),
+        (3, "3"),
+        (1e-5, "1e-05"),
+        (0.0, "0.0000"),
+        ("x", "x"),
+        (2e7, "2e+07"),
+        (12.345, "12.35"),
+        (1234.5, "1,234"),
+    ],
 )
 def test_cell(value: object, shown: str) -> None:
     assert cell(value) == shown
