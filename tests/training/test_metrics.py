@@ -1,0 +1,114 @@
+"""Metrics against scikit-learn, and what they say where they are not defined."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from deepfake.training.metrics import LESS_IS_BETTER, equal_error_rate, expected_calibration_error, sample_metrics
+
+
+def table_of(labels: list[int], scores: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"label": labels, "score": scores})
+
+
+def random_table(n: int = 200, ties: bool = False) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, n)
+    scores = np.clip(0.3 * labels + 0.7 * generator.random(n), 0, 1)
+    return pd.DataFrame({"label": labels, "score": np.round(scores, 1) if ties else scores})
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_all_agree_with_scikit_learn(ties: bool) -> None:
+    table = random_table(ties=ties)
+    y, s = table["label"].to_numpy(), table["score"].to_numpy()
+    called = (s >= 0.4).astype(int)
+    expected = {
+        "accuracy": sk.accuracy_score(y, called),
+        "balanced_accuracy": sk.balanced_accuracy_score(y, called),
+        "f1": sk.f1_score(y, called),
+        "precision": sk.precision_score(y, called),
+        "recall": sk.recall_score(y, called),
+        "roc_auc": sk.roc_auc_score(y, s),
+        "average_precision": sk.average_precision_score(y, s),
+        "log_loss": sk.log_loss(y, s),
+        "brier": sk.brier_score_loss(y, s),
+    }
+    found = sample_metrics(table, 0.4)
+    assert found.unavailable == {}
+    assert set(found.values) == set(LESS_IS_BETTER)
+    for name, value in expected.items():
+        assert found.values[name] == pytest.approx(value, abs=1e-10), name
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_says_so_and_is_never_zero(label: int) -> None:
+    found = sample_metrics(table_of([label] * 3, [0.2, 0.6, 0.9]))
+    for name in ("roc_auc", "average_precision", "eer", "balanced_accuracy"):
+        assert name not in found.values
+        assert found.unavailable[name] == f"only {('real', 'fake')[label]} samples"
+    assert found.values["accuracy"] == pytest.approx([1 / 3, 2 / 3][label])
+    assert "log_loss" in found.values
+
+
+def test_precision_without_a_call_is_not_available() -> None:
+    found = sample_metrics(table_of([0, 1], [0.1, 0.2]))
+    assert found.unavailable == {"precision": "no sample was called fake"}
+    assert found.values["f1"] == 0.0
+
+
+def test_nothing_scored_leaves_nothing() -> None:
+    found = sample_metrics(table_of([], []))
+    assert found.values == {}
+    assert set(found.unavailable.values()) == {"no sample was scored"}
+
+
+def test_failed_samples_do_not_count() -> None:
+    table = table_of([0, 1, 1], [0.1, 0.9, float("nan")]).assign(status=["ok", "ok", "no_face"])
+    assert sample_metrics(table).values["recall"] == 1.0
+
+
+def test_a_nan_score_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
+        sample_metrics(table_of([0, 1], [0.1, float("nan")]))
+
+
+def test_a_logit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        sample_metrics(table_of([0, 1], [-3.0, 2.0]))
+
+
+def test_an_odd_label_is_refused() -> None:
+    with pytest.raises(ValueError, match="labels must be 0 and 1"):
+        sample_metrics(table_of([0, 2], [0.1, 0.2]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "rate"),
+    [
+        ([0.1, 0.2, 0.8, 0.9], 0.0),
+        ([0.8, 0.9, 0.1, 0.2], 1.0),
+        ([0.5, 0.5, 0.5, 0.5], 0.5),
+        ([0.1, 0.6, 0.4, 0.9], 0.5),
+    ],
+)
+def test_equal_error_rate(scores: list[float], rate: float) -> None:
+    assert equal_error_rate(np.array([0, 0, 1, 1]), np.array(scores)) == pytest.approx(rate)
+
+
+def test_equal_error_rate_lies_on_the_curve() -> None:
+    table = random_table()
+    y, s = table["label"].to_numpy(), table["score"].to_numpy()
+    rate = equal_error_rate(y, s)
+    x, t, _ = sk.roc_curve(y, s, drop_intermediate=False)
+    assert 1 - np.interp(rate, x, t) == pytest.approx(rate, abs=0.5 / min(y.sum(), (1 - y).sum()))
+
+
+def test_calibration_error_by_hand() -> None:
+    labels, scores = np.array([0, 1, 1, 0]), np.array([0.1, 0.15, 0.95, 1.0])
+    # Bins of a half: the first holds 0.1 and 0.15 with one fake, the second 0.95 and 1.0 with one fake.
+    expected = (abs(0.25 - 1) + abs(1.95 - 1)) / 4
+    assert expected_calibration_error(labels, scores, bins=2) == pytest.approx(expected)

@@ -1,0 +1,109 @@
+"""Optimizers and schedules by the class of their options."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from deepfake.errors import UserError
+from deepfake.training.optimizers import OPTIMIZERS, SCHEDULES, cosine_factor, create_optimizer, create_schedule
+from deepfake.training.options import (
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    OptimizerOptions,
+    Plateau,
+    SchedulerOptions,
+    Sgd,
+)
+
+
+def groups() -> list[dict[str, object]]:
+    return [
+        {"name": name, "params": [torch.nn.Parameter(torch.ones(2))], "lr": lr, "weight_decay": 0.0}
+        for name, lr in (("head", 0.1), ("backbone", 0.01))
+    ]
+
+
+def rates(optimizer: torch.optim.Optimizer) -> list[float]:
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def trace(options: SchedulerOptions, updates: int) -> list[list[float]]:
+    optimizer = create_optimizer(Adam(), groups(), fused=False)
+    schedule = create_schedule(options, optimizer, updates=updates, mode="max")
+    seen = []
+    for _ in range(updates):
+        seen.append(rates(optimizer))
+        optimizer.step()
+        schedule.after_update()
+    return seen
+
+
+@pytest.mark.parametrize("options", [Adam(), AdamW(), Sgd(momentum=0.0), Sgd()], ids=repr)
+@pytest.mark.parametrize("fused", [False, True])
+def test_groups_keep_their_rates_and_descend(options: Any, fused: bool) -> None:
+    optimizer = create_optimizer(options, groups(), fused=fused)
+    assert rates(optimizer) == [0.1, 0.01]
+    parameter = optimizer.param_groups[0]["params"][0]
+    parameter.grad = torch.ones(2)
+    optimizer.step()
+    assert (parameter < 1).all()
+
+
+def test_a_constant_rate_stays() -> None:
+    assert trace(Constant(), 3) == [[0.1, 0.01]] * 3
+
+
+def test_cosine_warms_up_peaks_and_ends_on_the_floor() -> None:
+    seen = trace(Cosine(warmup=0.2, floor=0.1), 20)
+    heads = [rate[0] for rate in seen]
+    assert heads[0] == pytest.approx(0.1 / 5)
+    assert heads[4] == max(heads) == pytest.approx(0.1)
+    assert heads[-1] == pytest.approx(0.01)
+    assert all(a > b for a, b in itertools.pairwise(heads[4:]))
+    assert all(head == pytest.approx(10 * backbone) for head, backbone in seen)
+
+
+@pytest.mark.parametrize(("updates", "warmup"), [(1, 0.0), (1, 1.0), (2, 0.5), (10, 1.0)])
+def test_cosine_is_defined_however_short(updates: int, warmup: float) -> None:
+    assert all(0 < cosine_factor(i, updates, warmup, 0.01) <= 1 for i in range(updates + 1))
+
+
+def test_plateau_shrinks_after_its_patience() -> None:
+    optimizer = create_optimizer(Adam(), groups(), fused=False)
+    schedule = create_schedule(Plateau(patience=1, factor=0.5), optimizer, updates=9, mode="max")
+    seen = []
+    for value in (0.5, 0.6, 0.6, None, 0.6, 0.7):
+        schedule.after_epoch(value)
+        seen.append(rates(optimizer)[0])
+    assert seen == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.05, 0.05])
+
+
+def test_a_schedule_goes_on_where_another_stopped() -> None:
+    first = create_optimizer(Adam(), groups(), fused=False)
+    schedule = create_schedule(Cosine(), first, updates=10, mode="max")
+    first.step()
+    schedule.after_update()
+    second = create_optimizer(Adam(), groups(), fused=False)
+    resumed = create_schedule(Cosine(), second, updates=10, mode="max")
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(schedule.state_dict())
+    for optimizer, one in ((first, schedule), (second, resumed)):
+        optimizer.step()
+        one.after_update()
+    assert rates(first) == rates(second)
+
+
+def test_every_class_of_options_has_its_own() -> None:
+    assert set(OPTIMIZERS) == set(OptimizerOptions.__subclasses__())
+    assert set(SCHEDULES) == set(SchedulerOptions.__subclasses__())
+
+
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(UserError, match="OptimizerOptions"):
+        create_optimizer(OptimizerOptions(), groups(), fused=False)

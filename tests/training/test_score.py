@@ -1,0 +1,59 @@
+"""Scoring a split: one row per sample, failed ones too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deepfake.models.options import Gru
+from deepfake.training.score import score, score_clips
+from tests.training.fakes import FakeClips, cpu, small_detector
+
+COLUMNS = ["sample_id", "label", "method", "dataset", "split", "score", "frames_used", "status"]
+
+
+def test_every_sample_has_a_row_with_the_mean_of_its_clips() -> None:
+    clips, detector, fabric = FakeClips(6), small_detector(), cpu()
+    samples = score(detector, clips, fabric=fabric, batch_size=5, split="val").samples
+    assert list(samples.columns) == COLUMNS
+    logits = torch.from_numpy(score_clips(detector, clips, fabric=fabric, batch_size=5).logits)
+    np.testing.assert_allclose(samples["score"], logits.sigmoid().reshape(6, 2).mean(1), rtol=1e-12)
+    assert set(samples["split"]) == {"val"}
+
+
+def test_failed_samples_keep_their_status_and_no_score() -> None:
+    samples = score(small_detector(), FakeClips(6, failed=2), fabric=cpu(), batch_size=4, split="test").samples
+    assert samples["status"].tolist() == ["no_face"] * 2 + ["ok"] * 4
+    assert samples["score"].isna().tolist() == [True] * 2 + [False] * 4
+    assert samples["frames_used"].tolist()[:2] == [0, 0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_the_batch_size_does_not_matter(batch_size: int) -> None:
+    clips = FakeClips(5)
+    one = score(small_detector(), clips, fabric=cpu(), batch_size=batch_size, split="val").samples
+    other = score(small_detector(), clips, fabric=cpu(), batch_size=7, split="val").samples
+    np.testing.assert_allclose(one["score"], other["score"], rtol=1e-6)
+
+
+def test_padded_frames_are_no_frames() -> None:
+    clips = FakeClips(5)
+    scored = score(small_detector(), clips, fabric=cpu(), batch_size=4, split="val")
+    assert scored.frames is not None
+    assert len(scored.frames) == clips.mask.sum() == scored.samples["frames_used"].sum()
+    assert {"clip", "position", "score"} <= set(scored.frames.columns)
+    assert "roc_auc" in scored.frame_metrics().values
+
+
+def test_a_split_without_clips_scores_nothing() -> None:
+    scored = score(small_detector(Gru(hidden=4)), FakeClips(3, failed=3), fabric=cpu(), batch_size=4, split="val")
+    assert scored.samples["score"].isna().all()
+    assert scored.frame_metrics().values == {}
+
+
+def test_scoring_leaves_the_detector_as_it_was() -> None:
+    detector = small_detector()
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    score(detector, FakeClips(3), fabric=cpu(), batch_size=4, split="val")
+    assert all(torch.equal(before[name], tensor) for name, tensor in detector.state_dict().items())
