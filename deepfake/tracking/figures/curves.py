@@ -23,9 +23,9 @@ def learning_curves(history: History, *, monitor: str, best_epoch: int | None = 
     """Loss on the left, validation metrics on the right, the best epoch marked.
 
     Args:
-        history: One mapping per epoch from metric names to values; ``epoch`` counts from 1 where absent.
+        history: One mapping per epoch from metric names to values; ``epoch`` counts from 0, as loops do.
         monitor: The metric that chose the best epoch; drawn in the strongest line.
-        best_epoch: The epoch whose weights were kept.
+        best_epoch: The epoch whose weights were kept, counted from 1, as people do.
     """
     figure, (left, right) = new_figure(9.0, 3.8, columns=2)
     title(left, "Loss")
@@ -46,8 +46,8 @@ def learning_curves(history: History, *, monitor: str, best_epoch: int | None = 
 
 
 def series(history: History, key: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The epochs at which a metric has a finite value, and those values."""
-    points = [(row.get("epoch", place + 1), row.get(key)) for place, row in enumerate(history)]
+    """The epochs, counted from 1, at which a metric has a finite value, and those values."""
+    points = [(row.get("epoch", place) + 1, row.get(key)) for place, row in enumerate(history)]
     kept = [(epoch, value) for epoch, value in points if value is not None and np.isfinite(value)]
     return np.array([epoch for epoch, _ in kept], float), np.array([value for _, value in kept], float)
 
