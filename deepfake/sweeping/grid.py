@@ -16,6 +16,19 @@ from hydra.plugins.launcher import Launcher
 from deepfake.errors import UserError
 from deepfake.sweeping.jobs import JobRunner, timed, to_job
 from deepfake.sweeping.observer import Job, Objective
+from deepfake.sweeping.options import SweepOptions
+
+
+def is_study(options: SweepOptions, overrides: Sequence[Override]) -> bool:
+    """Whether there is something to choose, rather than a list of jobs to run in order."""
+    swept = any(override.is_sweep_override() for override in overrides)
+    return chooses(options, overrides) or (options.n_jobs > 1 and swept)
+
+
+def chooses(options: SweepOptions, overrides: Sequence[Override]) -> bool:
+    """Whether points are to be chosen, by a sampler, instead of all tried."""
+    continuous = any(override.is_interval_sweep() for override in overrides)
+    return bool(options.params) or continuous or options.n_trials is not None
 
 
 def expand(overrides: Sequence[Override]) -> list[list[str]]:

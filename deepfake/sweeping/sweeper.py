@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake.sweeping.grid import expand, run_grid
+from deepfake.sweeping.grid import expand, is_study, run_grid
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override, pick_best
 from deepfake.sweeping.observer import Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
 from deepfake.sweeping.options import SweepOptions, load_options
@@ -60,12 +60,32 @@ def sweep(
     options = load_options(cast("dict[str, Any] | None", node and OmegaConf.to_container(node, resolve=True)))
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
     runner = JobRunner(context, task, config)
-    result = _grid(runner, options, overrides, observer)
-    if result.failed:
+    if is_study(options, overrides):
+        result = _study(runner, options, overrides, observer)
+        # Failed trials are part of a search; a search that stopped because of them is not a success.
+        failed = bool(result.failed) and (not result.best or result.status == "stopped")
+    else:
+        result = _grid(runner, options, overrides, observer)
+        failed = bool(result.failed)
+    if failed:
         failure = SweepFailed(result.failed, len(result.jobs))
         print(failure, file=sys.stderr)
         raise failure
     return result
+
+
+def _study(
+    runner: JobRunner, options: SweepOptions, overrides: Sequence[Override], observer: str | None
+) -> SweepResult:
+    # Optuna takes a second to import, which a plain grid need not pay.
+    from deepfake.sweeping.conduct import conduct
+    from deepfake.sweeping.planning import make_plan
+
+    plan = make_plan(runner, options, overrides)
+    listener = create_observer(observer, runner.config)
+    return conduct(
+        runner, plan, options.n_jobs, options.report, listener, lambda info: start(info, listener, runner.config)
+    )
 
 
 def _grid(runner: JobRunner, options: SweepOptions, overrides: Sequence[Override], observer: str | None) -> SweepResult:

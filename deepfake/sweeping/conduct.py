@@ -1,0 +1,239 @@
+"""Runs a study from beginning to end: starts what works on it, tells the listener, and gathers what came out.
+
+The work itself is done by :mod:`deepfake.sweeping.agent`, here, in a pool of processes, or on a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+from hydra.plugins.launcher import Launcher
+from optuna.trial import FrozenTrial
+
+from deepfake.errors import UserError
+from deepfake.sweeping.agent import work
+from deepfake.sweeping.figures import draw_study
+from deepfake.sweeping.grid import create_launcher, runs_here
+from deepfake.sweeping.jobs import JobRunner, pick_best
+from deepfake.sweeping.launched import launch_workers
+from deepfake.sweeping.live import Display
+from deepfake.sweeping.observer import COMPLETED, Job, SweepInfo, SweepObserver, SweepResult, tell
+from deepfake.sweeping.outcome import (
+    finished_jobs,
+    ranked,
+    result_table,
+    spread_table,
+    trial_to_job,
+    write_best,
+    write_trials,
+)
+from deepfake.sweeping.plan import StudyPlan
+from deepfake.sweeping.pool import Pool
+from deepfake.sweeping.study import Study
+
+_LOOK_SECONDS = 0.2
+
+
+def conduct(
+    runner: JobRunner,
+    plan: StudyPlan,
+    workers: int,
+    report: str,
+    listener: SweepObserver,
+    start: Callable[[SweepInfo], None],
+) -> SweepResult:
+    """Run what is left of a study.
+
+    Args:
+        workers: How many trials run at a time.
+        report: ``best`` or ``spread``, what the end shows.
+        start: Called with what is about to run, before the first trial.
+
+    Raises:
+        UserError: The study cannot be opened, or all its trials stumble over the same mistake.
+    """
+    study = Study(plan)
+    info = _describe(study)
+    launcher = create_launcher(runner)
+    here = workers == 1 and runs_here(launcher)
+    start(info)
+    status = "interrupted"
+    try:
+        with Display(plan, workers, live=not here) as display:
+            watch = _Watcher(study, display, listener, info)
+            _greet(study, display)
+            if here:
+                _work_here(study, runner, watch, display)
+            elif runs_here(launcher):
+                _work_in_pool(study, runner, workers, watch)
+            else:
+                _work_elsewhere(study, runner, workers, launcher, watch)
+        trials = study.trials()
+        status = "finished" if study.is_done(trials) else "stopped"
+    finally:
+        result = _gather(study, runner, info, status)
+        tell("the end of the sweep", lambda: listener.sweep_finished(result))
+    mistake = study.mistake(trials)
+    if mistake is not None:
+        raise mistake
+    _show(study, display, result, report)
+    return result
+
+
+class _Watcher:
+    """Notices which trials of this start have ended, and passes each on once."""
+
+    def __init__(self, study: Study, display: Display, listener: SweepObserver, info: SweepInfo) -> None:
+        self._study, self._display, self._listener, self._info = study, display, listener, info
+        self._told = {trial.number for trial in study.trials() if trial.state.is_finished()}
+        self.display = display
+
+    def look(self) -> list[FrozenTrial]:
+        """Pass on what has ended since the last look; returns all trials."""
+        trials = self._study.trials()
+        for trial in trials:
+            if not trial.state.is_finished() or trial.number in self._told:
+                continue
+            self._told.add(trial.number)
+            job = trial_to_job(trial, self._study.plan.parameters)
+            self._display.ended(job, trials)
+            owner = trial.user_attrs.get("owner") or {}
+            # Another terminal on the same study tells of its own trials.
+            if str(owner.get("token", "")).startswith(self._study.owner["token"]):
+                self._pass_on(job)
+        self._display.refresh(trials)
+        return trials
+
+    def note(self) -> None:
+        """Look, for the sake of what is passed on."""
+        self.look()
+
+    def _pass_on(self, job: Job) -> None:
+        tell(f"trial {job.number}", lambda: self._listener.job_finished(self._info, job))
+
+
+def _work_here(study: Study, runner: JobRunner, watch: _Watcher, display: Display) -> None:
+    work(
+        study,
+        runner,
+        finished=lambda job: watch.note(),
+        waiting=lambda: display.say("waiting for trials that run in another terminal or on another machine"),
+    )
+    watch.look()
+
+
+def _work_in_pool(study: Study, runner: JobRunner, workers: int, watch: _Watcher) -> None:
+    pool = Pool(study, runner, workers)
+    for note in pool.notes:
+        watch.display.say(f"warning: {note}")
+    with pool:
+        while True:
+            trials = watch.look()
+            pool.look_after(stopping=bool(study.is_done(trials) or study.stop_reason(trials)))
+            if pool.is_idle():
+                break
+            time.sleep(_LOOK_SECONDS)
+    watch.look()
+
+
+def _work_elsewhere(study: Study, runner: JobRunner, workers: int, launcher: Launcher, watch: _Watcher) -> None:
+    while True:
+        trials = watch.look()
+        ended = sum(trial.state.is_finished() for trial in trials)
+        if study.is_done(trials) or study.stop_reason(trials):
+            return
+        troubles: list[str | None] = []
+        # A daemon: Ctrl-C ends this process although jobs wait on the cluster.
+        launching = Thread(
+            target=_launch,
+            args=(troubles, study, runner, min(workers, study.plan.total - ended)),
+            name="launcher",
+            daemon=True,
+        )
+        launching.start()
+        while launching.is_alive():
+            watch.look()
+            time.sleep(_LOOK_SECONDS)
+        trouble = troubles[0] if troubles else "it ended without a word"
+        study.fail_owned_by(f"{study.owner['token']}-", trouble or "its job ended without a word")
+        if trouble is not None:
+            watch.display.say(f"warning: the launcher reported: {trouble}")
+        if sum(trial.state.is_finished() for trial in study.trials()) == ended:
+            raise UserError(f"the launcher gets nothing done: {trouble}", "see the logs in the sweep's folder")
+
+
+def _launch(troubles: list[str | None], study: Study, runner: JobRunner, workers: int) -> None:
+    troubles.append(launch_workers(study, runner, workers))
+
+
+def _describe(study: Study) -> SweepInfo:
+    plan = study.plan
+    return SweepInfo(
+        name=plan.name,
+        kind="study",
+        folder=plan.folder,
+        total=plan.total,
+        objectives=plan.objectives,
+        overrides=plan.fixed,
+        space={parameter.key: parameter.text for parameter in plan.parameters},
+        resumed=study.resumed,
+        storage=str(plan.location),
+    )
+
+
+def _greet(study: Study, display: Display) -> None:
+    plan = study.plan
+    trials = study.trials()
+    done = sum(trial.state.is_finished() for trial in trials)
+    begun = f"goes on after {done}" if study.resumed else "begins"
+    display.say(f"study {plan.name} {begun} of {plan.total} trials, {len(plan.parameters)} keys: {_space_line(plan)}")
+
+
+def _space_line(plan: StudyPlan) -> str:
+    return ", ".join(f"{parameter.key}={parameter.text}" for parameter in plan.parameters)
+
+
+def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str) -> SweepResult:
+    trials = study.trials()
+    plan = study.plan
+    jobs = finished_jobs(trials, plan)
+    best = pick_best(jobs, plan.objectives)
+    files: list[Path] = [write_trials(jobs, plan, plan.folder)]
+    if best:
+        files.append(write_best(best[0], plan, runner.context.config_loader, plan.folder))
+    if status != "interrupted" and any(job.status == COMPLETED for job in jobs):
+        files += draw_study(trials, plan, plan.folder / "figures", study.importance())
+    return SweepResult(info, jobs, best, status, files)
+
+
+def _show(study: Study, display: Display, result: SweepResult, report: str) -> None:
+    plan = study.plan
+    reason = study.stop_reason(study.trials()) if result.status == "stopped" else None
+    if reason:
+        display.say(f"stopped: {reason}; the same command goes on")
+    if report == "spread":
+        display.say(f"{plan.name}: mean and spread over {len(result.jobs)} runs")
+        display.console.print(spread_table(result.jobs, plan.objectives))
+    elif len(plan.objectives) > 1:
+        display.say(f"{plan.name}: the Pareto front")
+        display.console.print(result_table(result.best, plan.objectives, most=50))
+    else:
+        display.say(f"{plan.name}: the best of {len(result.jobs)} trials")
+        display.console.print(result_table(ranked(result.jobs, plan.objectives), plan.objectives))
+    for job in result.failed[:5]:
+        display.say(f"trial {job.number} failed: {job.reason}")
+    for path in result.files:
+        if path.suffix == ".yaml":
+            display.say(f"best: python train.py experiment={_near(path)}")
+    display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
+
+
+def _near(path: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return os.path.relpath(path) if len(os.path.relpath(path)) < len(str(path)) else str(path)
+    return str(path)

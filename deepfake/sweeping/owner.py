@@ -1,0 +1,105 @@
+"""Who works on a trial, and whether they are still alive.
+
+Knows processes and hosts, no study: an owner is a small dict that any process on any machine can judge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+#: Two readings of one process's start may differ this much when the clock is set; pids are not reused so fast.
+_START_TOLERANCE = 2.0
+#: So many missed signs of life on another machine mean that the owner is dead.
+_MISSED = 3
+
+
+def process_identity(pid: int | None = None) -> dict[str, Any]:
+    """This (or another) process of this machine, so that a later process with the same number is told apart.
+
+    Raises:
+        psutil.NoSuchProcess: There is none.
+    """
+    process = psutil.Process(pid)
+    return {"host": host_identity(), "pid": process.pid, "started": process.create_time()}
+
+
+def new_owner(supervisor: Mapping[str, Any] | None, heartbeat: float, token: str | None = None) -> dict[str, Any]:
+    """This process as the owner of trials.
+
+    Args:
+        supervisor: The process that watches over this one and answers for its death, if there is one.
+        heartbeat: Seconds between its signs of life.
+        token: A name for it that no other owner has.
+    """
+    return {
+        **process_identity(),
+        "token": token or uuid.uuid4().hex,
+        "supervisor": dict(supervisor) if supervisor else None,
+        "heartbeat": heartbeat,
+    }
+
+
+def host_identity() -> str:
+    """Names this machine, its boot and its process numbers' namespace: containers on one host are apart."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return "|".join(parts)
+
+
+class Watch:
+    """Judges owners, remembering when each was last seen to change.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[Any, float]] = {}
+        self._host = host_identity()
+
+    def is_dead(self, owner: Mapping[str, Any] | None, beat: object) -> bool:
+        """Whether nobody will ever finish what this owner began.
+
+        On this machine that is known at once. On another it takes three missed heartbeats, counted by this
+        process's own clock from the first look, so that clocks which disagree kill nobody.
+
+        Args:
+            owner: As :func:`new_owner` made it; None where it let go, or died before it could sign.
+            beat: Its latest sign of life, any value that changes.
+        """
+        if owner is None:
+            return True
+        if owner["host"] != self._host:
+            return self._is_silent(owner, beat)
+        answering = owner.get("supervisor") or owner
+        return not _is_running(answering) and not _is_running(owner)
+
+    def _is_silent(self, owner: Mapping[str, Any], beat: object) -> bool:
+        known, since = self._seen.get(owner["token"], (None, 0.0))
+        if owner["token"] not in self._seen or known != beat:
+            self._seen[owner["token"]] = (beat, self._clock())
+            return False
+        return self._clock() - since > _MISSED * float(owner["heartbeat"])
+
+
+def _is_running(process: Mapping[str, Any]) -> bool:
+    try:
+        found = psutil.Process(int(process["pid"]))
+        same = abs(found.create_time() - float(process["started"])) <= _START_TOLERANCE
+        return same and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

@@ -1,0 +1,151 @@
+"""Keeps a number of worker processes on a study: as one ends its trial it takes the next, and a dead one is replaced.
+
+The workers choose their trials themselves; the pool only watches over them and answers for their deaths.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import deepfake
+from deepfake.errors import UserError
+from deepfake.sweeping.jobs import JobRunner
+from deepfake.sweeping.owner import process_identity
+from deepfake.sweeping.payload import Work, pack
+from deepfake.sweeping.resources import visible_gpus, worker_environment
+from deepfake.sweeping.study import Study
+from deepfake.sweeping.worker import GRACE_SECONDS
+
+#: So many workers dying one after another without having ended a trial mean that none can start.
+_HOPELESS = 3
+
+
+@dataclass
+class _Worker:
+    index: int
+    token: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+class Pool:
+    """Worker processes on one study.
+
+    Args:
+        workers: How many trials run at a time.
+
+    Use as a context manager: leaving it ends the workers, letting go of what they were running.
+    """
+
+    def __init__(self, study: Study, runner: JobRunner, workers: int) -> None:
+        self._study = study
+        self._runner = runner
+        self._count = workers
+        self._gpus = visible_gpus(os.environ)
+        self._workers: list[_Worker] = []
+        self._deaths = 0
+        self._ended = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about how the workers share this machine."""
+        if self._gpus and self._count > len(self._gpus):
+            return [f"sweep.n_jobs={self._count} is more than the {len(self._gpus)} GPUs here: trials share them"]
+        return []
+
+    def __enter__(self) -> Pool:
+        self._workers = [self._start(index) for index in range(self._count)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            assert worker.process.stdin is not None
+            worker.process.stdin.close()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for worker in self._workers:
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+
+    def is_idle(self) -> bool:
+        """Whether every worker has ended because there is nothing left to run."""
+        return all(worker.process.poll() == 0 for worker in self._workers)
+
+    def look_after(self, stopping: bool) -> None:
+        """Fail what dead workers were running, and replace them unless the sweep is stopping.
+
+        Raises:
+            UserError: Workers die without getting anything done.
+        """
+        for place, worker in enumerate(self._workers):
+            status = worker.process.poll()
+            if status is None or status == 0:
+                continue
+            reason = _cause(status)
+            self._study.fail_owned_by(worker.token, reason)
+            self._count_death(worker, reason)
+            if not stopping:
+                self._workers[place] = self._start(worker.index)
+            else:
+                worker.process.returncode = 0
+
+    def _count_death(self, worker: _Worker, reason: str) -> None:
+        ended = sum(trial.state.is_finished() for trial in self._study.trials())
+        self._deaths = self._deaths + 1 if ended == self._ended else 1
+        self._ended = ended
+        if self._deaths >= _HOPELESS:
+            raise UserError(f"workers cannot start: {reason}; {_last_line(worker.log)}", f"see {worker.log}")
+
+    def _start(self, index: int) -> _Worker:
+        token = f"{self._study.owner['token']}-{uuid.uuid4().hex}"
+        folder = self._runner.folder / "workers"
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = worker_environment(index, self._count, self._gpus, os.environ)
+        root = str(Path(deepfake.__file__).resolve().parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+        log = folder / f"{os.getpid()}-{index}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "deepfake.sweeping.worker"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                # Ctrl-C reaches the parent alone, which then lets the workers go in its own time.
+                start_new_session=True,
+            )
+        data = pack(Work(self._runner, self._study.plan, process_identity(), token))
+        assert process.stdin is not None
+        try:
+            process.stdin.write(len(data).to_bytes(8, "big") + data)
+            process.stdin.flush()
+        except BrokenPipeError:
+            # It died at once; looking after it will tell.
+            pass
+        return _Worker(index, token, process, log)
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"its worker ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = str(-status)
+    memory = " (the system may be out of memory)" if -status == signal.SIGKILL else ""
+    return f"its worker was killed by {name}{memory}"
+
+
+def _last_line(log: Path) -> str:
+    lines: Sequence[str] = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "its log is empty"
