@@ -17,6 +17,15 @@ _SIGNATURES = (
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
 )
+# The luminance table of ITU-T T.81 annex K.1; its order does not matter here.
+_LUMINANCE = np.array(
+    [
+        *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55),
+        *(14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
+        *(18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92),
+        *(49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99),
+    ]
+)
 
 
 def read_image(path: Path) -> Frames:
@@ -70,15 +79,18 @@ def decode_image(data: bytes) -> Frames:
 def jpeg_quality(data: bytes) -> int:
     """The IJG quality a JPEG's luminance table was scaled with, 1 to 100; 0 where it has no table.
 
-    The sum of the quantisation table is inverted through the scaling rule of libjpeg's ``jpeg_quality_scaling``
-    with the table of ITU-T T.81 annex K.1, whose 64 entries add up to 3688. Exact for files libjpeg wrote.
+    The quality whose table, scaled as libjpeg's ``jpeg_quality_scaling`` does, has the sum nearest to the file's.
+    Exact for files libjpeg wrote, an estimate for others.
     """
     total = _luminance_sum(data)
-    if not total:
-        return 0
-    scale = 100.0 * total / 3688
-    quality = 5000 / scale if scale > 100 else (200 - scale) / 2
-    return int(np.clip(round(quality), 1, 100))
+    return int(np.abs(_sums() - total).argmin()) + 1 if total else 0
+
+
+def _sums() -> np.ndarray:
+    """The sum of the luminance table for each quality from 1 to 100."""
+    quality = np.arange(1, 101)
+    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return ((_LUMINANCE[:, None] * scale + 50) // 100).clip(1, 255).sum(0)
 
 
 def _luminance_sum(data: bytes) -> int:

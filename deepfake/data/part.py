@@ -11,6 +11,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,8 +60,9 @@ class StoreWriter:
             while rest.nbytes:
                 rest = rest[file.write(rest) :]
         except BaseException:
-            os.ftruncate(file.fileno(), start)
-            file.seek(start)
+            with suppress(OSError):  # what stopped the writing is worth telling, not this
+                os.ftruncate(file.fileno(), start)
+            file.seek(0, os.SEEK_END)
             raise
         return start
 

@@ -78,8 +78,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
             yield container, stream
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError("undecodable", f"{type(error).__name__}: {error}") from error
+    except av.FFmpegError as error:
+        raise MediaError("undecodable", error.strerror or type(error).__name__) from error
 
 
 def _is_picture(stream: Any) -> bool:
@@ -101,14 +101,16 @@ def _demux(container: Any, stream: Any) -> _Packets:
         size += packet.size
     if not pts:
         raise MediaError("undecodable", "the video stream has no frames")
-    pts.sort()
-    if len(set(pts)) < len(pts):
+    in_order = sorted(pts)
+    # AVI and its like know decoding times only: frames are reordered, but the packets' times are not.
+    unordered = pts == in_order and stream.codec_context.has_b_frames
+    if unordered or len(set(pts)) < len(pts):
         raise _MissedError
-    return _Packets(pts, size)
+    return _Packets(in_order, size)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """All packets of a stream; a file cut short simply ends earlier."""
+    """All whole packets of a stream; a file cut short simply ends earlier."""
     import av
 
     packets = container.demux(stream)
@@ -117,7 +119,8 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
             return
-        yield packet
+        if not packet.is_corrupt:
+            yield packet
 
 
 def _wanted(plan: Plan, count: int) -> list[int]:

@@ -1,0 +1,113 @@
+"""Batches of clips from a store."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from deepfake.data.clips import ClipSet, make_loader
+from deepfake.data.cut import FRAME, Crops
+from deepfake.data.media import MediaInfo
+from deepfake.data.options import AugmentOptions
+from deepfake.data.part import StoreWriter, read_records
+from deepfake.data.store import CropStore
+
+INFO = MediaInfo(16, 16, 3, 25.0, 0.12, "h264", 1000, "yuv420p", 0)
+EVERYTHING = AugmentOptions(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, jpeg=1.0, blur=1.0, noise=1.0)
+
+
+def _crops(seed: int, frames: int = 4) -> Crops:
+    pixels = np.random.default_rng(seed).integers(0, 256, (2, frames, 16, 16, 3), np.uint8)
+    return Crops(pixels, np.array([frames, max(frames - 1, 1)]), np.zeros((2, frames), FRAME), INFO)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CropStore:
+    writer = StoreWriter(tmp_path)
+    for i in range(5):
+        writer.append({"sample_id": f"s{i}", "status": "ok", "clips": 2}, _crops(i))
+    writer.append({"sample_id": "bad", "status": "no_face"}, None)
+    writer.append({"sample_id": "short", "status": "ok", "clips": 2}, _crops(9, frames=1))
+    writer.close()
+    return CropStore(tmp_path, read_records(tmp_path))
+
+
+def _table(*names: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"sample_id": names, "label": [i % 2 for i in range(len(names))]}, index=range(7, 7 + len(names))
+    )
+
+
+def test_an_item_is_a_clip_of_a_row(store: CropStore) -> None:
+    clips = ClipSet(store, _table("s0", "bad", "s3"))
+    assert clips.items.tolist() == [[0, 0], [0, 1], [2, 0], [2, 1]]
+
+
+def test_failed_samples_stay_in_the_table(store: CropStore) -> None:
+    clips = ClipSet(store, _table("s0", "bad", "s3"))
+    assert clips.table["sample_id"].tolist() == ["s0", "bad", "s3"]
+
+
+def test_fetch_gathers_the_stored_pixels(store: CropStore) -> None:
+    batch = ClipSet(store, _table("s0", "bad", "s3")).fetch([3, 0])
+    assert np.array_equal(batch.clips[0].permute(0, 2, 3, 1).numpy(), store.clip("s3", 1)[0])
+    assert np.array_equal(batch.clips[1].permute(0, 2, 3, 1).numpy(), store.clip("s0", 0)[0])
+
+
+def test_a_batch_says_whose_clips_it_holds(store: CropStore) -> None:
+    batch = ClipSet(store, _table("s0", "s1", "s2")).fetch([2, 5])
+    assert batch.samples.tolist() == [1, 2]
+    assert batch.labels.tolist() == [1.0, 0.0]
+
+
+def test_fillers_are_masked(store: CropStore) -> None:
+    assert ClipSet(store, _table("s0")).fetch([0, 1]).mask.sum(1).tolist() == [4, 3]
+
+
+def test_shorter_clips_are_filled_with_their_last_frame(store: CropStore) -> None:
+    batch = ClipSet(store, _table("s0", "short")).fetch([2])
+    assert batch.mask[0].tolist() == [True, False, False, False]
+    assert torch.equal(batch.clips[0, 0], batch.clips[0, 3])
+
+
+def test_no_clips_are_an_empty_set(store: CropStore) -> None:
+    assert len(ClipSet(store, _table("bad"))) == 0
+
+
+def test_draws_do_not_depend_on_the_order_of_items(store: CropStore) -> None:
+    clips = ClipSet(store, _table("s0", "s1"), augment=EVERYTHING, seed=3)
+    forward, backward = clips.fetch([0, 3], epoch=2), clips.fetch([3, 0], epoch=2)
+    assert torch.equal(forward.clips, backward.clips.flip(0))
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(3, 1), (4, 2)])
+def test_draws_change_with_seed_and_epoch(seed: int, epoch: int, store: CropStore) -> None:
+    first = ClipSet(store, _table("s0"), augment=EVERYTHING, seed=3).fetch([0], epoch=2)
+    second = ClipSet(store, _table("s0"), augment=EVERYTHING, seed=seed).fetch([0], epoch=epoch)
+    assert not torch.equal(first.clips, second.clips)
+
+
+def test_augmenting_never_touches_the_store(store: CropStore) -> None:
+    before = store.clip("s0", 0)[0].copy()
+    ClipSet(store, _table("s0"), augment=EVERYTHING).fetch([0])
+    assert np.array_equal(store.clip("s0", 0)[0], before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_gives_batches_in_order(workers: int, store: CropStore) -> None:
+    clips = ClipSet(store, _table("s0", "s1", "s2"), augment=EVERYTHING, seed=1)
+    batches = [[4, 1], [0, 5], [2]]
+    loaded = list(make_loader(clips, batches, epoch=3, num_workers=workers))
+    wanted = [clips.fetch(items, 3) for items in batches]
+    assert all(torch.equal(a.clips, b.clips) for a, b in zip(loaded, wanted, strict=True))
+
+
+def test_a_pickled_set_holds_no_pixels(store: CropStore) -> None:
+    clips = ClipSet(store, _table("s0"))
+    clips.fetch([0])
+    assert len(pickle.dumps(clips)) < 20_000

@@ -1,0 +1,87 @@
+"""Images of any kind, upright, or a reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from deepfake.data.image import jpeg_quality, read_image
+from deepfake.data.media import MediaError
+
+
+def _picture() -> np.ndarray:
+    y, x = np.mgrid[0:48, 0:64]
+    return np.stack([4 * x, 255 - 5 * y, 2 * (x + y)], 2).clip(0, 255).astype(np.uint8)
+
+
+def _write(path: Path, *flags: int) -> Path:
+    encoded = cv2.imencode(path.suffix, _picture()[:, :, ::-1], flags)[1]
+    path.write_bytes(encoded.tobytes())
+    return path
+
+
+def _exif(orientation: int) -> bytes:
+    body = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + bytes([0, orientation]) + b"\0\0\0\0\0\0"
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff"])
+def test_every_format_gives_rgb(suffix: str, tmp_path: Path) -> None:
+    frames = read_image(_write(tmp_path / f"a{suffix}"))
+    assert np.abs(frames.images[0].astype(int) - _picture()).mean() < 8
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 3), (8, 1)])
+def test_the_exif_rotation_is_applied(orientation: int, turns: int, tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jpg")
+    upright = read_image(path).images[0]
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + _exif(orientation) + data[2:])
+    assert np.array_equal(read_image(path).images[0], np.rot90(upright, turns))
+
+
+@pytest.mark.parametrize("kind", ["grey", "alpha", "16 bit"])
+def test_other_pixels_become_8_bit_rgb(kind: str, tmp_path: Path) -> None:
+    picture = {
+        "grey": _picture()[:, :, 0],
+        "alpha": np.dstack([_picture(), _picture()[:, :, :1]]),
+        "16 bit": _picture().astype(np.uint16) * 257,
+    }[kind]
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    image = read_image(tmp_path / "a.png").images[0]
+    assert (image.shape, image.dtype) == ((48, 64, 3), np.uint8)
+
+
+def test_any_file_name_works(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a \xff \xe9.png"))
+    _write(tmp_path / "a.png").rename(path)
+    assert len(read_image(path).images) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_bytes(b"<html>not found</html>"), "not_an_image"),
+        (lambda path: path.write_bytes(path.read_bytes()[:400]), "undecodable"),
+        (lambda path: path.unlink(), "missing"),
+    ],
+    ids=["zero bytes", "web page", "cut short", "missing"],
+)
+def test_a_file_that_is_no_image_says_why(spoil: Callable[[Path], object], reason: str, tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jpg")
+    spoil(path)
+    with pytest.raises(MediaError) as caught:
+        read_image(path)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("quality", [1, 10, 50, 75, 90, 95])
+def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int, tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jpg", cv2.IMWRITE_JPEG_QUALITY, quality)
+    assert abs(jpeg_quality(path.read_bytes()) - quality) <= 1

@@ -1,0 +1,147 @@
+"""Exact frames from every kind of file, or a reason."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from deepfake.data.media import MediaError
+from deepfake.data.video import read_video
+from tests.data.making import decode_all, number_of, numbered, rotate_header, write_video
+
+BFRAMES = {"bf": "3", "g": "30"}
+PYRAMID = {"x264-params": "bframes=8:b-pyramid=normal:ref=4:keyint=250"}
+OPEN_GOP = {"x264-params": "open-gop=1:keyint=30:min-keyint=30:bframes=3:scenecut=0"}
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "b-frames": lambda folder: write_video(folder / "v.mp4", 90, options=BFRAMES),
+    "b-pyramid": lambda folder: write_video(folder / "v.mp4", 90, options=PYRAMID),
+    "variable rate": lambda folder: write_video(
+        folder / "v.mp4", 90, options=BFRAMES, steps=[random.Random(i).randint(1, 9) for i in range(90)]
+    ),
+    "edit list": lambda folder: write_video(folder / "v.mp4", 90, options=BFRAMES, shift=31),
+    "open GOP": lambda folder: write_video(folder / "v.mp4", 90, options=OPEN_GOP),
+    "cut open GOP": lambda folder: write_video(folder / "v.mp4", 90, options=OPEN_GOP, skip_packets=31),
+    "transport stream": lambda folder: write_video(folder / "v.ts", 90, options=OPEN_GOP),
+    "no presentation times": lambda folder: write_video(folder / "v.avi", 60, options=BFRAMES),
+    "mpeg4 avi": lambda folder: write_video(folder / "v.avi", 60, codec="mpeg4", options={"bf": "2"}),
+    "grey": lambda folder: write_video(folder / "v.mp4", 30, pixel_format="gray"),
+    "10 bit": lambda folder: write_video(folder / "v.mp4", 30, pixel_format="yuv420p10le"),
+    "one frame": lambda folder: write_video(folder / "v.mp4", 1),
+    "cut short": lambda folder: _cut_short(write_video(folder / "v.mkv", 90, options=BFRAMES)),
+}
+PLANS: dict[str, Callable[[int], list[int]]] = {
+    "sparse": lambda n: list(range(0, n, 7)),
+    "all": lambda n: list(range(n)),
+    "last": lambda n: [n - 1],
+    "run": lambda n: list(range(n // 3, min(n, n // 3 + 9), 2)),
+}
+
+
+def _cut_short(path: Path) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[np.ndarray]]]:
+    files = {name: make(tmp_path_factory.mktemp("video")) for name, make in MAKERS.items()}
+    return {name: (path, decode_all(path)) for name, path in files.items()}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_frames_are_those_of_a_full_decode(kind: str, plan: str, made: dict) -> None:
+    path, full = made[kind]
+    frames = read_video(path, PLANS[plan])
+    assert frames.indices.tolist() == PLANS[plan](len(full))
+    assert all(np.array_equal(full[i], image) for i, image in zip(frames.indices, frames.images, strict=True))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_the_plan_is_told_how_many_frames_can_be_had(kind: str, made: dict) -> None:
+    path, full = made[kind]
+    assert read_video(path, lambda n: [0]).info.frames == len(full)
+
+
+def test_frames_carry_the_numbers_they_were_written_with(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 80, options=BFRAMES)
+    frames = read_video(path, lambda n: [3, 41, 79])
+    assert [number_of(image) for image in frames.images] == [3, 41, 79]
+
+
+def test_times_are_those_written(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 5, steps=[2, 10, 4, 1, 1])
+    frames = read_video(path, range)
+    assert np.diff(frames.pts) == pytest.approx([0.04, 0.2, 0.08, 0.02])
+
+
+@pytest.mark.parametrize(
+    ("turn", "quarter_turns"), [((0, 1, -1, 0), 3), ((0, -1, 1, 0), 1), ((-1, 0, 0, -1), 2)], ids=["90", "270", "180"]
+)
+def test_the_rotation_is_applied(turn: tuple[int, int, int, int], quarter_turns: int, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 3)
+    upright = read_video(path, lambda n: [1]).images[0]
+    rotate_header(path, turn)
+    assert np.array_equal(read_video(path, lambda n: [1]).images[0], np.rot90(upright, quarter_turns))
+
+
+@pytest.mark.parametrize("pixel_format", ["gray", "yuv420p10le", "yuv444p"])
+def test_colours_survive(pixel_format: str, tmp_path: Path) -> None:
+    image = read_video(write_video(tmp_path / "v.mp4", 1, pixel_format=pixel_format), lambda n: [0]).images[0]
+    wanted = numbered(0).astype(float)
+    if pixel_format == "gray":
+        wanted[:] = (wanted @ [0.299, 0.587, 0.114])[:, :, None]
+    assert np.abs(image.astype(float) - wanted).mean() < 6
+
+
+def test_any_file_name_works(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a \xff \xe9.mp4"))
+    write_video(tmp_path / "v.mp4", 2).rename(path)
+    assert len(read_video(path, range).images) == 2
+
+
+def _audio(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame.rate = 16000
+        container.mux([*stream.encode(frame), *stream.encode()])
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_bytes(b"not a video at all" * 99), "undecodable"),
+        (lambda path: _cut_short(write_video(path, 60)), "undecodable"),  # the index of a plain mp4 is at its end
+        (_audio, "no_video"),
+        (lambda path: None, "missing"),
+        (lambda path: path.mkdir(), "missing"),
+    ],
+    ids=["zero bytes", "junk", "cut mp4", "audio only", "missing", "folder"],
+)
+def test_a_file_without_frames_says_why(write: Callable[[Path], object], reason: str, tmp_path: Path) -> None:
+    write(tmp_path / "v.mp4")
+    with pytest.raises(MediaError) as caught:
+        read_video(tmp_path / "v.mp4", lambda n: [0])
+    assert caught.value.reason == reason
+
+
+def test_a_plan_that_wants_nothing_finds_the_video_too_short(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="too_short"):
+        read_video(write_video(tmp_path / "v.mp4", 2), lambda n: [])
+
+
+def test_real_videos_decode_exactly(shared_data: Path) -> None:
+    path = shared_data / "FaceForensics++/original_sequences/youtube/c23/videos/004.mp4"
+    full = decode_all(path)
+    frames = read_video(path, lambda n: range(5, n, 60))
+    assert all(np.array_equal(full[i], image) for i, image in zip(frames.indices, frames.images, strict=True))
