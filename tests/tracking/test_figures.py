@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from deepfake.tracking.figures import comparison, curves, draw_run, evaluation, profile, scores
+from deepfake.tracking.figures import comparison, curves, draw_run, evaluation, profile, scores, spread
 from deepfake.tracking.figures.style import save
 
 HISTORY = [{"epoch": e, "train/loss": 1 / (e + 1), "val/roc_auc": 1 - 0.5 / (e + 1)} for e in range(3)]
-OF_SCORES = [scores.roc, scores.precision_recall, scores.confusion, scores.histogram, scores.reliability]
+OF_SCORES = [scores.roc, scores.precision_recall, scores.confusion, spread.histogram, spread.reliability]
 
 
 def texts(figure: Figure) -> str:

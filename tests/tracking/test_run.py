@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from deepfake.errors import UserError
 from deepfake.tracking.options import TrackingOptions
-from deepfake.tracking.run import Ending, RunLog, TrackedRun, clean_name, track
+from deepfake.tracking.run import Ending, RunLog, TrackedRun, clean_name, reopen, track
 from deepfake.tracking.runs import list_children
 
 
@@ -124,6 +125,19 @@ def test_resumed_run_goes_on_under_its_id_and_keeps_its_params(store, client, ex
     found = client.get_run(first.id)
     assert (again.id, found.info.status) == (first.id, "FINISHED")
     assert found.data.params == {"a": "1", "b": "3"}
+
+
+def test_reopened_run_keeps_its_ending(store, client, experiment, quiet) -> None:
+    with pytest.raises(RuntimeError), track(store, experiment, "later", options=quiet) as run:
+        raise RuntimeError
+    reopen(store, run.id).summary({"eval/dfdc/roc_auc": 0.6})
+    found = client.get_run(run.id)
+    assert (found.info.status, found.data.metrics) == ("FAILED", {"eval/dfdc/roc_auc": 0.6})
+
+
+def test_run_that_is_not_there_cannot_be_reopened(store) -> None:
+    with pytest.raises(UserError, match="has no run"):
+        reopen(store, "0" * 32)
 
 
 def test_folder_arrives_whole_without_what_is_skipped(store, client, experiment, quiet, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def draw_run(
         The files, in reading order.
     """
     # matplotlib takes most of a second to import: only a run that draws pays for it.
-    from deepfake.tracking.figures import curves, scores
+    from deepfake.tracking.figures import curves, scores, spread
     from deepfake.tracking.figures.style import save
 
     figures = {
@@ -39,6 +39,6 @@ def draw_run(
         "roc": scores.roc(predictions, threshold=threshold),
         "precision_recall": scores.precision_recall(predictions, threshold=threshold),
         "confusion_matrix": scores.confusion(predictions, threshold=threshold),
-        "score_histogram": scores.histogram(predictions, threshold=threshold),
+        "score_histogram": spread.histogram(predictions, threshold=threshold),
     }
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
