@@ -15,7 +15,8 @@ from functools import partial
 from deepfake.errors import UserError, nearest
 from deepfake.sweeping.jobs import JobRunner, timed, to_job
 from deepfake.sweeping.observer import COMPLETED, FAILED, Job
-from deepfake.sweeping.study import Claim, RunningTrial, Study
+from deepfake.sweeping.running import RunningTrial
+from deepfake.sweeping.study import Claim, Study
 from deepfake.sweeping.trial import running
 
 _IDLE_SECONDS = 0.5

@@ -18,12 +18,13 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from deepfake.errors import UserError, nearest
+from deepfake.sweeping.grammar import parse_space
 from deepfake.sweeping.grid import chooses
 from deepfake.sweeping.jobs import JobRunner
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.plan import StudyPlan, fingerprint
 from deepfake.sweeping.samplers import check_choice
-from deepfake.sweeping.space import Parameter, Value, example_points, parse_space, to_overrides, to_text
+from deepfake.sweeping.space import Parameter, Value, example_points, to_overrides, to_text
 from deepfake.sweeping.storage import locate
 from deepfake.sweeping.warm import warm_points
 

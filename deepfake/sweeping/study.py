@@ -24,10 +24,9 @@ from deepfake.errors import UserError
 from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job
 from deepfake.sweeping.owner import Watch, new_owner
 from deepfake.sweeping.plan import StudyPlan, differences, fingerprint
-from deepfake.sweeping.samplers import create_pruner, create_sampler, is_pruning
+from deepfake.sweeping.samplers import create_pruner, create_sampler
 from deepfake.sweeping.space import Value, choose, to_overrides
 from deepfake.sweeping.storage import exclusively, open_storage
-from deepfake.sweeping.trial import Pruned
 
 #: Raised when what is kept with a study changes shape; an older program refuses a newer study.
 FORMAT = 1
@@ -68,10 +67,9 @@ class Study:
         self.plan = plan
         self.owner = new_owner(supervisor, plan.heartbeat, token)
         self._watch = Watch()
-        self._pruning = is_pruning(plan.pruner)
         self._storage: BaseStorage = open_storage(plan.location)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with exclusively(plan.location, self._storage), _quietly():
+        with exclusively(plan.location, self._storage), quietly():
             self._study, self.resumed = self._open()
 
     def trials(self) -> list[FrozenTrial]:
@@ -80,7 +78,7 @@ class Study:
 
     def claim(self) -> Claim | None:
         """The next trial for this process, or None: nothing is left, or what is left is with living owners."""
-        with exclusively(self.plan.location, self._storage), _quietly():
+        with exclusively(self.plan.location, self._storage), quietly():
             trials = self.trials()
             if self.stop_reason(trials):
                 return None
@@ -117,7 +115,7 @@ class Study:
 
     def fail_owned_by(self, token: str, reason: str) -> None:
         """Mark as failed what dead processes, whose tokens begin like this, left running."""
-        with exclusively(self.plan.location, self._storage), _quietly():
+        with exclusively(self.plan.location, self._storage), quietly():
             for trial in self.trials():
                 owner = trial.user_attrs.get("owner")
                 if trial.state is TrialState.RUNNING and owner and owner["token"].startswith(token):
@@ -153,7 +151,7 @@ class Study:
         from optuna.importance import get_param_importances
 
         several = len(self.plan.objectives) > 1
-        with _quietly():
+        with quietly():
             try:
                 return get_param_importances(self._study, target=(lambda trial: trial.values[0]) if several else None)
             except (ValueError, RuntimeError):
@@ -240,7 +238,7 @@ class Study:
         self._tell(handle, TrialState.FAIL, None)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None) -> None:
-        with _quietly():
+        with quietly():
             try:
                 self._study.tell(trial, values, state=state)
             except RuntimeError:
@@ -249,54 +247,9 @@ class Study:
                     raise
 
 
-class RunningTrial:
-    """The trial a job is, as it sees it; see :class:`deepfake.sweeping.trial.TrialHandle`."""
-
-    def __init__(self, study: Study, claim: Claim) -> None:
-        self._study = study
-        self._claim = claim
-        self._facts: dict[str, str] = {}
-        self._known = set(claim.trial._cached_frozen_trial.intermediate_values)
-        self._objectives = study.plan.objectives
-
-    @property
-    def study(self) -> str:
-        return self._study.plan.name
-
-    @property
-    def number(self) -> int:
-        return self._claim.number
-
-    @property
-    def attempt(self) -> int:
-        return self._claim.attempt
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What :meth:`identify` was told."""
-        return dict(self._facts)
-
-    def identify(self, **facts: str) -> None:
-        self._facts.update(facts)
-        for key, value in facts.items():
-            self._claim.trial.set_user_attr(key, value)
-
-    def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        objective = self._objectives[0].metric
-        value = metrics.get(objective)
-        if len(self._objectives) > 1 or value is None or value != value:
-            return
-        # Pruners count epochs done; a value seen in an earlier attempt was judged then.
-        step = epoch + 1
-        if step in self._known:
-            return
-        self._claim.trial.report(float(value), step)
-        if self._study._pruning and self._claim.trial.should_prune():
-            raise Pruned(epoch, dict(metrics))
-
-
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
+    """Without Optuna's warnings that it may change, which a user can do nothing about."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module="optuna")

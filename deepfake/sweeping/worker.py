@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 import time
-from typing import BinaryIO
 
 #: How long a job may take to stop once the parent is gone, before the process is ended from inside.
 GRACE_SECONDS = 20.0
@@ -19,8 +18,9 @@ _INTERRUPTED = 130
 
 def main() -> int:
     """Returns the exit status: 0 when the study has no more work."""
-    pipe = sys.stdin.buffer
-    data = pipe.read(int.from_bytes(pipe.read(8), "big"))
+    # Not through sys.stdin: a thread waiting inside its lock would break the interpreter's own end.
+    pipe = sys.stdin.fileno()
+    data = _read(pipe, int.from_bytes(_read(pipe, 8), "big"))
     threading.Thread(target=_end_with_parent, args=(pipe,), name="parent", daemon=True).start()
     from deepfake.sweeping.agent import work
     from deepfake.sweeping.payload import unpack
@@ -35,8 +35,20 @@ def main() -> int:
     return 0
 
 
-def _end_with_parent(pipe: BinaryIO) -> None:
-    pipe.read()
+def _read(pipe: int, size: int) -> bytes:
+    parts = []
+    while size:
+        part = os.read(pipe, size)
+        if not part:
+            sys.exit("the parent left before it had said what to do")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _end_with_parent(pipe: int) -> None:
+    while os.read(pipe, 1):
+        pass
     _thread.interrupt_main()
     time.sleep(GRACE_SECONDS)
     os._exit(_INTERRUPTED)

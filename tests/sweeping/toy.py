@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,10 +46,21 @@ def task(config: DictConfig) -> dict[str, Any]:
         raise ValueError("asked to fail")
     score = 1.0 - (config.x - 1.0) ** 2
     trial = current()
+    if trial is not None and config.block == trial.number:
+        _block(Path(config.folder))
     for epoch in range(config.epochs):
         if trial is not None:
             trial.report(epoch, {"score": score * (epoch + 1) / config.epochs})
     return {"run_id": "r", "run_dir": "d", "name": "toy", "status": "completed", "metrics": {"score": score}}
+
+
+def _block(folder: Path) -> None:
+    """Say which process is here and stay until the file ``go`` appears."""
+    partial = folder / ".blocked"
+    partial.write_text(str(os.getpid()))
+    partial.replace(folder / "blocked")
+    while not (folder / "go").exists():
+        time.sleep(0.01)
 
 
 def search_path(conf: Path = CONF) -> ConfigSearchPathImpl:
@@ -70,3 +84,10 @@ def multirun(
         return hydra.multirun(config_name="toy", task_function=function, overrides=arguments)
     finally:
         GlobalHydra.instance().clear()
+
+
+if __name__ == "__main__":
+    # A fresh import under its own name, by which workers and observers know it.
+    from tests.sweeping import toy
+
+    toy.multirun(Path(sys.argv[1]), sys.argv[2:])

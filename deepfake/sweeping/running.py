@@ -1,0 +1,60 @@
+"""The trial a job is, as the job sees it: reports go to the study, and the pruner's word comes back.
+
+Knows Optuna's trial; neither how trials are claimed nor what they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deepfake.sweeping.samplers import is_pruning
+from deepfake.sweeping.study import Claim, Study
+from deepfake.sweeping.trial import Pruned
+
+
+class RunningTrial:
+    """The trial a job is, as it sees it; see :class:`deepfake.sweeping.trial.TrialHandle`."""
+
+    def __init__(self, study: Study, claim: Claim) -> None:
+        self._study = study
+        self._pruning = is_pruning(study.plan.pruner)
+        self._claim = claim
+        self._facts: dict[str, str] = {}
+        self._known = set(claim.trial._cached_frozen_trial.intermediate_values)
+        self._objectives = study.plan.objectives
+
+    @property
+    def study(self) -> str:
+        return self._study.plan.name
+
+    @property
+    def number(self) -> int:
+        return self._claim.number
+
+    @property
+    def attempt(self) -> int:
+        return self._claim.attempt
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What :meth:`identify` was told."""
+        return dict(self._facts)
+
+    def identify(self, **facts: str) -> None:
+        self._facts.update(facts)
+        for key, value in facts.items():
+            self._claim.trial.set_user_attr(key, value)
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        objective = self._objectives[0].metric
+        value = metrics.get(objective)
+        if len(self._objectives) > 1 or value is None or value != value:
+            return
+        # Pruners count epochs done; a value seen in an earlier attempt was judged then.
+        step = epoch + 1
+        if step in self._known:
+            return
+        self._claim.trial.report(float(value), step)
+        if self._pruning and self._claim.trial.should_prune():
+            raise Pruned(epoch, dict(metrics))
