@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from deepfake.commands.front import PROJECT, translate
 from deepfake.config import flatten, known_keys, load_config, to_plain
 from deepfake.errors import UserError
-from tests.composing import composed
+from deepfake.commands.compose import compose_config as composed
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"

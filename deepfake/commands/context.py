@@ -34,6 +34,8 @@ class RunContext:
         parent_run_id: The tracking run it is nested under.
         number: Its number among the jobs of a sweep.
         tags: Further tags for its tracking run.
+        resume: Whether to go on from what its folder holds.
+        resume_id: The tracking run to go on with, where one is known.
     """
 
     folder: Path
@@ -44,6 +46,8 @@ class RunContext:
     parent_run_id: str | None = None
     number: int | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    resume: bool = False
+    resume_id: str | None = None
 
     @classmethod
     def from_hydra(cls, config: DictConfig) -> RunContext:

@@ -37,18 +37,27 @@ def guarded(entry: Callable[[], object]) -> int:
     Returns:
         The exit status: 0, or 2 for a mistake of the user's. Other exceptions pass, with their traceback.
     """
-    register_resolvers()
     # Hydra otherwise prints exceptions its own way and exits with 1 before they can be told apart.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    register_resolvers()
     _keep_ranks_apart()
-    try:
+
+    def run() -> int:
         entry()
+        return 0
+
+    return guarded_call(run)
+
+
+def guarded_call(call: Callable[[], int]) -> int:
+    """A command's exit status; a user's mistake is told in two lines and makes it 2."""
+    try:
+        return call()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return told(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def told(error: Exception) -> int:

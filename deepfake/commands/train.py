@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from deepfake.commands.console import Console
 from deepfake.commands.context import RunContext
 from deepfake.commands.front import told
+from deepfake.commands.resume import resumed
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError
 from deepfake.sweeping import trial
@@ -56,6 +57,11 @@ def train(composed: DictConfig) -> dict[str, object]:
     context = RunContext.from_hydra(composed)
     try:
         config = load_config(composed)
+        if config.resume is not None:
+            new_folder = context.folder
+            composed, context = resumed(config, context)
+            config = load_config(composed)
+            _remove_if_empty(new_folder)
         return asdict(run(config, context, parameters=flatten(to_plain(composed))))
     except UserError as error:
         _remove_if_empty(context.folder)
@@ -91,7 +97,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         data = open_data(config, manifest, console)
         if fabric.is_global_zero:
             _keep_inputs(config, context, folder, data, log, parameters, str(fabric.device))
-        result = _fit(config, data, detector, fabric, folder, log, console, began)
+        result = _fit(config, context, data, detector, fabric, folder, log, console, began)
         metrics = _score_and_keep(config, data, detector, fabric, folder, log, result, console)
         if isinstance(log, TrackedRun) and config.tracking.log_model:
             _log_model(log, config, folder)
@@ -113,6 +119,7 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         parent_run_id=context.parent_run_id,
         tags=tags,
         options=config.tracking,
+        resume_id=context.resume_id,
         endings={trial.Pruned: Ending("FINISHED", "pruned")},
     )
 
@@ -159,6 +166,7 @@ def _keep_inputs(
 
 def _fit(
     config: RunConfig,
+    context: RunContext,
     data: Data,
     detector: Detector,
     fabric: Fabric,
@@ -192,6 +200,8 @@ def _fit(
             seed=config.seed,
             on_epoch=on_epoch,
             progress=bar,
+            # A trial whose process died is begun again in the same folder.
+            resume=context.resume or (reporting is not None and reporting.attempt > 0),
         )
     for note in result.notes:
         console.warn(note)

@@ -24,9 +24,10 @@ MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
 METRICS = "metrics.json"
 HISTORY = "history.json"
+CHECKPOINT = "checkpoints/last.pt"
 
 #: What an upload leaves out: the training state is of use only while the run goes on.
-UNFINISHED = ("checkpoints/last.pt", ".*", "*.tmp")
+UNFINISHED = (CHECKPOINT, ".*", "*.tmp")
 
 
 class RunFolder:

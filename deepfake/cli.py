@@ -1,0 +1,58 @@
+"""``deepfake <verb>``: the commands beside training. Each verb is a module of ``deepfake.commands``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from deepfake import __version__
+from deepfake.commands.front import guarded_call
+from deepfake.errors import UserError, nearest
+
+VERBS = {
+    "datasets": "name the data sets that are known, and those found under a folder",
+    "prepare": "read a data set, audit it and cut its faces, before any training",
+}
+
+
+class Verb(Protocol):
+    """What a module of ``deepfake.commands`` offers the command line."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Say which arguments it takes."""
+
+    def main(self, arguments: argparse.Namespace) -> int:
+        """Do it; returns the exit status."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point of the ``deepfake`` command; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guarded_call(lambda: _dispatch(words))
+
+
+def _dispatch(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="deepfake",
+        description="Deepfake detection: everything beside training, which is python train.py.",
+        epilog="\n".join(f"  {verb:<12} {text}" for verb, text in VERBS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("verb", metavar="VERB", help="one of those below; deepfake VERB --help says more")
+    if not words or words[0].startswith("-"):
+        parser.parse_args(words)
+    verb = words[0]
+    if verb not in VERBS:
+        raise UserError(f"{verb!r} is no command of deepfake", nearest(verb, VERBS))
+    module = cast(Verb, importlib.import_module(f"deepfake.commands.{verb}"))
+    own = argparse.ArgumentParser(prog=f"deepfake {verb}", description=VERBS[verb])
+    module.add_arguments(own)
+    return module.main(own.parse_intermixed_args(words[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

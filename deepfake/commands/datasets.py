@@ -1,0 +1,66 @@
+"""``deepfake datasets [ROOT]``: which data sets are known, and which of them lie under a folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.table import Table
+
+from deepfake.commands.console import Console
+from deepfake.data.layouts import LAYOUTS, find_layouts
+from deepfake.errors import DataError
+
+#: Folders looked into below the one that is named: a disk may hold far more than data sets.
+DEPTH = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A folder, or nothing."""
+    parser.add_argument("root", nargs="?", type=Path, help="look for data sets in this folder and below")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print what is known, or what was found."""
+    console = Console()
+    if arguments.root is None:
+        table = Table("dataset=", "what is looked for", title="known data sets", title_justify="left")
+        for layout in LAYOUTS.values():
+            table.add_row(layout.name, layout.summary)
+        console.table(table)
+        return 0
+    root = arguments.root.expanduser()
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}", "name the folder your data sets lie in")
+    table = Table("folder", "dataset=", "what was found", title=f"data sets in {root}", title_justify="left")
+    for folder, name, summary in found_below(root):
+        table.add_row(str(folder), name, summary)
+    if not table.row_count:
+        raise DataError(f"no known data set in {root}", f"known are {', '.join(LAYOUTS)}; see deepfake datasets")
+    console.table(table)
+    return 0
+
+
+def found_below(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Each data set at or below a folder: where, its layout's name, what told it."""
+    claimed: set[Path] = set()
+    for folder in _folders(root, DEPTH):
+        if any(folder == place or place in folder.parents for place in claimed):
+            continue
+        layouts = [(layout, begins) for layout, begins in find_layouts(folder) if begins not in claimed]
+        # A folder that holds data sets is not itself one because a data set below it is.
+        here = [(layout, begins) for layout, begins in layouts if begins == folder]
+        if here:
+            layout, begins = here[0]
+            claimed.add(begins)
+            yield begins, layout.name, layout.summary
+
+
+def _folders(root: Path, depth: int) -> Iterator[Path]:
+    yield root
+    if depth:
+        for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+            if entry.is_dir() and not entry.name.startswith("."):
+                yield from _folders(Path(entry.path), depth - 1)
