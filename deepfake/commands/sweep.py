@@ -19,6 +19,7 @@ from deepfake.sweeping.observer import FAILED, PRUNED, Job, SweepInfo, SweepResu
 from deepfake.tracking import table
 from deepfake.tracking.folder import write_text
 from deepfake.tracking.run import TrackedRun, track
+from deepfake.tracking.runs import end_abandoned
 from deepfake.tracking.store import locate
 
 #: Metrics a comparison shows beside what it is sorted by.
@@ -71,6 +72,8 @@ class Observer:
         try:
             self._compare(result)
         finally:
+            if self._parent is not None:
+                end_abandoned(self._parent.client, self._parent.id)
             self._open.close()
         self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {self._store.ui_command}")
 

@@ -18,6 +18,7 @@ from deepfake.errors import UserError, nearest
 from deepfake.tracking import folder as files
 from deepfake.tracking.artifacts import local_folder
 from deepfake.tracking.record import RunRecord, from_folder
+from deepfake.tracking.runs import search
 from deepfake.tracking.store import Store, connect
 
 if TYPE_CHECKING:
@@ -166,15 +167,7 @@ def _children(client: MlflowClient, parent_run_id: str) -> list[Run]:
 def _search(client: MlflowClient, condition: str) -> list[Run]:
     """Runs of every experiment that meet a condition, newest first."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    order = ["attributes.start_time DESC"]
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(experiments, condition, max_results=1000, order_by=order, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found
+    return search(client, experiments, condition, newest=True)
 
 
 def _only(runs: list[Run], what: str, reference: str, client: MlflowClient) -> RunRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,16 +29,52 @@ def list_children(client: MlflowClient, parent_run_id: str) -> pd.DataFrame:
 
 def list_runs(client: MlflowClient, experiment_ids: Sequence[str], condition: str = "") -> pd.DataFrame:
     """The runs of experiments that meet MLflow's filter; see :func:`list_children` for the columns."""
+    return runs_table(search(client, experiment_ids, condition))
+
+
+def search(
+    client: MlflowClient, experiment_ids: Sequence[str], condition: str = "", *, newest: bool = False
+) -> list[Run]:
+    """All of MLflow's runs that meet a filter, oldest first unless said otherwise."""
+    order = [f"attributes.start_time {'DESC' if newest else 'ASC'}"]
     found: list[Run] = []
     token = None
     while True:
-        page = client.search_runs(
-            list(experiment_ids), condition, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
-        )
+        page = client.search_runs(list(experiment_ids), condition, max_results=1000, order_by=order, page_token=token)
         found += page
         token = page.token
         if not token:
-            return runs_table(found)
+            return found
+
+
+def end_abandoned(client: MlflowClient, parent_run_id: str) -> list[str]:
+    """End the children that a killed process of this machine left running, as FAILED; returns their ids.
+
+    A process that is killed outright cannot say so itself. Children of other machines are left alone, for only
+    those can tell.
+    """
+    parent = client.get_run(parent_run_id)
+    children = f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.status = 'RUNNING'"
+    ended = []
+    for run in search(client, [parent.info.experiment_id], children):
+        tags = run.data.tags
+        if tags.get("host") != socket.gethostname() or _lives(int(tags["pid"]), run.info.start_time / 1000):
+            continue
+        client.set_tag(run.info.run_id, "failure", "its process was killed")
+        client.set_terminated(run.info.run_id, status="FAILED")
+        ended.append(run.info.run_id)
+    return ended
+
+
+def _lives(pid: int, since: float) -> bool:
+    """Whether the process that had this number at that time (seconds since 1970) still runs."""
+    import psutil
+
+    try:
+        # A later process may have been given the same number.
+        return psutil.Process(pid).create_time() <= since + 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def runs_table(runs: Sequence[Run]) -> pd.DataFrame:

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from deepfake.tracking.run import track
+from deepfake.tracking.runs import end_abandoned, list_runs
+
+
+def dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def left_running(store, client, experiment, quiet, parent, **tags: object) -> str:
+    """A child that was never told to end."""
+    with track(store, experiment, "child", parent_run_id=parent.id, tags=tags, options=quiet) as child:
+        pass
+    client.update_run(child.id, status="RUNNING")
+    return child.id
+
+
+def test_child_of_a_killed_process_is_ended_and_says_why(store, client, experiment, quiet) -> None:
+    with track(store, experiment, "sweep", options=quiet) as parent:
+        child = left_running(store, client, experiment, quiet, parent, pid=dead_process())
+        assert end_abandoned(client, parent.id) == [child]
+    found = client.get_run(child)
+    assert (found.info.status, found.data.tags["failure"]) == ("FAILED", "its process was killed")
+
+
+def test_children_that_may_live_are_left_alone(store, client, experiment, quiet) -> None:
+    with track(store, experiment, "sweep", options=quiet) as parent:
+        left_running(store, client, experiment, quiet, parent, pid=os.getpid())
+        left_running(store, client, experiment, quiet, parent, pid=dead_process(), host="another-machine")
+        assert end_abandoned(client, parent.id) == []
+
+
+def test_number_given_to_a_later_process_does_not_keep_a_run_alive(store, client, experiment, quiet) -> None:
+    with track(store, experiment, "sweep", options=quiet) as parent:
+        later = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        run = client.create_run(
+            parent.experiment,
+            start_time=1_000_000,
+            tags={"mlflow.parentRunId": parent.id, "pid": str(later.pid), "host": os.uname().nodename},
+        )
+        try:
+            assert end_abandoned(client, parent.id) == [run.info.run_id]
+        finally:
+            later.communicate(b"\n")
+
+
+def test_list_has_params_tags_and_metrics_without_the_machines(store, client, experiment, quiet) -> None:
+    with track(store, experiment, "one", tags={"study": "s"}, options=quiet) as run:
+        run.params({"optimizer.lr": 0.1})
+        run.summary({"test/f1": 0.5, "system/cpu": 1.0})
+    (row,) = list_runs(client, [run.experiment]).to_dict("records")
+    assert (row["params.optimizer.lr"], row["tags.study"], row["test/f1"]) == ("0.1", "s", 0.5)
+    assert "system/cpu" not in row
+    assert row["seconds"] >= 0
