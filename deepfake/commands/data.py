@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from deepfake.commands.console import Console
 from deepfake.config import RunConfig
 from deepfake.data.clips import ClipSet
-from deepfake.data.crops import CropStore, prepare_crops
+from deepfake.data.crops import prepare_crops
 from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.data.read import read_dataset
+from deepfake.data.store import CropStore
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import replace
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake.commands.context import RunContext
-from deepfake.config import RunConfig, load_config
+from deepfake.config import RunConfig
 from deepfake.errors import UserError
 from deepfake.tracking.folder import CHECKPOINT
 from deepfake.tracking.query import find_run

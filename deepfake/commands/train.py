@@ -126,11 +126,13 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
 
 @contextmanager
 def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[None]:
-    """A pruned run says which run it was."""
+    """The study knows which run its trial is from the start; a pruned one keeps its files too."""
+    reporting = trial.current()
+    if reporting is not None:
+        reporting.identify(run_id=log.id or "", run_dir=str(folder.path), name=config.name)
     try:
         yield
-    except trial.Pruned as pruned:
-        pruned.result |= {"run_id": log.id, "run_dir": str(folder.path), "name": config.name}
+    except trial.Pruned:
         log.folder(folder.path, skip=UNFINISHED)
         raise
 
