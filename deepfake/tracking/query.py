@@ -47,19 +47,19 @@ def find_run(reference: str, store: Store, outputs: Path) -> RunRecord:
     if path.is_file() and path.suffix in (".yaml", ".yml"):
         path = path.parent
     if path.is_dir():
-        return _with_store(from_folder(path), store)
+        return _with_store(from_folder(path), store, outputs)
     if path.suffix in (".yaml", ".yml"):
         raise UserError(f"there is no file {reference}", "name a config.yaml inside a run's folder")
     client = _client(store)
     if match := _BEST.fullmatch(reference):
-        return _best(match["study"], client, store)
+        return _best(match["study"], client, store, outputs)
     if match := _TRIAL.fullmatch(reference):
         return _trial(match["study"], int(match["number"]), client, outputs)
     if client is None:
         return _folder_named(reference, store, outputs)
     if _RUN_ID.fullmatch(reference):
-        return _by_id(client, reference, store)
-    return _only(_named(client, reference), f"run named {reference!r}", reference, client)
+        return _by_id(client, reference, store, outputs)
+    return record(client, _only(_named(client, reference), reference, client), outputs)
 
 
 def find_runs(references: Sequence[str], store: Store, outputs: Path) -> list[RunRecord]:
@@ -67,8 +67,14 @@ def find_runs(references: Sequence[str], store: Store, outputs: Path) -> list[Ru
     return [find_run(reference, store, outputs) for reference in references]
 
 
-def record(client: MlflowClient, run: Run) -> RunRecord:
-    """An MLflow run as a record that finds its files in its folder, else among its artifacts."""
+def record(client: MlflowClient, run: Run, outputs: Path) -> RunRecord:
+    """An MLflow run as a record that finds its files in its folder, else among its artifacts.
+
+    Args:
+        client: Opened on the run's store.
+        run: As MLflow gives it.
+        outputs: Below whose ``cache`` artifacts are kept that have to be downloaded.
+    """
     tags = run.data.tags
     artifacts = local_folder(run.info.artifact_uri)
     places = [Path(tags["run_dir"])] if "run_dir" in tags else []
@@ -79,7 +85,7 @@ def record(client: MlflowClient, run: Run) -> RunRecord:
         status=run.info.status,
         failure=tags.get("failure"),
         places=tuple(places),
-        fetch=_fetcher(client, run.info.run_id) if artifacts is None else None,
+        fetch=_fetcher(client, run.info.run_id, outputs / "cache" / "artifacts") if artifacts is None else None,
         tags=tags,
         params=run.data.params,
         logged=run.data.metrics,
@@ -93,7 +99,7 @@ def _client(store: Store) -> MlflowClient | None:
     return connect(store)
 
 
-def _with_store(found: RunRecord, store: Store) -> RunRecord:
+def _with_store(found: RunRecord, store: Store, outputs: Path) -> RunRecord:
     """What the store knows of a folder's run; the folder's own files stay the first place to look."""
     client = _client(store)
     if client is None:
@@ -102,15 +108,15 @@ def _with_store(found: RunRecord, store: Store) -> RunRecord:
     runs = _search(client, f"tags.run_dir = '{folder}'")
     if not runs:
         return found
-    known = record(client, runs[0])
+    known = record(client, runs[0], outputs)
     return dataclasses.replace(known, places=(found.places[0], *known.places))
 
 
-def _by_id(client: MlflowClient, run_id: str, store: Store) -> RunRecord:
+def _by_id(client: MlflowClient, run_id: str, store: Store, outputs: Path) -> RunRecord:
     from mlflow.exceptions import MlflowException
 
     try:
-        return record(client, client.get_run(run_id))
+        return record(client, client.get_run(run_id), outputs)
     except MlflowException as error:
         raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command}") from error
 
@@ -120,7 +126,7 @@ def _named(client: MlflowClient, name: str) -> list[Run]:
     return _search(client, f'attributes.run_name = "{quoted}"')
 
 
-def _best(study: str, client: MlflowClient | None, store: Store) -> RunRecord:
+def _best(study: str, client: MlflowClient | None, store: Store, outputs: Path) -> RunRecord:
     if client is None:
         raise UserError(
             f"best:{study} needs the tracking store, and {store.uri} does not exist",
@@ -128,7 +134,7 @@ def _best(study: str, client: MlflowClient | None, store: Store) -> RunRecord:
         )
     for parent in _parents(client, study):
         if best := parent.data.tags.get("best.run_id"):
-            return _by_id(client, best, store)
+            return _by_id(client, best, store, outputs)
     raise UserError(f"the sweep {study!r} has no best run yet", "wait for it to end, or name one of its trials")
 
 
@@ -141,7 +147,7 @@ def _trial(study: str, number: int, client: MlflowClient | None, outputs: Path) 
         # A trial that was begun again after a crash has several runs; the one that finished is meant.
         mine = [run for run in mine if run.info.status == "FINISHED"][:1] or mine[:1]
         if mine:
-            return record(client, mine[0])
+            return record(client, mine[0], outputs)
         held = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
         raise UserError(f"the sweep {study!r} has no trial {number}", f"its trials are {held}")
     folder = outputs / "sweeps" / study / str(number)
@@ -170,12 +176,12 @@ def _search(client: MlflowClient, condition: str) -> list[Run]:
     return search(client, experiments, condition, newest=True)
 
 
-def _only(runs: list[Run], what: str, reference: str, client: MlflowClient) -> RunRecord:
+def _only(runs: list[Run], reference: str, client: MlflowClient) -> Run:
     if len(runs) == 1:
-        return record(client, runs[0])
+        return runs[0]
     if not runs:
         names = {run.info.run_name for run in _search(client, "")}
-        raise UserError(f"there is no {what}", nearest(reference, names))
+        raise UserError(f"there is no run named {reference!r}", nearest(reference, names))
     listed = "; ".join(f"{run.info.run_id} ({run.info.status.lower()}, {_when(run)})" for run in runs[:_NAMED])
     more = f"; and {len(runs) - _NAMED} older" if len(runs) > _NAMED else ""
     raise UserError(f"{len(runs)} runs are named {reference!r}", f"name one by its id: {listed}{more}")
@@ -195,17 +201,21 @@ def _folder_named(reference: str, store: Store, outputs: Path) -> RunRecord:
     )
 
 
-def _fetcher(client: MlflowClient, run_id: str) -> Callable[[str], Path | None]:
+def _fetcher(client: MlflowClient, run_id: str, cache: Path) -> Callable[[str], Path | None]:
+    """Downloads a run's files one by one, each once; a file appears in the cache only when it is whole."""
+
     def fetch(name: str) -> Path | None:
         from mlflow.exceptions import MlflowException
 
-        target = Path(tempfile.gettempdir()) / "deepfake-artifacts" / run_id
-        if (target / name).is_file():
-            return target / name
-        target.mkdir(parents=True, exist_ok=True)
-        try:
-            return Path(client.download_artifacts(run_id, name, str(target)))
-        except (MlflowException, OSError):
-            return None
+        target = cache / run_id / name
+        if target.is_file():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
+            try:
+                Path(client.download_artifacts(run_id, name, scratch)).replace(target)
+            except (MlflowException, OSError):
+                return None
+        return target
 
     return fetch

@@ -12,7 +12,7 @@ from deepfake.errors import UserError
 from deepfake.tracking.folder import RunFolder
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.provenance import FORMAT, collect
-from deepfake.tracking.query import find_run
+from deepfake.tracking.query import find_run, record
 from deepfake.tracking.record import from_folder
 from deepfake.tracking.run import track
 from deepfake.tracking.store import Store, locate
@@ -75,6 +75,18 @@ def test_everything_is_read_from_either_copy_alone(
     assert found.weights().read_bytes() == b"w"
     pd.testing.assert_frame_equal(found.predictions(), predictions)
     assert list(found.manifest()["groups"]) == list(manifest.table["groups"])
+
+
+def test_files_of_a_server_are_downloaded_once_and_whole(make: Make, client, tmp_path: Path) -> None:
+    run_id, folder = make("remote")
+    shutil.rmtree(folder)
+    run = client.get_run(run_id)
+    run.info._artifact_uri = "mlflow-artifacts:/somewhere"
+    found = record(client, run, tmp_path)
+    assert found.weights() == tmp_path / "cache" / "artifacts" / run_id / "checkpoints" / "best.safetensors"
+    shutil.rmtree(client.download_artifacts(run_id, ""))
+    assert found.weights().read_bytes() == b"w"
+    assert not found.has("never-written.json")
 
 
 def test_asking_creates_no_store(make: Make, absent: Store, tmp_path: Path) -> None:
