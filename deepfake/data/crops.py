@@ -6,16 +6,13 @@ told apart by id and content, so that a subset or superset of a data set finds w
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -28,11 +25,10 @@ from deepfake.data.part import Record, StoreWriter, read_records
 from deepfake.data.plan import ClipPlan
 from deepfake.data.pool import run_jobs
 from deepfake.data.store import CropStore
+from deepfake.data.stores import create_store, store_folder
 from deepfake.data.work import Job, stamp
 from deepfake.errors import DataError
 
-_VERSION = 1  # of what a store holds; another number begins new stores
-_DECODERS = ("av", "opencv-python-headless", "opencv-python")
 _SPARE = 256 << 20  # bytes left free on the disk
 _FEW = 6  # with fewer samples to prepare, starting worker processes costs more than it saves
 
@@ -82,12 +78,13 @@ def prepare_crops(
     """
     table = manifest.table.iloc[shard[0] :: shard[1]]
     settings = cut_settings(options, temporal, cache)
-    folder = store_folder(manifest, settings, cache)
-    _create(folder, manifest, settings)
-    with _locked(folder, shard, say or (lambda text: None)):
+    folder = create_store(manifest, settings, cache)
+    tell = say or (lambda text: None)
+    with _locked(folder, shard, tell):
         jobs = _missing(manifest, table, folder)
         if jobs:
             _check_room(folder, jobs, settings)
+            tell(_plan_told(jobs, folder, settings))
             _prepare(jobs, folder, settings, _worker_count(workers, len(jobs)), progress)
     store = _opened(folder, table)
     _check_failures(store, options.max_failed)
@@ -119,40 +116,8 @@ def cut_settings(options: DatasetOptions, temporal: bool, cache: Path) -> CutSet
         margin=options.margin if finds else 0.0,
         size=options.size,
         align=options.align and finds,
+        normalise=options.normalise_format,
     )
-
-
-def store_folder(manifest: Manifest, settings: CutSettings, cache: Path) -> Path:
-    """Where the crops of a manifest's data sets lie when cut so."""
-    text = json.dumps(_identity(manifest, settings), sort_keys=True)
-    return cache.absolute() / "crops" / hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-
-
-def _identity(manifest: Manifest, settings: CutSettings) -> dict[str, Any]:
-    model = settings.face_model
-    digest = hashlib.sha256(Path(model).read_bytes()).hexdigest() if model else None
-    return {
-        "version": _VERSION,
-        "settings": {**asdict(settings), "face_model": digest},
-        "datasets": {name: str(root.resolve()) for name, root in sorted(manifest.roots.items())},
-        "packages": {name: version for name in _DECODERS if (version := _installed(name))},
-    }
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _create(folder: Path, manifest: Manifest, settings: CutSettings) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    described = folder / "store.json"
-    if not described.exists():
-        temporary = folder / f".store-{os.getpid()}.json"
-        temporary.write_text(json.dumps(_identity(manifest, settings), indent=2))
-        temporary.replace(described)
 
 
 @contextmanager
@@ -180,11 +145,13 @@ def _missing(manifest: Manifest, table: pd.DataFrame, folder: Path) -> list[Job]
     roots = {name: str(root) for name, root in manifest.roots.items()}
     jobs = []
     with closing(StoreWriter(folder)) as writer:
-        for row in table[["sample_id", "path", "kind", "dataset"]].itertuples(index=False):
+        originals = table.get("original", pd.Series("", index=table.index))
+        columns = table[["sample_id", "path", "kind", "dataset"]].assign(original=originals.fillna(""))
+        for row in columns.itertuples(index=False):
             file = os.path.join(roots[str(row.dataset)], str(row.path))
             record = records.get(str(row.sample_id))
             if record is None or not _unchanged(file, record, writer):
-                jobs.append(Job(str(row.sample_id), Path(file), str(row.kind)))
+                jobs.append(Job(str(row.sample_id), Path(file), str(row.kind), str(row.original)))
     return jobs
 
 
@@ -224,12 +191,12 @@ def needed_bytes(jobs: Iterable[Job], settings: CutSettings) -> int:
 
 def _prepare(jobs: list[Job], folder: Path, settings: CutSettings, workers: int, progress: Progress | None) -> None:
     if progress is not None:
-        gigabytes = needed_bytes(jobs, settings) / 1e9
-        progress.start(len(jobs), f"preparing {len(jobs)} samples, {gigabytes:.1f} GB at most")
+        progress.start(len(jobs), "preparing crops")
     try:
-        for _ in run_jobs(jobs, folder, settings, workers):
-            if progress is not None:
-                progress.advance()
+        for phase in _phases(jobs, folder, settings):
+            for _ in run_jobs(phase, folder, settings, workers):
+                if progress is not None:
+                    progress.advance()
     except OSError as error:
         raise DataError(
             f"cannot write crops to {folder}: {error.strerror or error}",
@@ -238,6 +205,21 @@ def _prepare(jobs: list[Job], folder: Path, settings: CutSettings, workers: int,
     finally:
         if progress is not None:
             progress.stop()
+
+
+def _plan_told(jobs: list[Job], folder: Path, settings: CutSettings) -> str:
+    needed, free = needed_bytes(jobs, settings) / 1e9, shutil.disk_usage(folder).free / 1e9
+    return f"preparing {len(jobs)} samples: at most {needed:.2f} GB in {folder} ({free:.0f} GB free)"
+
+
+def _phases(jobs: list[Job], folder: Path, settings: CutSettings) -> Iterator[list[Job]]:
+    """Originals first, so that what was made from them can use their tracks."""
+    if settings.align or settings.faces in ("center", "none") or not any(job.original for job in jobs):
+        yield jobs
+        return
+    yield [job for job in jobs if not job.original]
+    records = read_records(folder)
+    yield [replace(job, like=records.get(job.original)) for job in jobs if job.original]
 
 
 def _worker_count(workers: int | str, jobs: int) -> int:

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepfake.data.faces import FaceDetector
+from deepfake.data.hashing import dhash, thumbnail
 from deepfake.data.image import read_image
 from deepfake.data.media import Frames, MediaError, MediaInfo, Pixels
 from deepfake.data.plan import ClipIndices, ClipPlan
 from deepfake.data.track import Track, track_face
 from deepfake.data.video import read_video
+
+_NORMAL_QUALITY = 85
 
 #: What is kept about each frame of each clip.
 FRAME = np.dtype(
@@ -41,6 +44,7 @@ class CutSettings:
         margin: A crop's side is the face box's longer side times 1 + margin.
         size: A crop's side as stored, in pixels.
         align: Turn and scale faces so that eyes, nose and mouth lie in the same places.
+        normalise: Compress every crop alike, whatever it came from.
     """
 
     plan: ClipPlan
@@ -49,6 +53,20 @@ class CutSettings:
     margin: float
     size: int
     align: bool
+    normalise: bool = False
+
+
+@dataclass(frozen=True)
+class KnownTrack:
+    """Where the face is in the video a fake was made from: it is in the same place in the fake.
+
+    Attributes:
+        size: Width, height and number of frames of that video; a fake that differs in any has a track of its own.
+        frames: The :data:`FRAME` records of its crops, in any order and number.
+    """
+
+    size: tuple[int, int, int]
+    frames: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -60,12 +78,16 @@ class Crops:
         lengths: int64 [clips]; frames past it repeat the clip's last one.
         frames: The :data:`FRAME` records [clips, T]; boxes are what was cut, in pixels of the upright frame.
         info: What the file says of itself.
+        dhashes: Of a few whole frames, first to last.
+        thumbnail: uint8 [16, 16] of the frame in the middle.
     """
 
     pixels: Pixels
     lengths: NDArray[np.int64]
     frames: np.ndarray
     info: MediaInfo
+    dhashes: tuple[int, ...]
+    thumbnail: Pixels
 
     @property
     def filled(self) -> int:
@@ -74,7 +96,9 @@ class Crops:
         return int((kept & ~self.frames["found"]).sum())
 
 
-def cut_sample(file: Path, kind: str, settings: CutSettings, detector: FaceDetector | None) -> Crops:
+def cut_sample(
+    file: Path, kind: str, settings: CutSettings, detector: FaceDetector | None, known: KnownTrack | None = None
+) -> Crops:
     """Decode, find the face, and cut.
 
     Args:
@@ -82,6 +106,7 @@ def cut_sample(file: Path, kind: str, settings: CutSettings, detector: FaceDetec
         kind: ``video`` or ``image``; an image is one clip of one frame.
         settings: How to cut.
         detector: What :func:`deepfake.data.faces.create_detector` gave for the same settings.
+        known: The track of the video this one was made from, used where sizes and frames agree.
 
     Raises:
         MediaError: The file cannot be used: ``no_face`` and the reasons of :func:`read_video` and
@@ -92,14 +117,25 @@ def cut_sample(file: Path, kind: str, settings: CutSettings, detector: FaceDetec
     else:
         frames = read_video(file, lambda count: settings.plan.indices(count).indices.reshape(-1).tolist())
         chosen = settings.plan.indices(frames.info.frames)
-    cutter, found = _boxes(frames, settings, detector)
+    cutter, found = _known_boxes(frames, settings, known) or _boxes(frames, settings, detector)
     cut = np.stack([cutter(image, i) for i, image in enumerate(frames.images)])  # [N, S, S, 3]
+    if settings.normalise:
+        for crop in cut:
+            normalise(crop)
     places = np.searchsorted(frames.indices, chosen.indices)  # [clips, T]
     records = np.zeros(len(frames.images), FRAME)
     records["frame_index"], records["pts"], records["found"] = frames.indices, frames.pts, found
     for name, column in zip(("x0", "y0", "x1", "y1"), cutter.boxes.T, strict=True):
         records[name] = column
-    return Crops(cut[places], chosen.lengths, records[places], frames.info)
+    first, middle, last = 0, len(frames.images) // 2, len(frames.images) - 1
+    return Crops(
+        pixels=cut[places],
+        lengths=chosen.lengths,
+        frames=records[places],
+        info=frames.info,
+        dhashes=tuple(dhash(frames.images[i]) for i in sorted({first, middle, last})),
+        thumbnail=thumbnail(frames.images[middle]),
+    )
 
 
 class _Cutter:
@@ -146,6 +182,21 @@ def _boxes(
     return _Cutter(square_boxes(track.boxes, settings.margin), settings.size), track.found
 
 
+def _known_boxes(
+    frames: Frames, settings: CutSettings, known: KnownTrack | None
+) -> tuple[_Cutter, NDArray[np.bool_]] | None:
+    """The crops of the video this one was made from, if it has every frame wanted here."""
+    info = frames.info
+    if known is None or settings.align or known.size != (info.width, info.height, info.frames):
+        return None
+    indices, first = np.unique(known.frames["frame_index"], return_index=True)
+    if not np.array_equal(indices, frames.indices):
+        return None
+    records = known.frames.reshape(-1)[first]
+    boxes = np.stack([records[name] for name in ("x0", "y0", "x1", "y1")], 1)
+    return _Cutter(boxes, settings.size), records["found"]
+
+
 def square_boxes(boxes: NDArray[np.float32], margin: float) -> NDArray[np.float32]:
     """Squares [N, 4] of whole pixels about face boxes [N, 4], whose side is the longer side times 1 + margin."""
     sides = np.maximum(np.rint((boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * (1 + margin)), 2)
@@ -170,3 +221,15 @@ def resize(image: Pixels, size: int) -> Pixels:
         return image
     method = cv2.INTER_AREA if min(image.shape[:2]) >= size else cv2.INTER_CUBIC
     return cv2.resize(image, (size, size), interpolation=method)
+
+
+def normalise(crop: Pixels) -> None:
+    """Compress a crop in place as every other one is: JPEG at one quality, colours at half resolution.
+
+    Traces of the format a class was published in (Grommelt et al. 2024, arXiv:2403.17608) are drowned by those of
+    one format for all. The size is one for all already.
+    """
+    import simplejpeg
+
+    data = simplejpeg.encode_jpeg(crop, quality=_NORMAL_QUALITY, colorsubsampling="420")
+    simplejpeg.decode_jpeg(data, buffer=crop)

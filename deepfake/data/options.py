@@ -38,6 +38,8 @@ class DatasetOptions:
     face_model: str | None = None
     margin: float = ranged(0.3, low=0, high=2)
     align: bool = False
+    # Pass the crops of both classes through one and the same compression, so that neither keeps its own traces.
+    normalise_format: bool = False
     size: int = ranged(224, low=16, high=1024)
     # Clips.
     frames: int = ranged(8, low=1, high=512)

@@ -89,6 +89,14 @@ def read_records(folder: Path) -> dict[str, Record]:
     return records
 
 
+def read_frames(folder: Path, record: Record) -> np.ndarray:
+    """The frame records [clips, T] of one sample, fillers included."""
+    clips, length = record["shape"][:2]
+    with open(folder / f"{record['part']}.frames", "rb") as file:
+        file.seek(record["first"] * FRAME.itemsize)
+        return np.frombuffer(file.read(clips * length * FRAME.itemsize), FRAME).reshape(clips, length)
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from deepfake.data.cut import FRAME
 from deepfake.data.media import Pixels
-from deepfake.data.part import Record
+from deepfake.data.part import Record, read_frames
 
 #: The columns of :attr:`CropStore.samples`, with what a sample that has none holds.
 SAMPLE_COLUMNS: dict[str, Any] = {
@@ -87,11 +87,7 @@ class CropStore:
 
     def frame_records(self, sample_id: str) -> np.ndarray:
         """The frame records [clips, T] of one sample, fillers included."""
-        record = self.records[sample_id]
-        clips, length = record["shape"][:2]
-        with open(self.path / f"{record['part']}.frames", "rb") as file:
-            file.seek(record["first"] * FRAME.itemsize)
-            return np.frombuffer(file.read(clips * length * FRAME.itemsize), FRAME).reshape(clips, length)
+        return read_frames(self.path, self.records[sample_id])
 
     def pixels(self, part: str) -> Pixels:
         """The memory map of a whole part, uint8 [bytes], opened once."""

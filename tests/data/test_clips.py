@@ -23,7 +23,14 @@ EVERYTHING = AugmentOptions(flip=0.5, brightness=0.2, contrast=0.2, saturation=0
 
 def _crops(seed: int, frames: int = 4) -> Crops:
     pixels = np.random.default_rng(seed).integers(0, 256, (2, frames, 16, 16, 3), np.uint8)
-    return Crops(pixels, np.array([frames, max(frames - 1, 1)]), np.zeros((2, frames), FRAME), INFO)
+    return Crops(
+        pixels,
+        np.array([frames, max(frames - 1, 1)]),
+        np.zeros((2, frames), FRAME),
+        INFO,
+        (1, 2),
+        np.zeros((16, 16), np.uint8),
+    )
 
 
 @pytest.fixture

@@ -18,7 +18,14 @@ INFO = MediaInfo(8, 8, 3, 25.0, 0.12, "h264", 1000, "yuv420p", 0)
 
 
 def crops(value: int) -> Crops:
-    return Crops(np.full((2, 3, 8, 8, 3), value, np.uint8), np.array([3, 2]), np.zeros((2, 3), FRAME), INFO)
+    return Crops(
+        np.full((2, 3, 8, 8, 3), value, np.uint8),
+        np.array([3, 2]),
+        np.zeros((2, 3), FRAME),
+        INFO,
+        (1, 2),
+        np.zeros((16, 16), np.uint8),
+    )
 
 
 @pytest.fixture

@@ -65,6 +65,7 @@ class FaceForensics:
         splits = read_split_files(root, options, notes)
         for row in rows:
             row["split"] = split_of(str(row["stem"]), splits)
+        name_originals(rows)
         note_missing_pairs(rows, notes)
         table = make_rows(rows).drop(columns="stem")
         return Manifest(table, {options.name: root}, notes, official=bool(splits))
@@ -80,6 +81,14 @@ def make_sample_rows(files: list[File], method: str, label: int, dataset: str) -
         }
         for name, file in zip(ids, files, strict=True)
     ]  # fmt: skip
+
+
+def name_originals(rows: list[dict[str, object]]) -> None:
+    """Fill ``original``: the sample a fake was made from, where it is there; the face is in the same place in both."""
+    reals = {str(row["stem"]): str(row["sample_id"]) for row in rows if row["label"] == REAL}
+    for row in rows:
+        target = str(row["stem"]).split("_", 1)[0]
+        row["original"] = reals.get(target, "") if row["label"] == FAKE else ""
 
 
 def footage(stem: str) -> tuple[str, ...]:
