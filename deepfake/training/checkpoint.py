@@ -27,10 +27,15 @@ def save_weights(module: nn.Module, path: Path, notes: dict[str, str]) -> None:
         path: Ends as the file; never half-written.
         notes: Stored in the file's header.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    _write(path, lambda temporary: save_file(weights, temporary, metadata=notes))
+
+    def write(temporary: Path) -> None:
+        # save_file would leave a file that only its owner can read, which a shared tracking server could not serve.
+        temporary.write_bytes(save(weights, metadata=notes))
+
+    _write(path, write)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
