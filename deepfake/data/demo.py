@@ -30,8 +30,10 @@ from deepfake.data.options import DemoOptions
 VERSION = 1
 TEST_SHARE, VAL_SHARE = 0.25, 0.2
 
-_BRIGHTNESS = 20.0  # of 255, either way
-_SHIFT = 0.02  # of the side, either way
+_PATCH = (0.19, 0.18)  # half width and height, shares of the side
+_DARKER = float(os.environ.get("DK", "0.72"))  # the patch's brightness over the skin's
+_SHIFT = 0.03  # how far it is moved, a share of the side
+_EVERY = int(os.environ.get("EV", "3"))  # one in so many frames, and one in so many people, shows the patch
 _NOISE = 4.0
 _CRF = "16"
 
@@ -42,7 +44,7 @@ class _Take:
 
     person: Person
     moments: list[Moment]
-    patch: tuple[float, float]  # brightness -1 or 1, shift -1 or 1
+    patch: bool
     seed: int
 
 
@@ -80,14 +82,18 @@ def _write_demo(options: DemoOptions, root: Path) -> None:
     frames = max(2, round(options.seconds * options.fps))
     size = options.size - options.size % 2  # h264 halves the colours' resolution
     takes = [_make_take(options.seed, index, frames, size, options.fps) for index in range(people)]
-    pairs = [(i, i ^ 1) for i in range(people)]
-    for target, source in pairs:
-        name, take = f"{target:03d}", takes[target]
-        path = root / "original_sequences/youtube/c23/videos" / f"{name}.mp4"
-        write_video(path, _real_frames(take, size), options.fps)
-        for method, make in ((BLEND, _blend_frames), (FLICKER, _flicker_frames)):
-            path = root / "manipulated_sequences" / method / "c23/videos" / f"{name}_{source:03d}.mp4"
-            write_video(path, make(take, takes[source], size), options.fps)
+    for target, take in enumerate(takes):
+        source = target ^ 1
+        film = [draw_face(take.person, at, size) for at in take.moments]
+        steady = [take.patch] * frames
+        originals, fakes = root / "original_sequences", root / "manipulated_sequences"
+        for folder, stem, pictures, patches in (
+            (originals / "youtube", f"{target:03d}", film, steady),
+            (fakes / BLEND, f"{target:03d}_{source:03d}", _blend(film, take, takes[source].person), steady),
+            (fakes / FLICKER, f"{target:03d}_{source:03d}", film, _draw_patches(take)),
+        ):
+            path = folder / "c23" / "videos" / f"{stem}.mp4"
+            write_video(path, _finish(take, pictures, patches), options.fps)
     _write_splits(people, root / "splits", options.seed)
 
 
@@ -106,52 +112,45 @@ def _make_take(seed: int, index: int, frames: int, size: int, fps: int) -> _Take
     rng = np.random.default_rng([seed, 2, index])
     person = draw_person(rng, size)
     moments = draw_moments(rng, frames, fps)
-    bright, shift = rng.choice([-1.0, 1.0], 2)
-    return _Take(person, moments, (float(bright), float(shift)), int(rng.integers(2**31)))
+    return _Take(person, moments, bool(rng.random() < 1 / _EVERY), int(rng.integers(2**31)))
 
 
-def _real_frames(take: _Take, size: int) -> Iterator[NDArray[np.uint8]]:
-    yield from _finish(take, (draw_face(take.person, at, size) for at in take.moments), size, _steady(take))
+def _draw_patches(take: _Take) -> list[bool]:
+    """In which frames the patch is there: one of each :data:`_EVERY`, at random."""
+    rng = np.random.default_rng([take.seed, 3])
+    blocks = -(-len(take.moments) // _EVERY)
+    shown = np.eye(_EVERY, dtype=bool)[rng.integers(0, _EVERY, blocks)]
+    return [bool(on) for on in shown.ravel()[: len(take.moments)]]
 
 
-def _flicker_frames(take: _Take, source: _Take, size: int) -> Iterator[NDArray[np.uint8]]:
-    """The patch draws its brightness and shift anew in each frame, from what real samples have."""
-    rng = np.random.default_rng([take.seed, source.seed])
-    draws = rng.choice([-1.0, 1.0], (len(take.moments), 2))
-    patches = [(float(bright), float(shift)) for bright, shift in draws]
-    yield from _finish(take, (draw_face(take.person, at, size) for at in take.moments), size, patches)
-
-
-def _blend_frames(take: _Take, source: _Take, size: int) -> Iterator[NDArray[np.uint8]]:
+def _blend(film: Sequence[Picture], take: _Take, source: Person) -> list[Picture]:
     """Another person's features inside the face: half the resolution, compressed once more, blended in."""
-
-    def blended() -> Iterator[Picture]:
-        for at in take.moments:
-            image = draw_face(take.person, at, size)
-            other = _recompress(draw_face(source.person, at, size))
-            mask = 0.85 * face_mask(at, size, y=0.04, width=0.17, height=0.2, softness=0.12)
-            yield image * (1 - mask) + other * mask
-
-    yield from _finish(take, blended(), size, _steady(take))
+    blended = []
+    for image, at in zip(film, take.moments, strict=True):
+        size = image.shape[0]
+        other = _recompress(draw_face(source, at, size))
+        mask = 0.85 * face_mask(at, size, y=0.04, width=0.17, height=0.2, softness=0.12)
+        blended.append(image * (1 - mask) + other * mask)
+    return blended
 
 
-def _steady(take: _Take) -> list[tuple[float, float]]:
-    return [take.patch] * len(take.moments)
-
-
-def _finish(
-    take: _Take, images: Iterator[Picture], size: int, patches: Sequence[tuple[float, float]]
-) -> Iterator[NDArray[np.uint8]]:
+def _finish(take: _Take, film: Sequence[Picture], patches: Sequence[bool]) -> Iterator[NDArray[np.uint8]]:
     """Patch and camera noise, alike for real and fake; the noise is a footage's own."""
     rng = np.random.default_rng(take.seed)
+    size = film[0].shape[0]
     grain = rng.normal(0, _NOISE, (2 * size, 2 * size, 3)).astype(np.float32)
-    for image, at, (bright, shift) in zip(images, take.moments, patches, strict=True):
-        mask = face_mask(at, size, y=0.1, width=0.17, height=0.16)
-        move = np.array([[1, 0, shift * _SHIFT * size], [0, 1, 0]], dtype=np.float32)
-        moved = cv2.warpAffine(image, move, (size, size), borderMode=cv2.BORDER_REPLICATE)
-        image = image * (1 - mask) + (moved + bright * _BRIGHTNESS) * mask
+    for image, at, shown in zip(film, take.moments, patches, strict=True):
+        seen = _add_patch(image, at, size) if shown else image
         y, x = rng.integers(0, size, 2)
-        yield np.clip(image + grain[y : y + size, x : x + size], 0, 255).astype(np.uint8)
+        yield np.clip(seen + grain[y : y + size, x : x + size], 0, 255).astype(np.uint8)
+
+
+def _add_patch(image: Picture, at: Moment, size: int) -> Picture:
+    """The lower face darker and shifted sideways, with soft edges."""
+    mask = face_mask(at, size, y=0.1, width=_PATCH[0], height=_PATCH[1])
+    move = np.array([[1, 0, _SHIFT * size], [0, 1, 0]], dtype=np.float32)
+    moved = cv2.warpAffine(image, move, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return image + (moved * _DARKER - image) * mask
 
 
 def _recompress(image: Picture) -> Picture:

@@ -119,8 +119,9 @@ def face_mask(at: Moment, size: int, y: float, width: float, height: float, soft
     Returns:
         float32 [size, size, 1].
     """
-    rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    radius = np.hypot((columns - at.x) / width, (rows - at.y - y) / height)
+    along = np.arange(size, dtype=np.float32) / size
+    columns, rows = ((along - at.x) / width) ** 2, ((along - at.y - y) / height) ** 2
+    radius = np.sqrt(columns[None, :] + rows[:, None])
     return np.clip((1 + softness - radius) / (2 * softness), 0, 1)[..., None].astype(np.float32)
 
 

@@ -19,15 +19,21 @@ from deepfake.data.work import Job, Worker
 from deepfake.data.worker import pack_job, pack_settings
 from deepfake.errors import DataError
 
+#: What a worker process runs.
+WORKER = (sys.executable, "-m", "deepfake.data.worker")
 
-def run_jobs(jobs: Sequence[Job], folder: Path, settings: CutSettings, workers: int) -> Iterator[Record]:
+
+def run_jobs(
+    jobs: Sequence[Job], folder: Path, settings: CutSettings, workers: int, command: Sequence[str] = WORKER
+) -> Iterator[Record]:
     """Prepare samples and yield their records in the order in which they are done.
 
     Args:
         jobs: The samples.
         folder: The store their crops go to.
         settings: How to cut.
-        workers: Processes; 0 prepares in this one.
+        workers: Processes; 0 prepares in this one. A file that ends its process is tried once more, then listed.
+        command: What such a process runs.
 
     Raises:
         OSError: The store cannot be written, for want of room say. Samples done before are kept.
@@ -41,7 +47,7 @@ def run_jobs(jobs: Sequence[Job], folder: Path, settings: CutSettings, workers: 
         finally:
             worker.close()
         return
-    pool = _Pool(jobs, folder, settings)
+    pool = _Pool(jobs, folder, settings, command)
     try:
         yield from pool.run(workers)
     finally:
@@ -51,7 +57,8 @@ def run_jobs(jobs: Sequence[Job], folder: Path, settings: CutSettings, workers: 
 class _Pool:
     """One thread for each worker process, which hands it a job, waits for the record and goes on."""
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, settings: CutSettings) -> None:
+    def __init__(self, jobs: Sequence[Job], folder: Path, settings: CutSettings, command: Sequence[str]) -> None:
+        self._command = list(command)
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         for job in jobs:
             self._jobs.put(job)
@@ -111,7 +118,7 @@ class _Pool:
         root = Path(deepfake.__file__).parent.parent
         path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
-            [sys.executable, "-m", "deepfake.data.worker"],
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

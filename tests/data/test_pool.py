@@ -1,0 +1,68 @@
+"""Worker processes that die, cannot start, or find the disk full."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from deepfake.data.cut import CutSettings
+from deepfake.data.part import read_records
+from deepfake.data.plan import ClipPlan
+from deepfake.data.pool import run_jobs
+from deepfake.data.work import Job
+from deepfake.errors import DataError
+
+SETTINGS = CutSettings(ClipPlan(False, 1, 2), "center", None, 0.0, 16, False)
+
+# Answers as a worker does, until a sample's name says otherwise.
+_FAKE = """
+import json, os, sys
+sys.stdin.readline()
+print("{}", flush=True)
+for line in sys.stdin:
+    name = json.loads(line)["sample_id"]
+    if name == "deadly" or name == "flaky" and not os.path.exists(MARK):
+        open(MARK, "w").close()
+        os._exit(11)
+    answer = {"errno": 28, "error": "No space left on device"} if name == "full" else {"record": {"sample_id": name}}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+def _run(folder: Path, names: list[str], workers: int = 1) -> list[dict]:
+    code = _FAKE.replace("MARK", repr(str(folder / "mark")))
+    jobs = [Job(name, folder / name, "video") for name in names]
+    return list(run_jobs(jobs, folder, SETTINGS, workers, (sys.executable, "-c", code)))
+
+
+def test_every_sample_is_answered(tmp_path: Path) -> None:
+    names = [f"s{i}" for i in range(20)]
+    assert sorted(record["sample_id"] for record in _run(tmp_path, names, workers=3)) == sorted(names)
+
+
+def test_a_file_that_ends_its_process_is_listed_and_the_others_go_on(tmp_path: Path) -> None:
+    records = {record["sample_id"]: record for record in _run(tmp_path, ["a", "deadly", "b"])}
+    assert records["deadly"]["status"] == "crashed"
+    assert set(records) == {"a", "deadly", "b"}
+
+
+def test_it_is_not_tried_again_the_next_time(tmp_path: Path) -> None:
+    _run(tmp_path, ["deadly"])
+    assert read_records(tmp_path)["deadly"]["status"] == "crashed"
+
+
+def test_a_process_that_dies_once_is_replaced(tmp_path: Path) -> None:
+    assert [record.get("status", "ok") for record in _run(tmp_path, ["a", "flaky", "b"])] == ["ok"] * 3
+
+
+def test_a_full_disk_stops_everything(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        _run(tmp_path, ["a", "full", "b"])
+
+
+def test_workers_that_cannot_start_are_an_error(tmp_path: Path) -> None:
+    jobs = [Job("a", tmp_path / "a", "video")]
+    with pytest.raises(DataError, match="before its first sample"):
+        list(run_jobs(jobs, tmp_path, SETTINGS, 1, (sys.executable, "-c", "raise SystemExit(3)")))
