@@ -25,6 +25,7 @@ from deepfake.sweeping import trial
 from deepfake.tracking.folder import UNFINISHED, RunFolder
 from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
 from deepfake.tracking.store import Store, locate
+from deepfake.training.errors import Interrupted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -63,6 +64,9 @@ def train(composed: DictConfig) -> dict[str, object]:
             config = load_config(composed)
             _remove_if_empty(new_folder)
         return asdict(run(config, context, parameters=flatten(to_plain(composed))))
+    except Interrupted as error:
+        # As Ctrl-C: a sweep stops too, and its next start goes on with this trial.
+        raise KeyboardInterrupt(str(error)) from error
     except UserError as error:
         _remove_if_empty(context.folder)
         if context.number is None:
@@ -119,9 +123,15 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         parent_run_id=context.parent_run_id,
         tags=tags,
         options=config.tracking,
-        resume_id=context.resume_id,
-        endings={trial.Pruned: Ending("FINISHED", "pruned")},
+        resume_id=context.resume_id or _earlier_attempt(),
+        endings={trial.Pruned: Ending("FINISHED", "pruned"), Interrupted: Ending("KILLED", "interrupted")},
     )
+
+
+def _earlier_attempt() -> str | None:
+    """The tracking run of this trial's earlier attempt, whose process died."""
+    reporting = trial.current()
+    return None if reporting is None else reporting.identity.get("run_id") or None
 
 
 @contextmanager

@@ -24,9 +24,10 @@ from deepfake.sweeping.launched import launch_workers
 from deepfake.sweeping.live import Display
 from deepfake.sweeping.observer import COMPLETED, Job, SweepInfo, SweepObserver, SweepResult, tell
 from deepfake.sweeping.outcome import (
+    brief,
     finished_jobs,
-    ranked,
     result_table,
+    shown,
     spread_table,
     trial_to_job,
     write_best,
@@ -190,12 +191,8 @@ def _greet(study: Study, display: Display) -> None:
     plan = study.plan
     trials = study.trials()
     done = sum(trial.state.is_finished() for trial in trials)
-    begun = f"goes on after {done}" if study.resumed else "begins"
-    display.say(f"study {plan.name} {begun} of {plan.total} trials, {len(plan.parameters)} keys: {_space_line(plan)}")
-
-
-def _space_line(plan: StudyPlan) -> str:
-    return ", ".join(f"{parameter.key}={parameter.text}" for parameter in plan.parameters)
+    if study.resumed:
+        display.say(f"study {plan.name} goes on: {done} of {plan.total} trials have ended")
 
 
 def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str) -> SweepResult:
@@ -222,9 +219,10 @@ def _show(study: Study, display: Display, result: SweepResult, report: str) -> N
     elif len(plan.objectives) > 1:
         display.say(f"{plan.name}: the Pareto front")
         display.console.print(result_table(result.best, plan.objectives, most=50))
-    else:
-        display.say(f"{plan.name}: the best of {len(result.jobs)} trials")
-        display.console.print(result_table(ranked(result.jobs, plan.objectives), plan.objectives))
+    elif result.best:
+        best = result.best[0]
+        value = f"{plan.objectives[0].metric} {shown(best.values[0])}"
+        display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
     for job in result.failed[:5]:
         display.say(f"trial {job.number} failed: {job.reason}")
     for path in result.files:

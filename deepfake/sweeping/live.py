@@ -17,7 +17,7 @@ from rich.text import Text
 
 from deepfake.sweeping.jobs import pick_best
 from deepfake.sweeping.observer import COMPLETED, PRUNED, Job
-from deepfake.sweeping.outcome import finished_jobs, shown, trial_to_job
+from deepfake.sweeping.outcome import brief, finished_jobs, shown, trial_to_job
 from deepfake.sweeping.plan import StudyPlan
 
 _MOST_ROWS = 12
@@ -55,7 +55,7 @@ class Display:
     def ended(self, job: Job, trials: Sequence[FrozenTrial]) -> None:
         """A trial has ended."""
         if self._live is None:
-            self.say(f"{self._outcome(job)}  {' '.join(job.overrides)}\n  {self.summary(trials)}")
+            self.say(f"{self._outcome(job)}  {brief(job.overrides)}\n  {self.summary(trials)}")
 
     def refresh(self, trials: Sequence[FrozenTrial]) -> None:
         """Draw anew."""
@@ -114,5 +114,5 @@ class Display:
             chosen = " ".join(f"{key}={shown(v) if isinstance(v, float) else v}" for key, v in trial.params.items())
             return [str(trial.number), "running", epoch, shown(value), chosen]
         job = trial_to_job(trial, self._plan.parameters)
-        chosen = job.reason or " ".join(job.overrides)
+        chosen = job.reason or brief(job.overrides)
         return [str(job.number), job.status, epoch, " ".join(map(shown, job.values)), chosen]

@@ -22,6 +22,7 @@ from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.plan import StudyPlan
 from deepfake.sweeping.space import Parameter, to_overrides
 
+_LONG = 8
 _STATUS = {TrialState.COMPLETE: COMPLETED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
 
 
@@ -53,11 +54,9 @@ def shown(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def ranked(jobs: Sequence[Job], objectives: Sequence[Objective]) -> list[Job]:
-    """The completed jobs, best first by the first objective."""
-    first = objectives[0]
-    done = [job for job in jobs if job.status == COMPLETED and job.values]
-    return sorted(done, key=lambda job: job.values[0], reverse=first.maximize)
+def brief(overrides: Sequence[str]) -> str:
+    """Overrides for a person: long numbers cut to four significant digits."""
+    return " ".join(_cut(text) for text in overrides)
 
 
 def result_table(jobs: Sequence[Job], objectives: Sequence[Objective], most: int = 10) -> Table:
@@ -70,7 +69,7 @@ def result_table(jobs: Sequence[Job], objectives: Sequence[Objective], most: int
     table.add_column("chosen", overflow="fold")
     for job in list(jobs)[:most]:
         seconds = "" if job.seconds is None else f"{job.seconds:.0f}"
-        table.add_row(str(job.number), *map(shown, job.values), seconds, " ".join(job.overrides))
+        table.add_row(str(job.number), *map(shown, job.values), seconds, brief(job.overrides))
     return table
 
 
@@ -131,6 +130,14 @@ def write_best(best: Job, plan: StudyPlan, loader: ConfigLoader, folder: Path) -
     head = f"# @package _global_\n# Trial {best.number} of study {plan.name}: {scores}. Holds no trace of the study.\n"
     _replacing(path).write_text(head + OmegaConf.to_yaml(OmegaConf.create(body)), encoding="utf-8")
     return _replacing(path).replace(path)
+
+
+def _cut(text: str) -> str:
+    key, _, value = text.partition("=")
+    try:
+        return f"{key}={float(value):.4g}" if len(value) > _LONG and "." in value else text
+    except ValueError:
+        return text
 
 
 def _plain(values: Any) -> Mapping[str, Any]:

@@ -12,6 +12,9 @@ from deepfake.sweeping.samplers import is_pruning
 from deepfake.sweeping.study import Claim, Study
 from deepfake.sweeping.trial import Pruned
 
+#: What may be kept of where a trial's run is.
+IDENTITY = ("run_id", "run_dir", "name")
+
 
 class RunningTrial:
     """The trial a job is, as it sees it; see :class:`deepfake.sweeping.trial.TrialHandle`."""
@@ -20,7 +23,8 @@ class RunningTrial:
         self._study = study
         self._pruning = is_pruning(study.plan.pruner)
         self._claim = claim
-        self._facts: dict[str, str] = {}
+        kept = claim.trial.user_attrs
+        self._facts = {key: str(kept[key]) for key in IDENTITY if kept.get(key)}
         self._known = set(claim.trial._cached_frozen_trial.intermediate_values)
         self._objectives = study.plan.objectives
 
@@ -38,7 +42,6 @@ class RunningTrial:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What :meth:`identify` was told."""
         return dict(self._facts)
 
     def identify(self, **facts: str) -> None:

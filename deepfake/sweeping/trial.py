@@ -41,6 +41,10 @@ class TrialHandle(Protocol):
     def attempt(self) -> int:
         """0, or how often the trial was begun before by a process that died: resume where one can."""
 
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What :meth:`identify` was told, also by an earlier attempt."""
+
     def identify(self, **facts: str) -> None:
         """Keep with the trial where its run is (``run_id``, ``run_dir``, ``name``), should it never return."""
 

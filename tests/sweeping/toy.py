@@ -88,6 +88,6 @@ def multirun(
 
 if __name__ == "__main__":
     # A fresh import under its own name, by which workers and observers know it.
-    from tests.sweeping import toy
+    from tests.sweeping import toy  # noqa: PLW0406
 
     toy.multirun(Path(sys.argv[1]), sys.argv[2:])
