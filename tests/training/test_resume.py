@@ -146,7 +146,7 @@ def test_a_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pyte
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="no space"):
         save_weights(small_detector(), path, {})
     assert path.read_bytes() == before
@@ -162,3 +162,9 @@ def test_weights_of_another_detector_are_refused(tmp_path: Path) -> None:
 def test_missing_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no weights"):
         load_weights(small_detector(), tmp_path / "best.safetensors")
+
+
+def test_weights_can_be_read_by_whoever_may_read_other_files(tmp_path: Path) -> None:
+    save_weights(small_detector(), tmp_path / "best.safetensors", {})
+    (tmp_path / "other").write_text("x")
+    assert (tmp_path / "best.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
