@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
+from filelock import FileLock
 from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial
 
@@ -22,7 +23,7 @@ from deepfake.sweeping.grid import create_launcher, runs_here
 from deepfake.sweeping.jobs import JobRunner, pick_best
 from deepfake.sweeping.launched import launch_workers
 from deepfake.sweeping.live import Display
-from deepfake.sweeping.observer import COMPLETED, Job, SweepInfo, SweepObserver, SweepResult, tell
+from deepfake.sweeping.observer import COMPLETED, LOCK, Job, SweepInfo, SweepObserver, SweepResult, tell
 from deepfake.sweeping.outcome import (
     brief,
     finished_jobs,
@@ -77,8 +78,10 @@ def conduct(
         trials = study.trials()
         status = "finished" if study.is_done(trials) else "stopped"
     finally:
-        result = _gather(study, runner, info, status)
-        tell("the end of the sweep", lambda: listener.sweep_finished(result))
+        # Terminals that share a study end together, and write the same files.
+        with FileLock(str(plan.folder / LOCK)):
+            result = _gather(study, runner, info, status)
+            tell("the end of the sweep", lambda: listener.sweep_finished(result))
     mistake = study.mistake(trials)
     if mistake is not None:
         raise mistake

@@ -16,6 +16,8 @@ from deepfake.errors import UserError
 
 log = logging.getLogger(__name__)
 
+#: In a sweep's folder: held while a listener is told of the start and the end, and while files are written.
+LOCK = "sweep.lock"
 COMPLETED, PRUNED, FAILED = "completed", "pruned", "failed"
 
 
@@ -92,7 +94,7 @@ class SweepResult:
 
 
 class SweepObserver(Protocol):
-    """A listener. ``sweep_started`` is called under a lock of the sweep's folder, so two terminals take turns."""
+    """A listener. Start and end are told under a lock of the sweep's folder, so that two terminals take turns."""
 
     def sweep_started(self, info: SweepInfo) -> None:
         """Before the first job."""

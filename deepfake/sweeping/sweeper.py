@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake.sweeping.grid import expand, is_study, run_grid
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override, pick_best
-from deepfake.sweeping.observer import Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
+from deepfake.sweeping.observer import LOCK, Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
 from deepfake.sweeping.options import SweepOptions, load_options
 
 
@@ -127,6 +127,6 @@ def _grid(runner: JobRunner, options: SweepOptions, overrides: Sequence[Override
 def start(info: SweepInfo, listener: SweepObserver, config: DictConfig) -> None:
     """Make the sweep's folder and tell the listener, one process at a time."""
     info.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(info.folder / "sweep.lock")):
+    with FileLock(str(info.folder / LOCK)):
         OmegaConf.save(config, info.folder / "multirun.yaml")
         listener.sweep_started(info)

@@ -1,0 +1,298 @@
+"""What a sweep costs beyond training, and what it survives; prints ratios measured in one run.
+
+    python -m benchmarks.sweep                    all figures but the long one, some four minutes
+    python -m benchmarks.sweep cost workers ...   cost, workers, start, kills, pruning (some twenty minutes)
+
+Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "sweep.json"
+SECONDS = (1.0, 1.0, 1.0, 8.0)
+NOTHING_HEARD = "hydra.sweeper.observer=null"
+
+
+# ---- the jobs that are swept -----------------------------------------------------------------------------------
+
+
+def nothing(config: DictConfig) -> dict[str, Any]:
+    """A job that does nothing."""
+    return {"metrics": {"val/roc_auc": 0.5}}
+
+
+def tracked(config: DictConfig) -> dict[str, Any]:
+    """A job that trains nothing but is tracked as every run is: parameters, an epoch, a summary."""
+    from deepfake.config import flatten, load_config, to_plain
+    from deepfake.tracking.run import track
+    from deepfake.tracking.store import locate
+
+    run = load_config(config)
+    with track(locate(run.tracking, run.outputs), "cost", run.name, options=run.tracking) as log:
+        log.params(flatten(to_plain(config)))
+        log.epoch(0, {"train/loss": 0.7, "val/loss": 0.7, "val/roc_auc": 0.5})
+        log.summary({"val/roc_auc": 0.5})
+    return {"metrics": {"val/roc_auc": 0.5}, "run_id": log.id}
+
+
+def everything(config: DictConfig) -> dict[str, Any]:
+    """The same after importing all that training imports."""
+    import deepfake.commands.data
+    import deepfake.models.detector
+    import deepfake.training.fit  # noqa: F401
+
+    return tracked(config)
+
+
+def unequal(config: DictConfig) -> dict[str, Any]:
+    """A job that takes 1, 1, 1 or 8 seconds, by its trial's number."""
+    from deepfake.sweeping.trial import current
+
+    trial = current()
+    time.sleep(SECONDS[trial.number % len(SECONDS)] if trial else 0.0)
+    return {"metrics": {"val/roc_auc": 0.5}}
+
+
+def brief(config: DictConfig) -> dict[str, Any]:
+    """A job of a third of a second that reports three epochs."""
+    from deepfake.sweeping.trial import current
+
+    trial = current()
+    for epoch in range(3):
+        time.sleep(0.1)
+        if trial is not None:
+            trial.report(epoch, {"val/roc_auc": float(config.optimizer.lr)})
+    return {"metrics": {"val/roc_auc": float(config.optimizer.lr)}}
+
+
+JOBS: dict[str, Callable[[DictConfig], dict[str, Any]]] = {
+    job.__name__: job for job in (nothing, tracked, everything, unequal, brief)
+}
+
+
+def serve(job: str, overrides: list[str]) -> None:
+    """Run one of the jobs with the project's config, as ``train.py -m`` runs training."""
+    import hydra
+
+    from deepfake.commands.front import register_resolvers
+
+    register_resolvers()
+    sys.argv[1:] = overrides
+    hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="train")(JOBS[job])()
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------
+
+
+def command(job: str, *overrides: str) -> list[str]:
+    """The command that runs a job in a fresh process."""
+    return [sys.executable, "-m", "benchmarks.sweep", "--serve", job, *overrides]
+
+
+def start(job: str, outputs: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """Start it, its words thrown away."""
+    environment = {**os.environ, "DEEPFAKE_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
+    log = (outputs / f"log-{time.monotonic_ns()}.txt").open("wb")
+    return subprocess.Popen(command(job, *overrides), cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+
+def cpu_seconds(job: str, *overrides: str) -> float:
+    """The CPU time of one run of it, children included."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = start(job, Path(folder), *overrides)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status != 0:
+            raise RuntimeError(f"{job} {overrides} ended with {status}:\n{_logs(Path(folder))}")
+        return usage.ru_utime + usage.ru_stime
+
+
+def per_job(job: str, few: int, many: int, *overrides: str) -> float:
+    """The CPU time one more job adds to a sweep, start-up cancelled out."""
+    spent = {n: cpu_seconds(job, "-m", f"seed=range(0,{n})", *overrides) for n in (few, many)}
+    return (spent[many] - spent[few]) / (many - few)
+
+
+def cost(rounds: int = 3) -> dict[str, Any]:
+    """CPU time per trial beyond training."""
+    seen: dict[str, list[float]] = {"hydra": [], "ours": [], "fresh": []}
+    # No sampling thread: it costs by the second, not by the job.
+    quiet = (NOTHING_HEARD, "tracking.system_metrics=false")
+    study = ("sweep.n_trials=1000", "sampler=grid", *quiet)
+    for _ in range(rounds):
+        seen["hydra"].append(per_job("nothing", 2, 22, "hydra/sweeper=basic", "~hydra.sweeper.observer"))
+        seen["ours"].append(per_job("tracked", 2, 22, *study))
+        seen["fresh"].append(cpu_seconds("everything", "-m", "seed=0", *quiet))
+    middle = {name: statistics.median(values) for name, values in seen.items()}
+    return {
+        "hydra_noop_job_cpu_s": middle["hydra"],
+        "our_tracked_trial_cpu_s": middle["ours"],
+        "fresh_process_cpu_s": middle["fresh"],
+        "limit_cpu_s": 1.5 * middle["hydra"] + 0.15,
+        "fresh_over_ours": middle["fresh"] / middle["ours"],
+        "reached": middle["ours"] <= 1.5 * middle["hydra"] + 0.15 and middle["fresh"] / middle["ours"] >= 15,
+    }
+
+
+def workers(trials: int = 32) -> dict[str, Any]:
+    """Four workers on jobs of unequal length, against launching four and waiting for the slowest."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        arguments = [f"seed=range(0,{trials})", "sweep.n_jobs=4", "sampler=grid", NOTHING_HEARD]
+        process = start("unequal", Path(folder), "-m", *arguments)
+        if process.wait() != 0:
+            raise RuntimeError(_logs(Path(folder)))
+        whole = time.perf_counter() - began
+        ran = _trials(next(Path(folder).glob("sweeps/*/study.journal")))
+        ours = (max(t.datetime_complete for t in ran) - min(t.datetime_start for t in ran)).total_seconds()
+    began = time.perf_counter()
+    with ProcessPoolExecutor(4) as pool:
+        for first in range(0, trials, 4):
+            list(pool.map(time.sleep, [SECONDS[number % 4] for number in range(first, first + 4)]))
+    batches = time.perf_counter() - began
+    # Both from the first trial's start to the last one's end; the whole command counts its start-up and report too.
+    ratio = batches / ours
+    return {"ours_s": ours, "batches_s": batches, "throughput": ratio, "whole_s": whole, "reached": ratio >= 1.5}
+
+
+def together(processes: int = 8) -> dict[str, Any]:
+    """Processes that begin one study and one tracking store at the same instant."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["-m", "optimizer.lr=interval(0.1,0.9)", "sweep.n_trials=24", "sweep.name=s", NOTHING_HEARD]
+        started = [start("tracked", Path(folder), *arguments) for _ in range(processes)]
+        statuses = [process.wait() for process in started]
+        counts = count(Path(folder))
+        if any(statuses):
+            print(_logs(Path(folder))[-3000:])
+        return {"statuses": statuses, **counts, "reached": not any(statuses) and counts["COMPLETE"] == 24}
+
+
+def kills(times: int = 10, trials: int = 40, seed: int = 0, jobs: int = 1) -> dict[str, Any]:
+    """Kill -9 at random moments during a sweep, started again each time."""
+    draw = random.Random(seed)
+    arguments = ["-m", "optimizer.lr=interval(0.1,0.9)", f"sweep.n_trials={trials}", "sweep.name=s", NOTHING_HEARD]
+    arguments += ["sampler=random", f"sweep.n_jobs={jobs}"]
+    ended = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(times):
+            before = count(Path(folder)).get("all", 0)
+            process = start("brief", Path(folder), *arguments)
+            # The first moments go to imports: the kill comes once the study moves, then at random.
+            while process.poll() is None and count(Path(folder)).get("all", 0) <= before:
+                time.sleep(0.1)
+            time.sleep(draw.uniform(0.0, 1.5))
+            process.kill()
+            process.wait()
+            ended.append(count(Path(folder)))
+        status = start("brief", Path(folder), *arguments).wait()
+        counts = count(Path(folder))
+    exact = counts == {"all": trials, "COMPLETE": trials, "distinct": trials}
+    return {"status": status, **counts, "ended_at_kill": [c.get("COMPLETE", 0) for c in ended], "reached": exact}
+
+
+def pruning(seeds: int = 3, trials: int = 16, epochs: int = 9) -> dict[str, Any]:
+    """Successive halving against none on the demo: epochs spent, and the best value."""
+    rows = []
+    shared = [f"sweep.n_trials={trials}", f"trainer.epochs={epochs}", "tracking.log_model=false", NOTHING_HEARD]
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(seeds):
+            row: dict[str, Any] = {"seed": seed}
+            for pruner in ("none", "asha"):
+                arguments = [f"pruner={pruner}", f"sweep.seed={seed}", f"sweep.name={pruner}{seed}", *shared]
+                environment = {**os.environ, "DEEPFAKE_OUTPUTS": folder}
+                done = subprocess.run(
+                    [sys.executable, "train.py", "search=lr_batch", *arguments],
+                    cwd=ROOT,
+                    env=environment,
+                    check=False,
+                    capture_output=True,
+                    text=True,
+                )
+                if done.returncode:
+                    raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+                ran = _trials(Path(folder) / "sweeps" / f"{pruner}{seed}" / "study.journal")
+                row[f"{pruner}_epochs"] = sum(trial.last_step or 0 for trial in ran)
+                row[f"{pruner}_best"] = max(t.value for t in ran if t.state.name == "COMPLETE" and t.value is not None)
+            rows.append(row)
+            print(row, flush=True)
+    spent = {name: sum(row[f"{name}_epochs"] for row in rows) for name in ("none", "asha")}
+    loss = statistics.fmean(row["none_best"] - row["asha_best"] for row in rows)
+    fewer = spent["none"] / spent["asha"]
+    return {"rows": rows, "fewer_epochs": fewer, "mean_loss": loss, "reached": fewer >= 2 and loss <= 0.01}
+
+
+def count(outputs: Path) -> dict[str, int]:
+    """The trials of study ``s`` by state, and how many different points they tried."""
+    path = outputs / "sweeps" / "s" / "study.journal"
+    counts: dict[str, int] = {}
+    if not path.exists():
+        return counts
+    ran = _trials(path)
+    for trial in ran:
+        for name in ("all", trial.state.name):
+            counts[name] = counts.get(name, 0) + 1
+    return {**counts, "distinct": len({str(trial.params) for trial in ran})}
+
+
+def _trials(path: Path) -> list[Any]:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    names = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=names[0], storage=storage).trials if names else []
+
+
+def _logs(folder: Path) -> str:
+    return "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(folder.glob("log-*.txt")))
+
+
+FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "cost": cost,
+    "workers": workers,
+    "start": together,
+    "kills": kills,
+    "pruning": pruning,
+}
+_LONG = ("pruning",)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what is asked for and keep it beside what was measured before."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="all but pruning where none is named")
+    wanted = parser.parse_args(arguments).figures or [name for name in FIGURES if name not in _LONG]
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in wanted:
+        result = FIGURES[name]()
+        result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+        result["python"] = platform.python_version()
+        kept[name] = result
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(kept, indent=2) + "\n")
+        print(f"{name:8}", "reached" if result["reached"] else "MISSED ", json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], sys.argv[3:])
+    else:
+        main()
