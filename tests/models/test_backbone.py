@@ -72,12 +72,6 @@ def test_tiny_is_small() -> None:
     assert sum(p.numel() for p in backbone.parameters()) < 300_000
 
 
-def test_tinys_features_do_not_depend_on_the_batch() -> None:
-    backbone = create_backbone(options("tiny"), 64).train()
-    images = torch.rand(4, 3, 64, 64)
-    torch.testing.assert_close(backbone.vectors(images)[:1], backbone.vectors(images[:1]))
-
-
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
         create_backbone(options("resnet5O"), 64)
