@@ -1,8 +1,8 @@
 """The generated demo: drawn people and two kinds of synthetic fakes, as mp4 files in FaceForensics++'s tree.
 
-SyntheticBlend shows in any single frame. SyntheticFlicker shows only over time: every sample has a patch of one
-of two brightnesses, shifted one of two ways; it keeps them in all but these fakes, where each frame draws anew.
-A single frame of such a fake is distributed as a real one is. Nothing here says how well a detector does on people.
+SyntheticBlend shows in any single frame. SyntheticFlicker shows only over time: half of all people have a reddened
+patch on the lower face, in every frame; in these fakes it comes and goes, so that half of all frames show it. A
+single frame of such a fake is distributed as a real one is. Nothing here says how well a detector does on people.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from deepfake.data.layouts.demo import BLEND, FLICKER
 from deepfake.data.options import DemoOptions
 
 #: Part of the folder's key: raised whenever the same options draw something else.
-VERSION = 1
+VERSION = 2
 TEST_SHARE, VAL_SHARE = 0.25, 0.2
 
 _PATCH = (0.19, 0.18)  # half width and height, shares of the side
-_DARKER = float(os.environ.get("DK", "0.72"))  # the patch's brightness over the skin's
+_BLUSH = (1.0, 0.62, 0.62)  # the patch's colour over the skin's, RGB
+_MISMATCH = (0.78, 1.0, 1.15)  # the blended face's colour over its own, RGB: a bad colour match
 _SHIFT = 0.03  # how far it is moved, a share of the side
-_EVERY = int(os.environ.get("EV", "3"))  # one in so many frames, and one in so many people, shows the patch
-_NOISE = 4.0
+_EVERY = 2  # one in so many frames, and one in so many people, shows the patch
+_NOISE = 3.0
 _CRF = "16"
 
 
@@ -124,12 +125,12 @@ def _draw_patches(take: _Take) -> list[bool]:
 
 
 def _blend(film: Sequence[Picture], take: _Take, source: Person) -> list[Picture]:
-    """Another person's features inside the face: half the resolution, compressed once more, blended in."""
+    """Another person's features inside the face: coarser, compressed once more, off in colour, blended in."""
     blended = []
     for image, at in zip(film, take.moments, strict=True):
         size = image.shape[0]
-        other = _recompress(draw_face(source, at, size))
-        mask = 0.85 * face_mask(at, size, y=0.04, width=0.17, height=0.2, softness=0.12)
+        other = _recompress(draw_face(source, at, size)) * np.float32(_MISMATCH)
+        mask = 0.9 * face_mask(at, size, y=0.04, width=0.17, height=0.2, softness=0.08)
         blended.append(image * (1 - mask) + other * mask)
     return blended
 
@@ -146,19 +147,19 @@ def _finish(take: _Take, film: Sequence[Picture], patches: Sequence[bool]) -> It
 
 
 def _add_patch(image: Picture, at: Moment, size: int) -> Picture:
-    """The lower face darker and shifted sideways, with soft edges."""
+    """The lower face redder and shifted sideways, with soft edges."""
     mask = face_mask(at, size, y=0.1, width=_PATCH[0], height=_PATCH[1])
     move = np.array([[1, 0, _SHIFT * size], [0, 1, 0]], dtype=np.float32)
     moved = cv2.warpAffine(image, move, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    return image + (moved * _DARKER - image) * mask
+    return image + (moved * np.float32(_BLUSH) - image) * mask
 
 
 def _recompress(image: Picture) -> Picture:
     side = image.shape[0]
-    small = cv2.resize(image, (side // 2, side // 2), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", np.clip(small, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 25])
+    small = cv2.resize(image, (side // 4, side // 4), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", np.clip(small, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 30])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return cv2.resize(decoded, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    return cv2.resize(decoded, (side, side), interpolation=cv2.INTER_NEAREST).astype(np.float32)
 
 
 def write_video(path: Path, frames: Iterator[NDArray[np.uint8]], fps: int) -> None:

@@ -46,7 +46,7 @@ class Moment:
 
 def draw_person(rng: np.random.Generator, size: int) -> Person:
     """Someone new, in a room of their own."""
-    tone = rng.uniform(0.35, 1.0)
+    tone = rng.uniform(0.55, 1.0)
     skin = np.array([235, 190, 160]) * tone + rng.uniform(-12, 12, 3)
     hair = rng.choice(np.array([[35, 25, 20], [90, 60, 35], [150, 110, 60], [120, 120, 125], [120, 50, 30]]))
     return Person(
@@ -54,14 +54,14 @@ def draw_person(rng: np.random.Generator, size: int) -> Person:
         hair=_colour(hair + rng.uniform(-15, 15, 3)),
         iris=_colour(rng.choice(np.array([[60, 40, 25], [70, 100, 130], [80, 110, 70]]))),
         lips=_colour(skin * [0.85, 0.6, 0.62]),
-        width=rng.uniform(0.24, 0.29),
-        height=rng.uniform(0.33, 0.38),
-        eye_gap=rng.uniform(0.10, 0.125),
-        eye_size=rng.uniform(0.036, 0.05),
-        brow=rng.uniform(0.07, 0.1),
-        mouth_width=rng.uniform(0.07, 0.11),
+        width=rng.uniform(0.29, 0.33),
+        height=rng.uniform(0.38, 0.43),
+        eye_gap=rng.uniform(0.12, 0.145),
+        eye_size=rng.uniform(0.045, 0.06),
+        brow=rng.uniform(0.08, 0.11),
+        mouth_width=rng.uniform(0.09, 0.13),
         fringe=rng.uniform(0.12, 0.2),
-        light=(float(rng.uniform(-0.25, 0.25)), float(rng.uniform(-0.15, 0.15))),
+        light=(float(rng.uniform(-0.15, 0.15)), float(rng.uniform(-0.1, 0.1))),
         room=_draw_room(rng, size),
     )
 
@@ -100,8 +100,8 @@ def draw_face(person: Person, at: Moment, size: int) -> Picture:
         pen.ellipse(x, -0.06, person.eye_size * 0.6, person.eye_size * 0.65 * at.eyes, person.iris)
         pen.ellipse(x, -0.06 - person.brow, person.eye_size * 1.5, 0.012, person.hair)
     pen.ellipse(0, 0.045, 0.025, 0.055, _shade(person.skin, 0.86))  # nose
-    pen.ellipse(0, 0.17, person.mouth_width, 0.018 + 0.02 * at.mouth, person.lips)
-    pen.ellipse(0, 0.17, person.mouth_width * 0.7, 0.018 * at.mouth, _shade(person.lips, 0.4))
+    pen.ellipse(0, 0.2, person.mouth_width, 0.018 + 0.02 * at.mouth, person.lips)
+    pen.ellipse(0, 0.2, person.mouth_width * 0.7, 0.018 * at.mouth, _shade(person.lips, 0.4))
     return image * _lighting(person, size)
 
 
@@ -151,9 +151,9 @@ def _wave(rng: np.random.Generator, t: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _draw_room(rng: np.random.Generator, size: int) -> Picture:
-    coarse = rng.uniform(40, 190, 3) + rng.normal(0, 28, (6, 6, 3))
+    coarse = rng.uniform(60, 180) + rng.uniform(-20, 20, 3) + rng.normal(0, 10, (6, 6, 3))
     room = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    fine = rng.normal(0, 5, (size // 3, size // 3, 1)).astype(np.float32)
+    fine = rng.normal(0, 4, (size // 3, size // 3, 1)).astype(np.float32)
     room += cv2.resize(fine, (size, size), interpolation=cv2.INTER_LINEAR)[..., None]
     return np.clip(room, 0, 255).astype(np.float32)
 

@@ -54,7 +54,7 @@ class DatasetOptions:
 class DemoOptions:
     """The generated data set: how many people, how long, how hard, from which seed."""
 
-    people: int = ranged(48, low=8, high=2000)
+    people: int = ranged(64, low=8, high=2000)
     seconds: float = ranged(1.0, low=0.2, high=60)
     size: int = ranged(96, low=48, high=1024)
     fps: int = ranged(24, low=5, high=60)
