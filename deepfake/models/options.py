@@ -46,7 +46,7 @@ class Mean(HeadOptions):
 
 @dataclass
 class Lstm(HeadOptions):
-    """A (bidirectional) LSTM over frame features, averaged over time."""
+    """A (bidirectional) LSTM over frame features and their changes, averaged over time."""
 
     temporal: ClassVar[bool] = True
     hidden: int = ranged(256, low=1)
@@ -56,7 +56,7 @@ class Lstm(HeadOptions):
 
 @dataclass
 class Gru(HeadOptions):
-    """A (bidirectional) GRU over frame features, averaged over time."""
+    """A (bidirectional) GRU over frame features and their changes, averaged over time."""
 
     temporal: ClassVar[bool] = True
     hidden: int = ranged(256, low=1)

@@ -102,12 +102,14 @@ def test_the_mean_head_does_not() -> None:
 
 def test_an_lstm_equals_torchs_own_on_full_clips() -> None:
     head = head_of(Lstm(hidden=8)).eval()
-    own = torch.nn.LSTM(D, 8, batch_first=True, bidirectional=True)
+    own = torch.nn.LSTM(2 * D, 8, batch_first=True, bidirectional=True)
     state = dict(head.forwards[0].state_dict())  # type: ignore[arg-type,operator,union-attr]
     state |= {f"{k}_reverse": v for k, v in head.backwards[0].state_dict().items()}  # type: ignore[operator,union-attr,index]
     own.load_state_dict(state)
     features = features_for(Lstm(), 5)
-    expected = head.classifier(own(head.norm(features))[0]).mean(1)  # type: ignore[operator]
+    frames = head.norm(features)  # type: ignore[operator]
+    changes = torch.diff(frames, dim=1, prepend=frames[:, :1])
+    expected = head.classifier(own(torch.cat([frames, changes], dim=-1))[0]).mean(1)  # type: ignore[operator]
     torch.testing.assert_close(head(features, torch.ones(3, 5, dtype=torch.bool)).logits, expected)
 
 

@@ -10,7 +10,10 @@ from deepfake.models.options import Gru, Lstm
 
 
 class RecurrentHead(Head):
-    """A (bidirectional) recurrent network over frame vectors, its outputs averaged over time.
+    """A (bidirectional) recurrent network over frame vectors and their changes, its outputs averaged over time.
+
+    The change from the frame before is given beside each frame: a flicker lies in it, and a network that must
+    find the difference by itself needs many more steps.
 
     Padded frames are moved behind the others and the backward direction starts at the last real frame, all by
     indices computed on the device: packed sequences would need the lengths on the host at every step.
@@ -25,7 +28,7 @@ class RecurrentHead(Head):
         super().__init__()
         directions = 2 if options.bidirectional else 1
         self.norm = nn.LayerNorm(features)
-        widths = [features] + [options.hidden * directions] * (options.layers - 1)
+        widths = [2 * features] + [options.hidden * directions] * (options.layers - 1)
         self.forwards = nn.ModuleList(cell(width, options.hidden, batch_first=True) for width in widths)
         self.backwards = nn.ModuleList(
             cell(width, options.hidden, batch_first=True) for width in widths if options.bidirectional
@@ -37,6 +40,7 @@ class RecurrentHead(Head):
         """Vectors [B, T, D] and mask [B, T] to logits."""
         order, back = _orders(mask)
         x = _take(self.norm(features), order)
+        x = torch.cat([x, torch.diff(x, dim=1, prepend=x[:, :1])], dim=-1)
         for i, layer in enumerate(self.forwards):
             x = x if i == 0 else self.dropout(x)
             outputs = [layer(x)[0]]
