@@ -89,8 +89,8 @@ def open_storage(location: Location) -> BaseStorage:
     Raises:
         UserError: It cannot be reached, or was written by another version.
     """
-    location.lock.parent.mkdir(parents=True, exist_ok=True)
     try:
+        location.lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(location.lock) + ".open", poll_interval=_POLL_SECONDS):
             if location.journal is not None:
                 location.journal.parent.mkdir(parents=True, exist_ok=True)

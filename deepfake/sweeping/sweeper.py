@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake.sweeping.grid import expand, is_study, run_grid
+from deepfake.sweeping.grid import chooses, expand, is_study, run_grid
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override, pick_best
 from deepfake.sweeping.observer import LOCK, Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
 from deepfake.sweeping.options import SweepOptions, load_options
@@ -63,7 +63,8 @@ def sweep(
     if is_study(options, overrides):
         result = _study(runner, options, overrides, observer)
         # Failed trials are part of a search; a search that stopped because of them is not a success.
-        failed = bool(result.failed) and (not result.best or result.status == "stopped")
+        searched = chooses(options, overrides) and result.best and result.status != "stopped"
+        failed = bool(result.failed) and not searched
     else:
         result = _grid(runner, options, overrides, observer)
         failed = bool(result.failed)
