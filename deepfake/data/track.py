@@ -64,7 +64,7 @@ def detect_resized(image: Pixels, detector: FaceDetector, long_side: int) -> lis
     """Faces found in a copy whose longer side is at most ``long_side``, in the image's own pixels."""
     import cv2
 
-    scale = min(1.0, long_side / max(image.shape[:2]))
+    scale = min(1.0, max(long_side, 1) / max(image.shape[:2]))
     if scale < 1.0:
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -109,7 +109,7 @@ def _steadiest(seen: dict[int, list[Face]]) -> dict[int, Face]:
 def _distance(path: dict[int, Face], face: Face) -> float:
     """How far a face is from a path's last one, in its sizes; infinite when the sizes differ twofold."""
     last = path[max(path)]
-    if not 0.5 < face.size / max(last.size, 1e-6) < 2.0:
+    if not _alike(face.size, last.size):
         return float("inf")
     centres = [(f.box[:2] + f.box[2:]) / 2 for f in (last, face)]
     return float(np.linalg.norm(centres[0] - centres[1])) / max(last.size, face.size)
@@ -145,26 +145,25 @@ def _follow(
 
 
 def _look_near(image: Pixels, last: Face, detector: FaceDetector) -> Face | None:
-    """Look in a cutting four faces wide, shrunk so that even a large face costs little."""
-    import cv2
-
+    """Look where the face was, then, once it is lost there, in a cutting four faces wide, shrunk to be cheap."""
+    face = detector.follow(image, last.box)
+    if face is not None and _alike(face.size, last.size):
+        return face
     centre, reach = (last.box[:2] + last.box[2:]) / 2, 2 * last.size
     x0, y0 = np.maximum(centre - reach, 0).astype(int).tolist()
-    x1, y1 = np.ceil(centre + reach).astype(int).tolist()
-    cutting = image[y0 : max(y1, 0), x0 : max(x1, 0)]
+    x1, y1 = np.maximum(np.ceil(centre + reach), 0).astype(int).tolist()
+    cutting = image[y0:y1, x0:x1]
     if not cutting.size:
         return None
     scale = min(1.0, _FOLLOW_SIZE / max(last.size, 1.0))
-    if scale < 1.0:
-        cutting = cv2.resize(cutting, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    if not cutting.size:
-        return None
-    box = (last.box - np.array([x0, y0, x0, y0], np.float32)) * scale
-    face = detector.follow(np.ascontiguousarray(cutting), box)
-    if face is None:
-        near = [f for f in detector.detect(np.ascontiguousarray(cutting)) if 0.5 < f.size / (last.size * scale) < 2.0]
-        face = max(near, key=lambda f: f.score, default=None)
-    return None if face is None else face.moved(scale, x0, y0)
+    faces = detect_resized(np.ascontiguousarray(cutting), detector, round(scale * max(cutting.shape[:2])))
+    near = [face.moved(1.0, x0, y0) for face in faces if _alike(face.size, last.size)]
+    return max(near, key=lambda face: face.score, default=None)
+
+
+def _alike(size: float, other: float) -> bool:
+    """Whether one face's size can be another's a moment later."""
+    return 0.5 < size / max(other, 1e-6) < 2.0
 
 
 def _interpolate(

@@ -208,6 +208,7 @@ class _Sink:
         self.count = count
         self.filled = 0
         self.rotation = 0
+        self._converter = _converter()
         self._images: np.ndarray | None = None
         self._pts = np.zeros(count)
 
@@ -223,7 +224,9 @@ class _Sink:
             sides = (frame.width, frame.height) if self._turns % 2 else (frame.height, frame.width)
             self._images = np.empty((self.count, *sides, 3), np.uint8)
         width, height = self._size
-        pixels = frame.to_ndarray(format="rgb24", width=width, height=height)
+        plane = self._converter.reformat(frame, width=width, height=height, format="rgb24").planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        pixels = rows[:, : 3 * width].reshape(height, width, 3)
         self._images[place] = np.rot90(pixels, self._turns) if self._turns else pixels
         self._pts[place] = float(frame.time) if frame.time is not None else np.nan
         self.filled += 1
@@ -232,6 +235,13 @@ class _Sink:
         if self._images is None or not self.full:
             raise MediaError("undecodable", "fewer frames came out the second time")
         return Frames(self._images, np.array(indices, np.int64), self._pts, info)
+
+
+def _converter() -> Any:
+    """Turns frames into RGB; one for all frames of a video, since making its tables costs as much as using them."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
 
 
 def _info(path: Path, stream: Any, count: int, size: int, sink: _Sink) -> MediaInfo:

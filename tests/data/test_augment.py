@@ -87,3 +87,16 @@ def test_no_saturation_is_grey() -> None:
 def test_colours_stay_in_range() -> None:
     out = apply_draws(torch.rand(1, 2, 3, 8, 8), torch.tensor([[0.0, 3, 3, 3]]))
     assert (out.min(), out.max()) == (0, 1)
+
+
+def test_colours_change_one_after_the_other() -> None:
+    clips = torch.rand(2, 3, 3, 8, 8, dtype=torch.float64) * 0.4 + 0.3
+    brightness, contrast, saturation = 1.1, 0.8, 1.3
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64).view(1, 1, 3, 1, 1)
+    step = clips * brightness
+    mean = (step * weights).sum(2, keepdim=True).mean((1, 2, 3, 4), keepdim=True)
+    step = mean + (step - mean) * contrast
+    grey = (step * weights).sum(2, keepdim=True)
+    step = grey + (step - grey) * saturation
+    drawn = torch.tensor([[0.0, brightness, contrast, saturation]] * 2, dtype=torch.float64)
+    assert torch.allclose(apply_draws(clips, drawn), step.clamp(0, 1))
