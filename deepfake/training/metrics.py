@@ -61,7 +61,7 @@ def sample_metrics(table: pd.DataFrame, threshold: float = 0.5) -> Metrics:
     counted = table[table["status"] == "ok"] if "status" in table else table
     labels = counted["label"].to_numpy(dtype=np.int64)
     scores = counted["score"].to_numpy(dtype=np.float64)
-    _check(labels, scores)
+    check_scores(labels, scores)
     metrics = Metrics()
     for name, compute in _METRICS.items():
         reason = _missing(name, labels, scores, threshold)
@@ -104,7 +104,12 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
     return float(np.abs(gap).sum() / len(scores))
 
 
-def _check(labels: np.ndarray, scores: np.ndarray) -> None:
+def check_scores(labels: np.ndarray, scores: np.ndarray) -> None:
+    """Refuse what no metric is defined on.
+
+    Raises:
+        ValueError: Labels other than 0 and 1, NaN scores, or scores outside 0..1.
+    """
     if not np.isin(labels, (0, 1)).all():
         raise ValueError(f"labels must be 0 and 1, found {sorted(set(labels.tolist()))}")
     if np.isnan(scores).any():
