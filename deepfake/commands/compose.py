@@ -12,7 +12,7 @@ from deepfake.commands.front import PROJECT, register_resolvers
 from deepfake.config import RunConfig, load_config
 
 
-def compose_config(overrides: Sequence[str]) -> DictConfig:
+def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """What ``python train.py <overrides>`` would run, composed but not checked.
 
     Raises:
