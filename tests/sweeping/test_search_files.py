@@ -17,16 +17,16 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> S
     """The plan of a study that is not run."""
     plans: list[StudyPlan] = []
 
-    class Stop(Exception):
+    class PlanKnownError(Exception):
         """Ends the sweep once its plan is known."""
 
     def keep(runner: object, plan: StudyPlan, *_: object) -> None:
         plans.append(plan)
-        raise Stop
+        raise PlanKnownError
 
     monkeypatch.setattr("deepfake.sweeping.conduct.conduct", keep)
     register_resolvers()
-    with pytest.raises(Stop):
+    with pytest.raises(PlanKnownError):
         toy.multirun(folder, overrides, conf=PROJECT / "conf")
     return plans[0]
 
