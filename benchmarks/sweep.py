@@ -212,10 +212,11 @@ def kills(times: int = 10, trials: int = 40, seed: int = 0, jobs: int = 1) -> di
     return {"status": status, **counts, "ended_at_kill": [c.get("COMPLETE", 0) for c in ended], "reached": exact}
 
 
-def pruning(seeds: int = 3, trials: int = 16, epochs: int = 9) -> dict[str, Any]:
+def pruning(seeds: int = 3, trials: int = 12, epochs: int = 9, people: int = 32) -> dict[str, Any]:
     """Successive halving against none on the demo: epochs spent, and the best value."""
     rows = []
     shared = [f"sweep.n_trials={trials}", f"trainer.epochs={epochs}", "tracking.log_model=false", NOTHING_HEARD]
+    shared += ["tracking.system_metrics=false", f"demo.people={people}"]
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds):
             row: dict[str, Any] = {"seed": seed}

@@ -22,12 +22,14 @@ from deepfake.sweeping.space import Parameter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in grey.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#888888"
 _COLOURS = {TrialState.COMPLETE: _BLUE, TrialState.PRUNED: _ORANGE, TrialState.FAIL: _RED, TrialState.RUNNING: _GREY}
 _WORDS = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 _DPI = 150
+_PATCH = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
 
 
 def draw_study(
@@ -69,6 +71,12 @@ def _draw(path: Path, draw: Callable[[Axes], None]) -> Path:
     return partial.replace(path)
 
 
+def _whole_numbers(axis: Axis) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
+
+
 def _history(axes: Axes, completed: Sequence[FrozenTrial], plan: StudyPlan) -> None:
     objective = plan.objectives[0]
     numbers = [trial.number for trial in completed]
@@ -76,6 +84,7 @@ def _history(axes: Axes, completed: Sequence[FrozenTrial], plan: StudyPlan) -> N
     best = list(itertools.accumulate(values, max if objective.maximize else min))
     axes.scatter(numbers, values, color=_BLUE, s=24, label="trial", zorder=3)
     axes.step(numbers, best, where="post", color=_RED, label="best so far")
+    _whole_numbers(axes.xaxis)
     axes.set(xlabel="trial", ylabel=objective.metric, title=f"{plan.name}: {len(completed)} completed trials")
     axes.legend(frameon=False)
 
@@ -95,7 +104,8 @@ def _parallel(axes: Axes, completed: Sequence[FrozenTrial], plan: StudyPlan) -> 
     objective = plan.objectives[0]
     values = np.array([trial.values[0] for trial in completed])
     norm = Normalize(values.min(), values.max() if values.max() > values.min() else values.min() + 1e-9)
-    colours = colormaps["viridis" if objective.maximize else "viridis_r"]
+    # The best is the darkest: yellow is lost on white paper.
+    colours = colormaps["viridis_r" if objective.maximize else "viridis"]
     parameters = [item for item in plan.parameters if any(item.key in trial.params for trial in completed)]
     order = np.argsort(values if objective.maximize else -values)
     for index in order:
@@ -105,7 +115,7 @@ def _parallel(axes: Axes, completed: Sequence[FrozenTrial], plan: StudyPlan) -> 
     for place, item in enumerate(parameters):
         axes.axvline(place, color=_GREY, lw=0.6, zorder=0)
         for text, height in _ticks(item):
-            axes.text(place, height, f" {text}", fontsize=7, color="#333333", va="bottom")
+            axes.text(place, height, f" {text}", fontsize=8, va="bottom", bbox=_PATCH)
     axes.set_xticks(range(len(parameters)), [item.key for item in parameters], rotation=20, ha="right")
     axes.set(yticks=[], ylim=(-0.05, 1.1), title="what was tried, coloured by the objective")
     axes.figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=objective.metric)
@@ -138,6 +148,7 @@ def _intermediate(axes: Axes, trials: Sequence[FrozenTrial], plan: StudyPlan) ->
             label = None if trial.state in seen else _WORDS.get(trial.state, "running")
             axes.plot(epochs, values, color=_COLOURS[trial.state], alpha=0.7, lw=1.2, marker=".", ms=4, label=label)
             seen.add(trial.state)
+    _whole_numbers(axes.xaxis)
     axes.set(xlabel="epoch", ylabel=plan.objectives[0].metric, title="each trial's way")
     axes.legend(frameon=False)
 
@@ -155,6 +166,7 @@ def _timeline(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
         length = (end - trial.datetime_start).total_seconds()
         axes.barh(trial.number, length, left=offset, color=_COLOURS[trial.state], label=label)
     axes.invert_yaxis()
+    _whole_numbers(axes.yaxis)
     axes.set(xlabel="seconds since the first trial", ylabel="trial", title="when trials ran")
     axes.legend(frameon=False)
 
