@@ -24,6 +24,7 @@ from deepfake.data.options import DatasetOptions
 from deepfake.data.part import Record, StoreWriter, read_records
 from deepfake.data.plan import ClipPlan
 from deepfake.data.pool import run_jobs
+from deepfake.data.read import settle_faces
 from deepfake.data.store import CropStore
 from deepfake.data.stores import create_store, store_folder
 from deepfake.data.work import Job, stamp
@@ -107,6 +108,7 @@ def open_crops(manifest: Manifest, options: DatasetOptions, temporal: bool, cach
 
 def cut_settings(options: DatasetOptions, temporal: bool, cache: Path) -> CutSettings:
     """The part of the options that changes pixels; what a mode does not read is left at rest."""
+    options = settle_faces(options)
     finds = options.faces not in ("center", "none")
     model = find_face_model(options, cache)
     return CutSettings(

@@ -31,8 +31,8 @@ VERSION = 2
 TEST_SHARE, VAL_SHARE = 0.25, 0.2
 
 _PATCH = (0.19, 0.18)  # half width and height, shares of the side
-_BLUSH = (1.0, 0.62, 0.62)  # the patch's colour over the skin's, RGB
-_MISMATCH = (0.78, 1.0, 1.15)  # the blended face's colour over its own, RGB: a bad colour match
+_BLUSH = np.array([1.0, 0.62, 0.62], np.float32)  # the patch's colour over the skin's, RGB
+_MISMATCH = np.array([0.78, 1.0, 1.15], np.float32)  # the blended face's colour over its own, RGB: a bad colour match
 _SHIFT = 0.03  # how far it is moved, a share of the side
 _EVERY = 2  # one in so many frames, and one in so many people, shows the patch
 _NOISE = 3.0
@@ -129,7 +129,7 @@ def _blend(film: Sequence[Picture], take: _Take, source: Person) -> list[Picture
     blended = []
     for image, at in zip(film, take.moments, strict=True):
         size = image.shape[0]
-        other = _recompress(draw_face(source, at, size)) * np.float32(_MISMATCH)
+        other = _recompress(draw_face(source, at, size)) * _MISMATCH
         mask = 0.9 * face_mask(at, size, y=0.04, width=0.17, height=0.2, softness=0.08)
         blended.append(image * (1 - mask) + other * mask)
     return blended
@@ -151,7 +151,7 @@ def _add_patch(image: Picture, at: Moment, size: int) -> Picture:
     mask = face_mask(at, size, y=0.1, width=_PATCH[0], height=_PATCH[1])
     move = np.array([[1, 0, _SHIFT * size], [0, 1, 0]], dtype=np.float32)
     moved = cv2.warpAffine(image, move, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    return image + (moved * np.float32(_BLUSH) - image) * mask
+    return image + (moved * _BLUSH - image) * mask
 
 
 def _recompress(image: Picture) -> Picture:

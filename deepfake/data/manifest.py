@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,10 +100,15 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def save_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the table as Parquet or CSV, by the file's suffix; groups become a semicolon list in CSV."""
+    """Write the table as Parquet or CSV, by the file's suffix; groups become a semicolon list in CSV.
+
+    File names with bytes that are no UTF-8 keep them in CSV and are written with backslash escapes in Parquet,
+    which holds nothing else than UTF-8.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         flat = manifest.table.assign(groups=manifest.table["groups"].map(";".join))
-        flat.to_csv(path, index=False)
+        flat.to_csv(path, index=False, errors="surrogateescape")
     else:
-        manifest.table.assign(groups=manifest.table["groups"].map(list)).to_parquet(path, index=False)
+        escaped = manifest.table["path"].map(lambda name: os.fsencode(name).decode("utf-8", "backslashreplace"))
+        manifest.table.assign(path=escaped, groups=manifest.table["groups"].map(list)).to_parquet(path, index=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from deepfake.options import chosen, ranged
 
-FACE_MODES = ("mtcnn", "yunet", "center", "none")
+FACE_MODES = ("mtcnn", "yunet", "center", "none", "auto")
 SPLIT_MODES = ("auto", "official", "strict", "grouped")
 
 
@@ -33,7 +34,9 @@ class DatasetOptions:
     columns: dict[str, str] = field(default_factory=dict)
     table: str | None = None
     limit: int | None = ranged(None, low=2)
-    # Face crops.
+    # The layout mix: several data sets at once, each with the keys above of its own.
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    # Face crops. auto: none for sets that are face crops already, else mtcnn.
     faces: str = chosen("mtcnn", FACE_MODES)
     face_model: str | None = None
     margin: float = ranged(0.3, low=0, high=2)

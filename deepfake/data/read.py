@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pandas as pd
 
 from deepfake.data.layouts import LAYOUTS, Layout, find_layouts
 from deepfake.data.layouts.base import list_folders
-from deepfake.data.manifest import Manifest, check_manifest
+from deepfake.data.layouts.kaggle import Kaggle
+from deepfake.data.manifest import COLUMNS, Manifest, check_manifest
 from deepfake.data.options import DatasetOptions, DemoOptions
 from deepfake.data.splits import assign_splits, one_class_splits
 from deepfake.errors import DataError, nearest
@@ -31,6 +32,17 @@ def read_dataset(options: DatasetOptions, cache: Path, demo: DemoOptions | None 
     Raises:
         DataError: The root is missing, empty or in another layout; labels, splits or paths make no sense.
     """
+    manifest = read_mix(options, cache) if options.parts else _read_one(options, cache, demo)
+    check_manifest(manifest)
+    manifest = assign_splits(manifest, options)
+    manifest = _limit(manifest, options)
+    check_manifest(manifest)
+    _check_classes(manifest)
+    return manifest
+
+
+def _read_one(options: DatasetOptions, cache: Path, demo: DemoOptions | None) -> Manifest:
+    """One data set with its published splits."""
     layout = _layout(options)
     if layout.name == "demo" and options.root is None:
         from deepfake.data.demo import make_demo
@@ -41,18 +53,66 @@ def read_dataset(options: DatasetOptions, cache: Path, demo: DemoOptions | None 
     begins = layout.probe(root)
     if begins is None and options.table is None:
         raise _unknown_layout(layout, root)
-    manifest = layout.read(begins or root, options)
-    check_manifest(manifest)
-    manifest = assign_splits(manifest, options)
-    manifest = _limit(manifest, options)
-    check_manifest(manifest)
-    _check_classes(manifest)
-    return manifest
+    return layout.read(begins or root, options)
+
+
+def read_mix(options: DatasetOptions, cache: Path) -> Manifest:
+    """Several data sets as one, each with its published splits.
+
+    Footage that two of them share (DFDC and crops made of it) keeps one name, so that no split divides it.
+
+    Raises:
+        DataError: A part names no layout, an unknown key, or a data set that cannot be read.
+    """
+    manifests = []
+    taken: set[str] = set()
+    for number, part in enumerate(options.parts):
+        known = {field.name for field in fields(DatasetOptions)} - {"parts"}
+        for key in part:
+            if key not in known:
+                raise DataError(f"dataset.parts[{number}] has the key {key!r}", nearest(key, known))
+        if "layout" not in part:
+            raise DataError(f"dataset.parts[{number}] names no layout", nearest("", LAYOUTS))
+        own = DatasetOptions(**{"name": str(part["layout"]), **part})
+        name, count = own.name, 1
+        while own.name in taken:
+            count += 1
+            own.name = f"{name}-{count}"
+        taken.add(own.name)
+        manifests.append(_read_one(own, cache, None))
+    table = pd.concat([manifest.table for manifest in manifests], ignore_index=True)
+    extra = [name for name in table.columns if name not in COLUMNS]
+    table[extra] = table[extra].fillna("")
+    return Manifest(
+        table.sort_values("sample_id", kind="stable", ignore_index=True),
+        {name: root for manifest in manifests for name, root in manifest.roots.items()},
+        [f"{', '.join(manifest.roots)}: {note}" for manifest in manifests for note in manifest.notes],
+        official=any(manifest.official for manifest in manifests),
+    )
+
+
+def settle_faces(options: DatasetOptions) -> DatasetOptions:
+    """The options with ``faces=auto`` made what the layout found needs: ``none`` for face crops, else ``mtcnn``."""
+    if options.faces != "auto":
+        return options
+    parts = [DatasetOptions(**part) for part in options.parts] or [options]
+    return replace(options, faces="none" if all(_are_crops(part) for part in parts) else "mtcnn")
+
+
+def _are_crops(options: DatasetOptions) -> bool:
+    layout = _layout(options)
+    if isinstance(layout, Kaggle) and options.root is not None:
+        found = layout.find(_check_root(options))
+        return found is not None and found[0].crops
+    return layout.crops
 
 
 def _layout(options: DatasetOptions) -> Layout:
     if options.layout not in LAYOUTS:
-        raise DataError(f"dataset.layout={options.layout} is no known layout", nearest(options.layout, LAYOUTS))
+        raise DataError(
+            f"dataset.layout={options.layout} is no known layout",
+            f"{nearest(options.layout, LAYOUTS)}; several at once: dataset=mix dataset.parts=[{{layout: dfdc, root: …}}]",
+        )
     return LAYOUTS[options.layout]
 
 

@@ -115,16 +115,22 @@ def _complete(table: pd.DataFrame, ratios: dict[str, float], seed: int, notes: l
     if unsplit.any():
         notes.append(f"{int(unsplit.sum())} samples that no published split names are split by group")
         table = pd.concat([table[~unsplit], _fill(table[unsplit].copy(), ratios, SPLITS, seed, notes)]).sort_index()
+    parts = [_carve(part, ratios, seed, notes) for _, part in table.groupby("dataset", sort=False)]
+    return pd.concat(parts).sort_index()
+
+
+def _carve(table: pd.DataFrame, ratios: dict[str, float], seed: int, notes: list[str]) -> pd.DataFrame:
+    """Make the splits that one data set's published ones lack, of its training part."""
     missing = [name for name in SPLITS if ratios[name] > 0 and not (table["split"] == name).any()]
     if not missing:
         return table
-    donor = "train" if "train" not in missing else table["split"].value_counts().idxmax()
+    donor = "train" if "train" not in missing else str(table["split"].value_counts().idxmax())
     part = table["split"] == donor
     names = tuple(name for name in SPLITS if name in missing or name == donor)
     carved = _fill(table[part].copy(), ratios, names, seed, notes)
     sizes = ", ".join(f"{name} {int((carved['split'] == name).sum())}" for name in names)
     notes.append(f"no published {' or '.join(missing)} split: carved from {donor} by group ({sizes})")
-    return pd.concat([table[~part], carved]).sort_index()
+    return pd.concat([table[~part], carved])
 
 
 def _place_unsplit(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from deepfake.data.layouts.base import inside, list_files, list_folders, listed, sample_ids
+from deepfake.data.layouts.polarity import check_share
 from deepfake.data.manifest import FAKE, REAL, VIDEO_SUFFIXES, Manifest, make_rows
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError
@@ -40,6 +41,7 @@ class Dfdc:
         parts = _part_folders(root)
         for part in parts:
             rows += _read_part(root, part, options.name, notes)
+        check_share([int(str(row["label"])) for row in rows], 0.6, 0.95, METADATA)
         rows += _read_test(root, options.name, notes)
         unread = [name for name in list_folders(root) if name not in parts and _unlabelled(root, name)]
         if unread:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from deepfake.data.layouts.base import kind_of, listed, printable, sample_ids
 from deepfake.data.layouts.folders import SPLIT_FOLDERS
+from deepfake.data.layouts.polarity import check_paths
 from deepfake.data.manifest import FAKE, REAL, Manifest, make_rows
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest
@@ -53,6 +54,7 @@ class Table:
         paths = [_relative(str(path), root, file) for path in raw[columns["path"]]]
         _refuse_doubles(paths, raw, columns["path"], file)
         labels = [parse_label(v, f"{file.name} row {i + 2}") for i, v in enumerate(raw[columns["label"]])]
+        check_paths(paths, labels, file.name)
         rows = _rows(raw, columns, paths, labels, root, options, notes)
         if not rows:
             raise DataError(
