@@ -238,7 +238,7 @@ def _score_and_keep(
     unavailable: dict[str, str] = {}
     tables = []
     for split in ("val", "test"):
-        scored = score(detector, data.splits[split], fabric=fabric, batch_size=config.trainer.batch_size, split=split)
+        scored = score(detector, data.splits[split], fabric=fabric, batch_size=result.batch_size, split=split)
         tables.append(scored.samples)
         found = sample_metrics(scored.samples, config.trainer.threshold)
         metrics |= {f"{split}/{name}": value for name, value in found.values.items()}

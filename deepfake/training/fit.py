@@ -15,6 +15,8 @@ from lightning_fabric import Fabric
 from deepfake.models.compat import prepare_torchvision
 from deepfake.models.detector import Detector, parameter_groups
 from deepfake.training.checkpoint import BEST, LAST, load_weights
+from deepfake.training.clock import Clock
+from deepfake.training.fitting import choose_batch_size, try_to_compile
 from deepfake.training.interruption import Interruption
 from deepfake.training.loop import Loop
 from deepfake.training.monitor import create_monitor
@@ -38,6 +40,7 @@ class FitResult:
         unavailable: Validation metrics that do not exist, and why.
         stopped_early: Whether patience ran out.
         seconds: Training and validation, over all processes that worked on it one after another.
+        batch_size: Clips a step over all processes, as it was in the end.
         notes: What was done differently from what was asked, for the user to read.
     """
 
@@ -48,6 +51,7 @@ class FitResult:
     unavailable: dict[str, str]
     stopped_early: bool
     seconds: float
+    batch_size: int
     notes: list[str] = field(default_factory=list)
 
 
@@ -91,35 +95,31 @@ def fit(
         Interrupted: SIGTERM came; the state is saved.
     """
     began = time.perf_counter()
-    plan, notes = plan_batches(train, options.batch_size, seed, options.balance == "sampler", fabric.world_size)
-    monitor = create_monitor(options.monitor, options.mode, options.patience, val.labels)
-    notes += monitor.notes
+    last = folder / "checkpoints" / LAST
     if options.channels_last:
         detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     detector.to(fabric.device)
+    batch_size, notes = choose_batch_size(detector, train, options.batch_size, fabric, last if resume else None)
+    plan, more = plan_batches(train, batch_size, seed, options.balance == "sampler", fabric.world_size)
+    monitor = create_monitor(options.monitor, options.mode, options.patience, val.labels)
+    notes += more + monitor.notes
     average = _average(detector, options.ema)
+    if options.compile:
+        notes += try_to_compile(detector, train, plan.batch_size // fabric.world_size, fabric)
     groups = parameter_groups(detector, optimizer.lr, backbone_lr, optimizer.weight_decay)
     inner = create_optimizer(optimizer, groups, fused=_can_fuse(fabric))
     updates = options.epochs * -(-len(plan) // options.accumulate)
     schedule = create_schedule(scheduler, inner, updates=updates, mode=monitor.mode)
     model, wrapped = fabric.setup(detector, inner)
     loss = Loss(_pos_weight(train.labels, options.balance).to(fabric.device), options.label_smoothing)
+    clock = Clock(fabric.device, options.profile)
+    may_split = options.on_oom == "accumulate"
+    updater = Updater(fabric, model, wrapped, loss, options.clip_norm, clock, may_split, notes=notes)
     state = FitState(detector, average, inner, schedule, monitor, _identity(train, plan, options, seed, fabric))
     if resume:
-        notes += _resume(state, folder / "checkpoints" / LAST, fabric)
-    loop = Loop(
-        train,
-        val,
-        options,
-        fabric,
-        folder / "checkpoints",
-        plan,
-        seed,
-        progress or Silent(),
-        Updater(fabric, model, wrapped, loss, options.clip_norm),
-        state,
-        began,
-    )
+        notes += _resume(state, last, fabric)
+    told = progress or Silent()
+    loop = Loop(train, val, options, fabric, folder / "checkpoints", plan, seed, told, updater, state, began)
     with Interruption(fabric) as interruption:
         loop.run(on_epoch, interruption)
     load_weights(detector, folder / "checkpoints" / BEST)
@@ -132,6 +132,7 @@ def fit(
         unavailable=loop.unavailable,
         stopped_early=state.epoch < options.epochs,
         seconds=loop.seconds(),
+        batch_size=plan.batch_size,
         notes=notes,
     )
 

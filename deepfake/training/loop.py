@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 
 from deepfake.data.batch import Batch
 from deepfake.training.checkpoint import BEST, LAST, save_weights
+from deepfake.training.clock import clip_flops, peak_flops, peak_memory
 from deepfake.training.errors import Interrupted, TrainingDiverged
 from deepfake.training.gather import gather, share_buffers
 from deepfake.training.interruption import Interruption
@@ -64,15 +65,19 @@ class Loop:
         while state.epoch < self.options.epochs and not state.monitor.exhausted:
             began = time.perf_counter()
             metrics = self._train_epoch(interruption)
-            metrics |= self._validate()
+            with self.updater.clock("validation"):
+                metrics |= self._validate()
             metrics["epoch_seconds"] = time.perf_counter() - began
+            metrics |= self._profile(metrics["samples_per_second"])
             state.history.append({"epoch": float(state.epoch), **metrics})
             if state.monitor.update(state.epoch, metrics):
                 self._keep_best()
             state.schedule.after_epoch(metrics.get(state.monitor.name))
-            on_epoch(state.epoch, metrics)
-            state.epoch, state.batch, state.sums = state.epoch + 1, 0, EpochSums()
-            self._save()
+            # Counts towards the next epoch: this one's numbers are what is being told.
+            with self.updater.clock("logging"):
+                on_epoch(state.epoch, metrics)
+                state.epoch, state.batch, state.sums = state.epoch + 1, 0, EpochSums()
+                self._save()
             if state.epoch < self.options.epochs and interruption.asked():
                 raise Interrupted(f"SIGTERM after epoch {state.epoch}; saved in {self.checkpoints / LAST}")
 
@@ -126,7 +131,9 @@ class Loop:
         loader = iter(load(self.train, mine, self.state.epoch, workers, pin))
         for i in range(0, len(planned), self.options.accumulate):
             together = planned[i : i + self.options.accumulate]
-            yield [len(batch) for batch in together], [next(loader) for _ in together]
+            with self.updater.clock("data_wait"):
+                batches = [next(loader) for _ in together]
+            yield [len(batch) for batch in together], batches
 
     def _train_metrics(self) -> dict[str, float]:
         """The epoch's own loss and ROC-AUC, from the logits each clip got as it was trained on."""
@@ -166,6 +173,16 @@ class Loop:
         found = sample_metrics(sample_table(self.val, scores, "val"), self.options.threshold)
         self.unavailable = {f"val/{name}": reason for name, reason in found.unavailable.items()}
         return {"val/loss": loss.item()} | {f"val/{name}": value for name, value in found.values.items()}
+
+    def _profile(self, clips_per_second: float) -> dict[str, float]:
+        if not self.options.profile:
+            return {}
+        metrics = self.updater.clock.read()
+        batch = self.train.fetch([0], 0).to(self.fabric.device)
+        rate = clips_per_second * clip_flops(self.state.detector, batch.clips, batch.mask)
+        metrics |= {"profile/peak_memory_bytes": peak_memory(self.fabric.device), "profile/flops_per_second": rate}
+        peak = peak_flops(self.fabric.device, self.fabric.strategy.precision.precision)
+        return metrics if peak is None else metrics | {"profile/mfu": rate / peak / self.fabric.world_size}
 
     def _keep_best(self) -> None:
         if self.fabric.is_global_zero:

@@ -20,7 +20,7 @@ def create_fabric(options: TrainerOptions) -> Fabric:
     """Find the device and, under torchrun, the other processes.
 
     Args:
-        options: ``accelerator``, ``devices`` and ``precision``. ``auto`` takes CUDA, then Apple's, then the
+        options: ``accelerator``, ``devices``, ``precision`` and ``tf32``. ``auto`` takes CUDA, then Apple's, then the
             CPU; bf16 where a CUDA device has it in hardware, fp16 on older ones, else float32.
 
     Returns:
@@ -42,6 +42,9 @@ def create_fabric(options: TrainerOptions) -> Fabric:
         precision=_precision(options.precision, accelerator),  # type: ignore[arg-type,unused-ignore]
     )
     fabric.launch()
+    if accelerator == "cuda":
+        torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = options.tf32
     return fabric
 
 

@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 
 from deepfake.data.augment import apply_draws
 from deepfake.data.batch import Batch
+from deepfake.training.clock import Clock
+from deepfake.training.memory import is_out_of_memory, split_batch
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ class Updater:
         optimizer: Likewise.
         loss: Per-clip losses.
         clip_norm: Largest gradient norm; None leaves gradients alone.
+        clock: Told what takes how long.
+        may_split: Out of memory splits batches from then on instead of ending the fit.
+        parts: Into how many each batch is split.
+        notes: What had to be done differently.
     """
 
     fabric: Fabric
@@ -76,6 +82,10 @@ class Updater:
     optimizer: Optimizer
     loss: Loss
     clip_norm: float | None
+    clock: Clock
+    may_split: bool = False
+    parts: int = 1
+    notes: list[str] = field(default_factory=list)
 
     def step(self, batches: Sequence[Batch], clips: int, seed: int, sums: EpochSums) -> None:
         """One update by the mean loss over all clips of all batches and processes.
@@ -86,25 +96,60 @@ class Updater:
             seed: Fixes dropout, so that any step can be entered without replaying those before it.
             sums: What the clips came to is added here.
         """
-        torch.manual_seed(seed)
+        while True:
+            torch.manual_seed(seed)
+            try:
+                results = self._add_gradients([piece for batch in batches for piece in self._pieces(batch)], clips)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not self._split_more(batches):
+                    raise
+        with self.clock("optimizer"):
+            if self.clip_norm is not None:
+                self.fabric.clip_gradients(
+                    self.model, self.optimizer, max_norm=self.clip_norm, error_if_nonfinite=False
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        for losses, logits, labels in results:
+            sums.add(losses, logits, labels)
+
+    def _pieces(self, batch: Batch) -> list[Batch]:
+        return [batch] if self.parts == 1 else split_batch(batch, self.parts)
+
+    def _add_gradients(self, batches: Sequence[Batch], clips: int) -> list[tuple[Tensor, Tensor, Tensor]]:
         results = []
         for i, batch in enumerate(batches):
             # Gradients travel between processes once per update, not once per batch.
             with self.fabric.no_backward_sync(self.model, enabled=i + 1 < len(batches)):
-                results.append(self._backward(batch.to(self.fabric.device, non_blocking=True), clips))
-        if self.clip_norm is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip_norm, error_if_nonfinite=False)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        for losses, logits, labels in results:
-            sums.add(losses, logits, labels)
+                with self.clock("transfer"):
+                    moved = batch.to(self.fabric.device, non_blocking=True)
+                results.append(self._backward(moved, clips))
+        return results
 
     def _backward(self, batch: Batch, clips: int) -> tuple[Tensor, Tensor, Tensor]:
-        images = batch.clips
-        if batch.draws is not None:
-            images = apply_draws(images.float().div_(255), batch.draws)
-        logits = self.model(images, batch.mask).logits
-        losses = self.loss(logits, batch.labels)
-        # Processes' gradients are averaged, so each multiplies its share of the mean back up.
-        self.fabric.backward(losses.sum() * (self.fabric.world_size / clips))
+        with self.clock("forward"):
+            images = batch.clips
+            if batch.draws is not None:
+                images = apply_draws(images.float().div_(255), batch.draws)
+            logits = self.model(images, batch.mask).logits
+            losses = self.loss(logits, batch.labels)
+        with self.clock("backward"):
+            # Processes' gradients are averaged, so each multiplies its share of the mean back up.
+            self.fabric.backward(losses.sum() * (self.fabric.world_size / clips))
         return losses, logits, batch.labels
+
+    def _split_more(self, batches: Sequence[Batch]) -> bool:
+        """Halve what is computed at once; False where that is not allowed or nothing is left to halve."""
+        largest = max(len(batch.labels) for batch in batches)
+        # Processes that wait for each other's gradients cannot go back a step one by one.
+        if not self.may_split or self.fabric.world_size > 1 or self.parts >= largest:
+            return False
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.fabric.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.parts *= 2
+        self.notes.append(
+            f"out of memory: batches of {largest} clips are computed in {self.parts} parts, at the same effective batch"
+        )
+        return True
