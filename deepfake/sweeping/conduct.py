@@ -134,7 +134,7 @@ def _work_here(study: Study, runner: JobRunner, watch: _Watcher, display: Displa
 def _work_in_pool(study: Study, runner: JobRunner, workers: int, watch: _Watcher) -> None:
     pool = Pool(study, runner, workers)
     for note in pool.notes:
-        watch.display.say(f"warning: {note}")
+        watch.display.say(note)
     with pool:
         while True:
             trials = watch.look()

@@ -57,9 +57,11 @@ class Pool:
     @property
     def notes(self) -> list[str]:
         """What the user should know about how the workers share this machine."""
+        notes = [f"{self._count} workers say what they do in {self._runner.folder / 'workers'}"]
         if self._gpus and self._count > len(self._gpus):
-            return [f"sweep.n_jobs={self._count} is more than the {len(self._gpus)} GPUs here: trials share them"]
-        return []
+            few = f"the {len(self._gpus)} GPUs" if len(self._gpus) > 1 else "the one GPU"
+            notes.append(f"warning: sweep.n_jobs={self._count} is more than {few} here: trials share")
+        return notes
 
     def __enter__(self) -> Pool:
         self._workers = [self._start(index) for index in range(self._count)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -103,10 +103,12 @@ class Study:
         facts: dict[str, Any] = {"run_id": job.run_id, "run_dir": job.run_dir, "name": job.name, "reason": job.reason}
         facts |= {"metrics": job.metrics or None, "seconds": job.seconds, "ended": time.time()}
         facts |= {"mistake": [mistake.message, mistake.hint] if mistake else None}
-        for key, value in facts.items():
-            if value is not None:
-                trial.set_user_attr(key, value)
-        self._tell(trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
+        # Whoever took this process for dead, after a long sleep of its machine, may have ended the trial already.
+        with contextlib.suppress(UpdateFinishedTrialError):
+            for key, value in facts.items():
+                if value is not None:
+                    trial.set_user_attr(key, value)
+            self._tell(trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
 
     def release(self, claim: Claim) -> None:
         """Let go of a trial that was interrupted: it is taken up again by whoever comes next."""
@@ -164,8 +166,9 @@ class Study:
         done = threading.Event()
 
         def beat() -> None:
-            while not done.wait(self.plan.heartbeat):
-                claim.trial.set_user_attr("beat", time.time())
+            with contextlib.suppress(UpdateFinishedTrialError):
+                while not done.wait(self.plan.heartbeat):
+                    claim.trial.set_user_attr("beat", time.time())
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()

@@ -96,6 +96,16 @@ def test_workers_end_with_their_killed_parent_and_the_next_start_takes_over(
     assert [(job.number, job.status) for job in jobs] == [(number, "completed") for number in range(4)]
 
 
+def test_ctrl_c_lets_go_of_what_workers_run(tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]) -> None:
+    process = terminal("sweep.n_jobs=2")
+    worker = blocked(tmp_path)
+    process.send_signal(signal.SIGINT)
+    process.wait(PATIENCE)
+    assert is_gone(worker)
+    (tmp_path / "go").touch()
+    assert [job.status for job in toy.multirun(tmp_path, STUDY).jobs] == ["completed"] * 4
+
+
 def test_a_living_owner_keeps_its_trial(tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]) -> None:
     first = terminal()
     holder = blocked(tmp_path)
