@@ -1,0 +1,125 @@
+"""Our training step against the same step written out in bare PyTorch, on the tiny model; and what profiling costs.
+
+    python -m benchmarks.step
+
+Needs no data and no network; takes about a minute on two cores. One thread, same weights, same clips, same optimizer;
+the ways take turns, a few steps each, so that a busy machine slows them alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.measure import in_turns, machine, report, row
+from deepfake.data.batch import Batch
+from deepfake.models.detector import Detector, create_detector, parameter_groups
+from deepfake.models.options import BackboneOptions, Lstm
+from deepfake.training.clock import Clock
+from deepfake.training.optimizers import create_optimizer, create_schedule
+from deepfake.training.options import AdamW, Cosine, TrainerOptions
+from deepfake.training.setup import create_fabric
+from deepfake.training.update import EpochSums, Loss, Updater
+
+BATCH, FRAMES, SIZE, ROUNDS, STEPS = 8, 8, 64, 25, 2
+LR, UPDATES = 1e-3, 10_000
+
+
+def make_batch() -> Batch:
+    """Clips of noise; what is in them costs nothing."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (BATCH, FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+    return Batch(
+        clips=torch.from_numpy(pixels).permute(0, 1, 4, 2, 3),
+        mask=torch.ones(BATCH, FRAMES, dtype=torch.bool),
+        labels=torch.arange(BATCH).remainder(2).float(),
+        samples=torch.arange(BATCH),
+    )
+
+
+def ours(detector: Detector, batch: Batch, profile: bool) -> Callable[[], None]:
+    """The step as ``fit`` takes it: Fabric, seeding, clipping, schedule and sums included."""
+    options = TrainerOptions(accelerator="cpu")
+    fabric = create_fabric(options)
+    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = create_optimizer(AdamW(lr=LR), parameter_groups(detector, LR, LR, 0.01), fused=True)
+    schedule = create_schedule(Cosine(), optimizer, updates=UPDATES, mode="max")
+    model, wrapped = fabric.setup(detector, optimizer)
+    clock = Clock(fabric.device, profile)
+    updater = Updater(fabric, model, wrapped, Loss(torch.tensor(1.0)), options.clip_norm, clock)
+    detector.train()
+
+    def steps() -> None:
+        sums = EpochSums()
+        for step in range(STEPS):
+            updater.step([batch], BATCH, step, sums)
+            schedule.after_update()
+
+    return steps
+
+
+def bare(detector: Detector, batch: Batch) -> Callable[[], None]:
+    """The same by hand: the modules called directly, nothing in between."""
+    backbone, head = detector.backbone.model, detector.head
+    backbone.to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (detector.backbone.mean, detector.backbone.std))
+    optimizer = torch.optim.AdamW(_groups(backbone) + _groups(head), lr=LR, weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 0.5 * (1 + math.cos(math.pi * i / UPDATES)))
+    detector.train()
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            frames = (batch.clips.flatten(0, 1).float() / 255 - mean) / std
+            vectors = backbone.forward_head(backbone.forward_features(frames), pre_logits=True)
+            logits = head(vectors.view(BATCH, FRAMES, -1), batch.mask).logits
+            F.binary_cross_entropy_with_logits(logits, batch.labels).backward()
+            nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+
+    return steps
+
+
+def _groups(module: nn.Module) -> list[dict[str, object]]:
+    parameters = list(module.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    detector = create_detector(BackboneOptions(name="tiny", pretrained=False), Lstm(hidden=64), SIZE)
+    batch = make_batch()
+    ways = {
+        "ours": ours(copy.deepcopy(detector), batch, profile=False),
+        "profiled": ours(copy.deepcopy(detector), batch, profile=True),
+        "bare": bare(copy.deepcopy(detector), batch),
+    }
+    for warm_up in ways.values():
+        warm_up()
+    seconds = in_turns(ways, ROUNDS)
+    per_step = {f"{name}_ms": 1000 * value / STEPS for name, value in seconds.items()}
+    rows = [
+        row("our training step / bare PyTorch, tiny + LSTM", seconds["ours"] / seconds["bare"], "<= 1.10", **per_step),
+        row("profiling on / off", seconds["profiled"] / seconds["ours"], "<= 1.02"),
+    ]
+    method = (
+        f"batch {BATCH} x {FRAMES} frames of {SIZE} pixels, one thread, CPU seconds, "
+        f"median of {ROUNDS} interleaved rounds of {STEPS} steps"
+    )
+    report("step", method, rows, machine("torch", "timm", "lightning-fabric"))
+
+
+if __name__ == "__main__":
+    main()
