@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -42,18 +43,19 @@ class ClipSet(Dataset[Batch]):
         rows = [(row, store.records.get(key)) for row, key in enumerate(self.table["sample_id"])]
         self.table["status"] = ["missing" if record is None else record["status"] for _, record in rows]
         ready = [(row, record) for row, record in rows if record is not None and record["status"] == "ok"]
-        clips = [(row, clip, record) for row, record in ready for clip in range(record["clips"])]
-        self.items = np.array([(row, clip) for row, clip, _ in clips], np.int64).reshape(-1, 2)
-        self.labels = self.table["label"].to_numpy(np.float32)[self.items[:, 0]]
-        self.shape = tuple(np.max([r["shape"][1:] for _, r in ready], axis=0).tolist()) if ready else (0, 0, 0, 3)
+        self.shape = tuple(map(max, zip(*(r["shape"][1:] for _, r in ready), strict=True))) if ready else (0, 0, 0, 3)
+        # Where each item lies, as plain arrays: part, first byte, bytes, frames that are no fillers.
         self._parts = sorted({record["part"] for _, record in ready})
         numbers = {part: i for i, part in enumerate(self._parts)}
-        # Where each item lies, as plain arrays: part, first byte, bytes, frames that are no fillers.
-        self._part = np.array([numbers[record["part"]] for *_, record in clips], np.int64)
-        self._size = np.array([int(np.prod(record["shape"][1:])) for *_, record in clips], np.int64)
-        starts = [record["offset"] for *_, record in clips]
-        self._start = np.array(starts, np.int64) + self._size * self.items[:, 1]
-        self._length = np.array([record["lengths"][clip] for _, clip, record in clips], np.int64)
+        counts = np.array([record["clips"] for _, record in ready], np.int64)
+        first = np.cumsum(counts) - counts
+        clip = np.arange(counts.sum()) - np.repeat(first, counts)
+        self.items = np.stack([_repeat([row for row, _ in ready], counts), clip], 1)
+        self.labels = self.table["label"].to_numpy(np.float32)[self.items[:, 0]]
+        self._part = _repeat([numbers[record["part"]] for _, record in ready], counts)
+        self._size = _repeat([math.prod(record["shape"][1:]) for _, record in ready], counts)
+        self._start = _repeat([record["offset"] for _, record in ready], counts) + self._size * clip
+        self._length = np.array([length for _, record in ready for length in record["lengths"]], np.int64)
 
     def __len__(self) -> int:
         """The number of clips."""
@@ -97,6 +99,11 @@ class ClipSet(Dataset[Batch]):
             if one.changes_pixels:
                 change_pixels(clip, one)
         return torch.from_numpy(np.stack([one.device for one in drawn])) if uses_device(self.augment) else None
+
+
+def _repeat(values: list[int], counts: np.ndarray) -> np.ndarray:
+    """Each sample's value once for each of its clips, int64 [items]."""
+    return np.repeat(np.array(values, np.int64), counts)
 
 
 class _Batches(Dataset[Batch]):

@@ -8,6 +8,7 @@ stopping at any moment loses at most the sample in work; a line that is torn or 
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def read_records(folder: Path) -> dict[str, Record]:
         for record in _lines(journal):
             if "part" in record:
                 clips, length, *_ = shape = record["shape"]
-                ends = (record["offset"] + int(np.prod(shape)), (record["first"] + clips * length) * FRAME.itemsize)
+                ends = (record["offset"] + math.prod(shape), (record["first"] + clips * length) * FRAME.itemsize)
                 if ends[0] > pixels or ends[1] > frames:
                     continue
             records[record["sample_id"]] = record

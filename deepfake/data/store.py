@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ class CropStore:
         """One clip uint8 [T, S, S, 3], a view of the memory map, and its mask bool [T]: False where it is filled up."""
         record = self.records[sample_id]
         _, *shape = record["shape"]
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         start = record["offset"] + clip * size
         return self.pixels(record["part"])[start : start + size].reshape(shape), self._kept(record)[clip]
 
