@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from deepfake.data.cut import CutSettings
 from deepfake.data.faces import find_face_model
-from deepfake.data.manifest import Manifest
+from deepfake.data.manifest import Manifest, plain_path
 from deepfake.data.options import DatasetOptions
 from deepfake.data.part import Record, StoreWriter, read_records
 from deepfake.data.plan import ClipPlan
@@ -82,12 +82,14 @@ def prepare_crops(
     folder = create_store(manifest, settings, cache)
     tell = say or (lambda text: None)
     with _locked(folder, shard, tell):
-        jobs = _missing(manifest, table, folder)
+        records = read_records(folder)
+        jobs = _missing(manifest, table, folder, records)
         if jobs:
             _check_room(folder, jobs, settings)
             tell(_plan_told(jobs, folder, settings))
             _prepare(jobs, folder, settings, _worker_count(workers, len(jobs)), progress)
-    store = _opened(folder, table)
+            records = read_records(folder)
+    store = _opened(folder, table, records)
     _check_failures(store, options.max_failed)
     return store
 
@@ -99,11 +101,11 @@ def open_crops(manifest: Manifest, options: DatasetOptions, temporal: bool, cach
         DataError: Samples are missing from it.
     """
     folder = store_folder(manifest, cut_settings(options, temporal, cache), cache)
-    missing = _missing(manifest, manifest.table, folder) if folder.is_dir() else []
-    if missing or not folder.is_dir():
-        count = len(missing) if folder.is_dir() else len(manifest.table)
+    records = read_records(folder)
+    count = len(_missing(manifest, manifest.table, folder, records))
+    if count:
         raise DataError(f"{count} of {len(manifest.table)} samples are not prepared", "run: deepfake prepare")
-    return _opened(folder, manifest.table)
+    return _opened(folder, manifest.table, records)
 
 
 def cut_settings(options: DatasetOptions, temporal: bool, cache: Path) -> CutSettings:
@@ -137,20 +139,19 @@ def _locked(folder: Path, shard: tuple[int, int], say: Callable[[str], None]) ->
         lock.release()
 
 
-def _missing(manifest: Manifest, table: pd.DataFrame, folder: Path) -> list[Job]:
+def _missing(manifest: Manifest, table: pd.DataFrame, folder: Path, records: dict[str, Record]) -> list[Job]:
     """The samples that are not in the store, or whose files have changed since.
 
     A file with another time of change but the same content is the same; its new time is noted, so that it is
     read through once only.
     """
-    records = read_records(folder)
     roots = {name: str(root) for name, root in manifest.roots.items()}
     jobs = []
     with closing(StoreWriter(folder)) as writer:
         originals = table.get("original", pd.Series("", index=table.index))
         columns = table[["sample_id", "path", "kind", "dataset"]].assign(original=originals.fillna(""))
         for row in columns.itertuples(index=False):
-            file = os.path.join(roots[str(row.dataset)], str(row.path))
+            file = os.path.join(roots[str(row.dataset)], plain_path(str(row.path)))
             record = records.get(str(row.sample_id))
             if record is None or not _unchanged(file, record, writer):
                 jobs.append(Job(str(row.sample_id), Path(file), str(row.kind), str(row.original)))
@@ -231,8 +232,7 @@ def _worker_count(workers: int | str, jobs: int) -> int:
     return 0 if cores < 2 or jobs < _FEW else cores
 
 
-def _opened(folder: Path, table: pd.DataFrame) -> CropStore:
-    records = read_records(folder)
+def _opened(folder: Path, table: pd.DataFrame, records: dict[str, Record]) -> CropStore:
     return CropStore(folder, {key: records[key] for key in table["sample_id"] if key in records})
 
 

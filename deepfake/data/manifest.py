@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,9 @@ class Manifest:
 
     Attributes:
         table: The columns of :data:`COLUMNS`. ``path`` is relative to the data set's root, with forward
-            slashes; ``label`` is 1 for fake, always; ``groups`` is a tuple of the source footages or
-            identities the sample touches; ``split`` is train, val, test or empty; ``sha256`` may be empty.
+            slashes, as :func:`written_path` writes it; ``label`` is 1 for fake, always; ``groups`` is a tuple of
+            the source footages or identities the sample touches; ``split`` is train, val, test or empty;
+            ``sha256`` may be empty.
         roots: The folder each ``dataset`` lies in.
         notes: What was noticed while reading: what is missing, unknown, moved or carved. Told to the user.
         official: Whether the splits are published ones, whose overlaps are reported rather than refused.
@@ -44,7 +45,7 @@ class Manifest:
 
     def file(self, dataset: str, path: str) -> Path:
         """Where a row's file lies on this machine."""
-        return self.roots[dataset] / path
+        return self.roots[dataset] / plain_path(path)
 
     def split(self, name: str) -> pd.DataFrame:
         """The rows of one split, in the manifest's order."""
@@ -64,7 +65,7 @@ def make_rows(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
             ``groups`` defaults to the sample alone, ``split`` and ``sha256`` to empty, ``bytes`` to -1.
     """
     defaults: dict[str, object] = {"split": "", "bytes": -1, "sha256": ""}
-    filled = [{**defaults, **row} for row in rows]
+    filled = [{**defaults, **row, "path": written_path(str(row["path"]))} for row in rows]
     for row in filled:
         row.setdefault("groups", (row["sample_id"],))
     extra = [c for c in dict.fromkeys(key for row in filled for key in row) if c not in COLUMNS]
@@ -100,15 +101,26 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def save_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the table as Parquet or CSV, by the file's suffix; groups become a semicolon list in CSV.
-
-    File names with bytes that are no UTF-8 keep them in CSV and are written with backslash escapes in Parquet,
-    which holds nothing else than UTF-8.
-    """
+    """Write the table as Parquet or CSV, by the file's suffix; groups become a semicolon list in CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         flat = manifest.table.assign(groups=manifest.table["groups"].map(";".join))
-        flat.to_csv(path, index=False, errors="surrogateescape")
+        flat.to_csv(path, index=False)
     else:
-        escaped = manifest.table["path"].map(lambda name: os.fsencode(name).decode("utf-8", "backslashreplace"))
-        manifest.table.assign(path=escaped, groups=manifest.table["groups"].map(list)).to_parquet(path, index=False)
+        manifest.table.assign(groups=manifest.table["groups"].map(list)).to_parquet(path, index=False)
+
+
+def written_path(path: str) -> str:
+    """A file's path as tables hold it: bytes that are no UTF-8 as ``\\xe9``, a backslash doubled."""
+    return "".join(_written(char) for char in path)
+
+
+def plain_path(path: str) -> str:
+    """The path that :func:`written_path` was given, with surrogate escapes, as the operating system takes it."""
+    return re.sub(r"\\(?:x([0-9a-f]{2})|\\)", lambda m: chr(0xDC00 + int(m[1], 16)) if m[1] else "\\", path)
+
+
+def _written(char: str) -> str:
+    if 0xDC80 <= ord(char) <= 0xDCFF:
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return "\\\\" if char == "\\" else char

@@ -111,7 +111,7 @@ def _layout(options: DatasetOptions) -> Layout:
     if options.layout not in LAYOUTS:
         raise DataError(
             f"dataset.layout={options.layout} is no known layout",
-            f"{nearest(options.layout, LAYOUTS)}; several at once: dataset=mix dataset.parts=[{{layout: dfdc, root: …}}]",
+            f"{nearest(options.layout, LAYOUTS)}; several at once: dataset=mix dataset.parts=[{{layout: …, root: …}}]",
         )
     return LAYOUTS[options.layout]
 

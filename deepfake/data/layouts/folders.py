@@ -18,6 +18,7 @@ from deepfake.data.layouts.base import (
     kind_of,
     list_files,
     list_folders,
+    printable,
     sample_ids,
 )
 from deepfake.data.manifest import FAKE, REAL, Manifest, make_rows
@@ -135,7 +136,7 @@ def set_groups(rows: list[dict[str, object]], dataset: str, notes: list[str]) ->
         for row in rows:
             base = str(row["inner"]) or bases.get(str(row["stem"]), "")
             if base:
-                row["groups"] = (f"{dataset}/{base}",)
+                row["groups"] = (printable(f"{dataset}/{base}"),)
                 grouped += 1
             else:
                 row["groups"] = (str(row["sample_id"]),)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepfake.data.layouts.base import Layout
+from deepfake.data.layouts.base import Layout, inside
 from deepfake.data.manifest import Manifest
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError
+
+#: Folders probed at most: what was unzipped lies beside few others.
+_MOST = 20
 
 
 class Kaggle:
@@ -27,10 +30,11 @@ class Kaggle:
 
     def find(self, root: Path) -> tuple[Layout, Path] | None:
         """The layout that a folder is in, and where it begins."""
-        for layout in self.layouts:
-            begins = layout.probe(root)
-            if begins is not None:
-                return layout, begins
+        for folder in inside(root)[:_MOST]:
+            for layout in self.layouts:
+                begins = layout.probe(folder)
+                if begins is not None:
+                    return layout, begins
         return None
 
     def probe(self, root: Path) -> Path | None:
