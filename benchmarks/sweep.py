@@ -1,7 +1,7 @@
 """What a sweep costs beyond training, and what it survives; prints ratios measured in one run.
 
     python -m benchmarks.sweep                    all figures but the long one, some four minutes
-    python -m benchmarks.sweep cost workers ...   cost, workers, start, kills, pruning (some twenty minutes)
+    python -m benchmarks.sweep cost workers ...   cost, workers, start, kills, kills2 (two workers), pruning (half an hour)
 
 Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
 """
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "workers": workers,
     "start": together,
     "kills": kills,
+    "kills2": partial(kills, seed=1, jobs=2),
     "pruning": pruning,
 }
 _LONG = ("pruning",)
