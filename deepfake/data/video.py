@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from deepfake.data.media import Frames, MediaError, MediaInfo
+from deepfake.data.sink import Sink
 
 Plan = Callable[[int], Sequence[int]]
 
@@ -138,7 +137,7 @@ def _read_wanted(path: Path, plan: Plan) -> Frames:
         indices = _wanted(plan, len(packets.pts))
     with _opened(path) as (container, stream):
         targets = [packets.pts[i] for i in indices]
-        sink = _Sink(len(indices))
+        sink = Sink(len(indices))
         for frame in _decode_targets(container, stream, packets.pts, targets):
             place = bisect_left(targets, frame.pts)
             if place < len(targets) and targets[place] == frame.pts:
@@ -182,7 +181,7 @@ def _read_all(path: Path, plan: Plan) -> Frames:
         raise MediaError("undecodable", "no frame could be decoded")
     indices = _wanted(plan, count)
     with _opened(path) as (container, stream):
-        sink = _Sink(len(indices))
+        sink = Sink(len(indices))
         for index, frame in enumerate(_decode_all(container, stream)):
             if indices[sink.filled] == index:
                 sink.put(sink.filled, frame)
@@ -201,59 +200,15 @@ def _decode_all(container: Any, stream: Any) -> Iterator[Any]:
             continue
 
 
-class _Sink:
-    """Wanted frames as they come, turned upright and into RGB, in one array of the first one's size."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.filled = 0
-        self.rotation = 0
-        self._converter = _converter()
-        self._images: np.ndarray | None = None
-        self._pts = np.zeros(count)
-
-    @property
-    def full(self) -> bool:
-        return self.filled == self.count
-
-    def put(self, place: int, frame: Any) -> None:
-        if self._images is None:
-            self.rotation = int(frame.rotation) % 360
-            self._turns = self.rotation // 90 if self.rotation % 90 == 0 else 0
-            self._size = (frame.width, frame.height)
-            sides = (frame.width, frame.height) if self._turns % 2 else (frame.height, frame.width)
-            self._images = np.empty((self.count, *sides, 3), np.uint8)
-        width, height = self._size
-        plane = self._converter.reformat(frame, width=width, height=height, format="rgb24").planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
-        pixels = rows[:, : 3 * width].reshape(height, width, 3)
-        self._images[place] = np.rot90(pixels, self._turns) if self._turns else pixels
-        self._pts[place] = float(frame.time) if frame.time is not None else np.nan
-        self.filled += 1
-
-    def frames(self, indices: list[int], info: MediaInfo) -> Frames:
-        if self._images is None or not self.full:
-            raise MediaError("undecodable", "fewer frames came out the second time")
-        return Frames(self._images, np.array(indices, np.int64), self._pts, info)
-
-
-def _converter() -> Any:
-    """Turns frames into RGB; one for all frames of a video, since making its tables costs as much as using them."""
-    from av.video.reformatter import VideoReformatter
-
-    return VideoReformatter()
-
-
-def _info(path: Path, stream: Any, count: int, size: int, sink: _Sink) -> MediaInfo:
+def _info(path: Path, stream: Any, count: int, size: int, sink: Sink) -> MediaInfo:
     fps = float(stream.average_rate or 0)
     if stream.duration is not None and stream.time_base is not None:
         duration = float(stream.duration * stream.time_base)
     else:
         duration = count / fps if fps else 0.0
-    _, height, width, _ = sink._images.shape if sink._images is not None else (0, 0, 0, 0)
     return MediaInfo(
-        width=width,
-        height=height,
+        width=sink.size[0],
+        height=sink.size[1],
         frames=count,
         fps=fps,
         duration=duration,

@@ -52,6 +52,11 @@ class Worker:
             crops = cut_sample(job.file, job.kind, self._settings, self._detector, self._known(job.like))
         except MediaError as error:
             record |= {"status": error.reason, "reason": error.detail}
+        except OSError as error:
+            record |= {"status": "unreadable", "reason": error.strerror or repr(error)}
+        except Exception as error:
+            # Whatever a hostile file breaks on the way is told of that file; the others go on.
+            record |= {"status": "crashed", "reason": repr(error)}
         else:
             record |= {"status": "ok", **describe(crops)}
         return self._writer.append(record, crops)

@@ -51,7 +51,10 @@ def main() -> None:
             answer: dict[str, Any] = {"record": worker(job)}
         except OSError as error:
             answer = {"errno": error.errno, "error": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
+        try:
+            print(json.dumps(answer), file=answers, flush=True)
+        except BrokenPipeError:  # whoever asked is gone
+            os._exit(1)
 
 
 if __name__ == "__main__":

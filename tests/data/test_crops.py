@@ -226,3 +226,20 @@ def test_a_second_process_waits_and_says_so(videos: Path, tmp_path: Path) -> Non
     waiting.join(timeout=20)
     assert not waiting.is_alive()
     assert "waiting for another process" in heard[0]
+
+
+def test_a_file_that_breaks_the_cutting_is_listed_and_the_others_go_on(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepfake.data import work
+
+    real = work.cut_sample
+
+    def fragile(file: Path, *rest: object) -> object:
+        if file.stem == "b":
+            raise ValueError("could not broadcast")
+        return real(file, *rest)
+
+    monkeypatch.setattr(work, "cut_sample", fragile)
+    store, _ = prepare(manifest_of(videos), tmp_path, max_failed=0.5)
+    assert store.samples["status"].to_dict() == {"set/a": "ok", "set/b": "crashed", "set/c": "ok"}

@@ -1,0 +1,64 @@
+"""Decoded frames into one array, turned upright and into RGB. Knows PyAV's frames, not where they come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from deepfake.data.media import Frames, MediaError, MediaInfo
+
+
+class Sink:
+    """Wanted frames as they come, turned upright and into RGB, in one array of the first one's size."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.filled = 0
+        self.rotation = 0
+        self._converter = _converter()
+        self._images: np.ndarray | None = None
+        self._pts = np.zeros(count)
+
+    @property
+    def full(self) -> bool:
+        """Whether every frame is there."""
+        return self.filled == self.count
+
+    def put(self, place: int, frame: Any) -> None:
+        """Keep a frame as the ``place``-th; the first one put decides the size of all."""
+        if self._images is None:
+            self.rotation = int(frame.rotation) % 360
+            self._turns = self.rotation // 90 if self.rotation % 90 == 0 else 0
+            self._size = (frame.width, frame.height)
+            sides = (frame.width, frame.height) if self._turns % 2 else (frame.height, frame.width)
+            self._images = np.empty((self.count, *sides, 3), np.uint8)
+        width, height = self._size
+        plane = self._converter.reformat(frame, width=width, height=height, format="rgb24").planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        pixels = rows[:, : 3 * width].reshape(height, width, 3)
+        self._images[place] = np.rot90(pixels, self._turns) if self._turns else pixels
+        self._pts[place] = float(frame.time) if frame.time is not None else np.nan
+        self.filled += 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright frames; zeros before the first."""
+        return (0, 0) if self._images is None else (self._images.shape[2], self._images.shape[1])
+
+    def frames(self, indices: list[int], info: MediaInfo) -> Frames:
+        """All of them, with their indices [N].
+
+        Raises:
+            MediaError: Some are missing.
+        """
+        if self._images is None or not self.full:
+            raise MediaError("undecodable", "fewer frames came out the second time")
+        return Frames(self._images, np.array(indices, np.int64), self._pts, info)
+
+
+def _converter() -> Any:
+    """Turns frames into RGB; one for all frames of a video, since making its tables costs as much as using them."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
