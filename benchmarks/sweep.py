@@ -1,7 +1,7 @@
 """What a sweep costs beyond training, and what it survives; prints ratios measured in one run.
 
-    python -m benchmarks.sweep                    all figures but the long one, some four minutes
-    python -m benchmarks.sweep cost workers ...   cost, workers, start, kills, kills2 (two workers), pruning (half an hour)
+    python -m benchmarks.sweep               all figures but pruning, some ten minutes
+    python -m benchmarks.sweep cost kills    these alone: cost, workers, start, kills, kills2, pruning (half an hour)
 
 Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
 """
