@@ -1,0 +1,232 @@
+"""A manifest, and what is known of its files, to the reasons not to trust a number trained on it.
+
+Counts, leaks between splits, shortcuts between classes, coverage. Knows tables only: it opens no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepfake.data.duplicates import near_duplicates
+from deepfake.data.groups import components, crossing_groups
+from deepfake.data.layouts.base import listed
+from deepfake.data.manifest import FAKE, REAL, SPLITS, Manifest
+from deepfake.data.shortcuts import Shortcut, framing_shortcut, metadata_shortcut
+
+#: A ROC-AUC past which what should tell nothing tells the class.
+METADATA_LIMIT = 0.7
+FRAMING_LIMIT = 0.75
+_IMBALANCE = 4.0
+_FEW = 30  # samples of a class below which a ROC-AUC has an interval wider than +-0.1
+_NAMES = {REAL: "real", FAKE: "fake"}
+
+
+@dataclass
+class Audit:
+    """What was found.
+
+    Attributes:
+        tables: Printable sections by title.
+        warnings: What gives the label away or makes a number worthless, one sentence each.
+        facts: The same for machines: only numbers, strings, lists and dicts.
+    """
+
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        tables = {title: table.to_dict("records") for title, table in self.tables.items()}
+        return {"warnings": self.warnings, **self.facts, "tables": tables}
+
+    def text(self) -> str:
+        """Everything, to be printed or kept as a text file."""
+        parts = [f"{title}\n{table.to_string(index=False)}" for title, table in self.tables.items()]
+        parts += [f"warning: {warning}" for warning in self.warnings] or ["no warnings"]
+        return "\n\n".join(parts) + "\n"
+
+
+def audit_dataset(manifest: Manifest, samples: pd.DataFrame | None = None) -> Audit:
+    """Look for what makes numbers on a data set wrong.
+
+    Args:
+        manifest: With splits.
+        samples: What preparing found of each sample, by sample id: the columns of
+            :data:`deepfake.data.store.SAMPLE_COLUMNS`. None, before anything is prepared, leaves out near-duplicates,
+            shortcuts and coverage.
+
+    Returns:
+        The findings; an audit never raises because of them.
+    """
+    found = Audit()
+    table = manifest.table.reset_index(drop=True)
+    _count(found, table)
+    _groups(found, manifest, table)
+    if samples is not None and len(samples):
+        known = table.join(samples.drop(columns=["bytes", "sha256"], errors="ignore"), on="sample_id", how="inner")
+        known["sha256"] = samples["sha256"].reindex(known["sample_id"]).to_numpy()
+        known = known.reset_index(drop=True)
+        _coverage(found, known)
+        decoded = known[known["width"] > 0].reset_index(drop=True)
+        _duplicates(found, decoded)
+        _shortcuts(found, decoded)
+    return found
+
+
+def _count(found: Audit, table: pd.DataFrame) -> None:
+    label = table["label"].map(_NAMES)
+    counts = table.assign(label=label).groupby(["dataset", "label", "method", "split"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=[name for name in SPLITS if name in counts.columns])
+    found.tables["samples"] = counts.reset_index()
+    found.facts["samples"] = {
+        name: {word: int(((table["split"] == name) & (label == word)).sum()) for word in _NAMES.values()}
+        for name in SPLITS
+    }
+    for name, own in found.facts["samples"].items():
+        few, many = sorted(own.values())
+        if few and many / few >= _IMBALANCE:
+            found.warnings.append(
+                f"{name}: {own['fake']} fake to {own['real']} real samples: accuracy says little, "
+                "read balanced accuracy and ROC-AUC, and balance the training"
+            )
+        if name != "train" and 0 < few < _FEW:
+            half = 1.96 * np.sqrt(0.25 / few)
+            found.warnings.append(
+                f"{name} has only {few} {'sample' if few == 1 else 'samples'} of one class: "
+                f"a ROC-AUC on it is uncertain by about {half:.2f} either way"
+            )
+
+
+def _groups(found: Audit, manifest: Manifest, table: pd.DataFrame) -> None:
+    chain = components(table["groups"])
+    sizes = chain.value_counts()
+    exploded = table[["groups", "label"]].explode("groups")
+    both = exploded.groupby("groups")["label"].nunique()
+    facts = {
+        "groups": len(both),
+        "shared": int((exploded["groups"].value_counts() > 1).sum()),
+        "in_both_classes": int((both > 1).sum()),
+        "largest_chain": int(sizes.max()),
+    }
+    found.tables["groups (footage or people that samples share)"] = pd.DataFrame([facts])
+    found.facts["groups"] = facts
+    if facts["shared"]:
+        found.warnings.append(
+            f"{len(table)} samples come from {facts['groups']} groups of shared footage or people, up to "
+            f"{int(exploded['groups'].value_counts().max())} samples in one: split by group, draw intervals over groups"
+        )
+    if not facts["in_both_classes"] and len(table) >= 20:
+        found.warnings.append(
+            "no footage is in both classes: no fake has its original here, so what differs between the sources can "
+            "stand in for the class"
+        )
+    crossing = crossing_groups(table)
+    found.facts["crossing_groups"] = crossing.to_dict("records")
+    if not crossing.empty:
+        found.tables["groups in several splits"] = crossing.head(20)
+        whose = "published" if manifest.official else "given"
+        found.warnings.append(
+            f"{len(crossing)} groups ({int(crossing['samples'].sum())} samples) lie in several of the {whose} splits: "
+            f"{listed(crossing['group'].tolist())}; dataset.splits=strict makes them disjoint"
+        )
+    if (table["groups"].map(len) == 1).all() and facts["groups"] == len(table) and len(table) >= 20:
+        found.warnings.append(
+            "no name tells which samples share footage or a person, so leaks between splits can only show as "
+            "near-duplicates"
+        )
+
+
+def _coverage(found: Audit, known: pd.DataFrame) -> None:
+    known = known.assign(
+        real_fake=known["label"].map(_NAMES),
+        decoded=known["width"] > 0,
+        usable=known["status"] == "ok",
+        no_face=known["status"] == "no_face",
+        filled_share=known["filled"] / known["frames"].where(known["frames"] > 0),
+    )
+    by_class = known.groupby("real_fake").agg(
+        samples=("usable", "size"),
+        decoded=("decoded", "sum"),
+        usable=("usable", "sum"),
+        no_face=("no_face", "sum"),
+        filled=("filled_share", "mean"),
+    )
+    by_class["failed"] = by_class["samples"] - by_class["usable"]
+    table = by_class.rename_axis("class").reset_index().fillna(0.0)
+    found.tables["coverage"] = table.round({"filled": 4})
+    found.facts["coverage"] = {
+        str(row["class"]): {k: float(row[k]) for k in by_class.columns} for _, row in table.iterrows()
+    }
+    if set(by_class.index) == {"real", "fake"}:
+        for column, what in (("no_face", "no face is found"), ("failed", "a sample cannot be used")):
+            shares = by_class[column] / by_class["samples"]
+            if abs(_z(by_class[column], by_class["samples"])) > 2.6 and abs(shares["fake"] - shares["real"]) > 0.02:
+                found.warnings.append(
+                    f"{what} in {shares['fake']:.1%} of the fakes but {shares['real']:.1%} of the reals: "
+                    "what is missing tells the class"
+                )
+        gap = abs(by_class["filled"]["fake"] - by_class["filled"]["real"])
+        if gap > 0.05:
+            found.warnings.append(
+                f"the share of frames filled in for a missed face differs by {gap:.1%} between classes"
+            )
+
+
+def _z(hits: pd.Series, of: pd.Series) -> float:
+    """The two-proportion z statistic of fake against real."""
+    pooled = float(hits.sum() / of.sum())
+    spread = np.sqrt(pooled * (1 - pooled) * (1 / of["fake"] + 1 / of["real"]))
+    return float((hits["fake"] / of["fake"] - hits["real"] / of["real"]) / spread) if spread > 0 else 0.0
+
+
+def _duplicates(found: Audit, known: pd.DataFrame) -> None:
+    pairs = near_duplicates(known)
+    across = pairs[pairs["split"] != pairs["other_split"]]
+    labels = pairs[pairs["label"] != pairs["other_label"]]
+    found.facts["near_duplicates"] = {
+        "pairs": len(pairs),
+        "across_splits": len(across),
+        "across_classes": len(labels),
+        "examples": across.head(20)[["sample_id", "other", "bits"]].to_dict("records"),
+    }
+    if not across.empty:
+        found.tables["near-duplicates in several splits"] = across.head(20)
+        held = set(across["sample_id"]) | set(across["other"])
+        found.warnings.append(
+            f"{len(held)} samples have a near-duplicate in another split, such as "
+            f"{across['sample_id'].iloc[0]} and {across['other'].iloc[0]}"
+        )
+
+
+def _shortcuts(found: Audit, known: pd.DataFrame) -> None:
+    rows = []
+    for name, shortcut, limit, advice in (
+        (
+            "metadata",
+            metadata_shortcut(known),
+            METADATA_LIMIT,
+            "dataset.normalise_format=true re-encodes both classes alike",
+        ),
+        ("framing", framing_shortcut(known), FRAMING_LIMIT, "crop both classes alike, with dataset.faces=mtcnn say"),
+    ):
+        rows.append(
+            {"from": name, "roc_auc": shortcut.roc_auc, "guilty": ", ".join(shortcut.guilty), "note": shortcut.reason}
+        )
+        found.facts[f"{name}_shortcut"] = _shortcut_facts(shortcut)
+        if shortcut.roc_auc is not None and shortcut.roc_auc > limit:
+            found.warnings.append(f"{shortcut.told} (ROC-AUC {shortcut.roc_auc:.3f}); {advice}")
+    found.tables["class from what should not tell it (cross-validated by group)"] = pd.DataFrame(rows)
+
+
+def _shortcut_facts(shortcut: Shortcut) -> dict[str, Any]:
+    return {
+        "roc_auc": shortcut.roc_auc,
+        "guilty": shortcut.guilty,
+        "columns": shortcut.columns,
+        "reason": shortcut.reason,
+    }
