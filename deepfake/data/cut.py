@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake.data.faces import FaceDetector
+from deepfake.data.faces import Face, FaceDetector, overlap
 from deepfake.data.hashing import dhash, thumbnail
 from deepfake.data.image import read_image
 from deepfake.data.media import Frames, MediaError, MediaInfo, Pixels
 from deepfake.data.plan import ClipIndices, ClipPlan
-from deepfake.data.track import Track, track_face
+from deepfake.data.track import Track, look_near, track_face
 from deepfake.data.video import read_video
 
 _NORMAL_QUALITY = 85
@@ -117,7 +117,7 @@ def cut_sample(
     else:
         frames = read_video(file, lambda count: settings.plan.indices(count).indices.reshape(-1).tolist())
         chosen = settings.plan.indices(frames.info.frames)
-    cutter, found = _known_boxes(frames, settings, known) or _boxes(frames, settings, detector)
+    cutter, found = _known_boxes(frames, settings, known, detector) or _boxes(frames, settings, detector)
     cut = np.stack([cutter(image, i) for i, image in enumerate(frames.images)])  # [N, S, S, 3]
     if settings.normalise:
         for crop in cut:
@@ -183,9 +183,9 @@ def _boxes(
 
 
 def _known_boxes(
-    frames: Frames, settings: CutSettings, known: KnownTrack | None
+    frames: Frames, settings: CutSettings, known: KnownTrack | None, detector: FaceDetector | None
 ) -> tuple[_Cutter, NDArray[np.bool_]] | None:
-    """The crops of the video this one was made from, if it has every frame wanted here."""
+    """The crops of the video this one was made from, if it has every frame wanted here and the face is there too."""
     info = frames.info
     if known is None or settings.align or known.size != (info.width, info.height, info.frames):
         return None
@@ -194,7 +194,24 @@ def _known_boxes(
         return None
     records = known.frames.reshape(-1)[first]
     boxes = np.stack([records[name] for name in ("x0", "y0", "x1", "y1")], 1)
+    if detector is not None and not _confirmed(frames, boxes, records["found"], settings.margin, detector):
+        return None
     return _Cutter(boxes, settings.size), records["found"]
+
+
+def _confirmed(
+    frames: Frames, boxes: NDArray[np.float32], found: NDArray[np.bool_], margin: float, detector: FaceDetector
+) -> bool:
+    """Whether a few looks find the face in the known crops: a mirrored or shifted fake has a track of its own."""
+    seen = np.flatnonzero(found)
+    looks = sorted({int(seen[0]), int(seen[len(seen) // 2]), int(seen[-1])}) if len(seen) else []
+    hits = 0
+    for i in looks:
+        centre, half = (boxes[i, :2] + boxes[i, 2:]) / 2, (boxes[i, 2:] - boxes[i, :2]) / (2 * (1 + margin))
+        inner = np.concatenate([centre - half, centre + half])
+        face = look_near(frames.images[i], Face(inner, 1.0, np.zeros((5, 2), np.float32)), detector)
+        hits += face is not None and overlap(face.box, inner) > 0.3
+    return 2 * hits >= len(looks)
 
 
 def square_boxes(boxes: NDArray[np.float32], margin: float) -> NDArray[np.float32]:

@@ -136,7 +136,7 @@ def _follow(
         if abs(times[i] - looked) < _INTERVAL and 0 < i < len(images) - 1:
             continue
         looked = times[i]
-        face = _look_near(images[i], last, detector)
+        face = look_near(images[i], last, detector)
         if face is None:
             missed.add(i)
         else:
@@ -144,7 +144,7 @@ def _follow(
     return missed
 
 
-def _look_near(image: Pixels, last: Face, detector: FaceDetector) -> Face | None:
+def look_near(image: Pixels, last: Face, detector: FaceDetector) -> Face | None:
     """Look where the face was, then, once it is lost there, in a cutting four faces wide, shrunk to be cheap."""
     face = detector.follow(image, last.box)
     if face is not None and _alike(face.size, last.size):

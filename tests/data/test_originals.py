@@ -9,6 +9,7 @@ import pytest
 
 from deepfake.data.crops import prepare_crops
 from deepfake.data.cut import CutSettings, KnownTrack, cut_sample
+from deepfake.data.faces import Face
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.data.options import DatasetOptions
 from deepfake.data.plan import ClipPlan
@@ -53,6 +54,26 @@ def test_a_real_fake_is_framed_as_its_original(shared_data: Path, tmp_path: Path
     store = prepare_crops(Manifest(table, {"set": root}), options, True, tmp_path, workers=0)
     boxes = [store.frame_records(name)[["x0", "y0", "x1", "y1"]].tolist() for name in ("real", "fake")]
     assert boxes[0] == boxes[1]
+
+
+class Elsewhere:
+    """Sees the one face of a frame where it is told to."""
+
+    def __init__(self, x: float) -> None:
+        self.face = Face(np.array([x, 20, x + 30, 55], np.float32), 0.99, np.zeros((5, 2), np.float32))
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return [self.face]
+
+    def follow(self, image: np.ndarray, box: np.ndarray) -> Face | None:
+        return self.face
+
+
+@pytest.mark.parametrize(("x", "left"), [(15, 10), (110, 102)], ids=["there", "mirrored"])
+def test_a_face_that_is_not_where_the_original_had_it_is_tracked(x: float, left: int, video: Path) -> None:
+    known, _ = _known(video, (160, 96, 12))
+    settings = CutSettings(**{**vars(SETTINGS), "faces": "mtcnn", "margin": 0.3})
+    assert cut_sample(video, "video", settings, Elsewhere(x), known).frames["x0"].tolist() == [[left] * 4]
 
 
 def test_normalised_crops_carry_one_compression(tmp_path: Path) -> None:

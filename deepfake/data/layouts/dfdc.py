@@ -140,7 +140,7 @@ def _note_originals(rows: list[dict[str, object]], notes: list[str]) -> None:
 
 
 def _disambiguated(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Rows with sample ids; a file name that two parts hold keeps its part's name."""
+    """Rows with sample ids, their own and their originals'; a file name that two parts hold keeps its part's name."""
     counts: dict[str, int] = {}
     for row in rows:
         counts[str(row["stem"])] = counts.get(str(row["stem"]), 0) + 1
@@ -151,4 +151,9 @@ def _disambiguated(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     dataset = str(rows[0]["dataset"]) if rows else ""
     ids = sample_ids(dataset, names, [str(row["path"]) for row in rows])
     kept = [{key: value for key, value in row.items() if key != "stem"} for row in rows]
-    return [{**row, "sample_id": name} for row, name in zip(kept, ids, strict=True)]
+    reals = {f"dfdc/{row['stem']}": name for row, name in zip(rows, ids, strict=True) if row["label"] == REAL}
+    originals = [reals.get(row["groups"][0], "") if row["label"] == FAKE else "" for row in rows]  # type: ignore[index]
+    return [
+        {**row, "sample_id": name, "original": original}
+        for row, name, original in zip(kept, ids, originals, strict=True)
+    ]
