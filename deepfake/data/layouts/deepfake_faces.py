@@ -20,7 +20,7 @@ _LABELS = {"REAL": REAL, "FAKE": FAKE}
 class DeepfakeFaces:
     """``metadata.csv`` with videoname, label and original; ``faces_224/<videoname>.jpg``."""
 
-    name = "deepfake_faces"
+    name = "kaggle_deepfake_faces"
     summary = "metadata.csv beside faces_224/*.jpg (Kaggle dagnelies/deepfake-faces)"
     crops = True
 

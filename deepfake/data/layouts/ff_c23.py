@@ -28,7 +28,7 @@ _METADATA = "ff++_metadata.csv"
 class FfC23:
     """``original`` and a folder for each method, with the videos right in them."""
 
-    name = "ff_c23"
+    name = "kaggle_ff_c23"
     summary = "FaceForensics++_C23/{original,Deepfakes,Face2Face,...}/*.mp4 (Kaggle xdxd003/ff-c23)"
     crops = False
 

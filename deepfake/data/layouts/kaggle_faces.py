@@ -18,7 +18,7 @@ from deepfake.data.options import DatasetOptions
 class Faces140k(ClassFolders):
     """xhlulu/140k-real-and-fake-faces: FFHQ photographs and StyleGAN faces. In its tables label 1 means real."""
 
-    name = "faces_140k"
+    name = "kaggle_140k_faces"
     summary = "real_vs_fake/real-vs-fake/{train,valid,test}/{real,fake} (Kaggle xhlulu/140k-real-and-fake-faces)"
     crops = True
     suffixes = IMAGE_SUFFIXES
@@ -57,7 +57,7 @@ def _words(path: Path) -> dict[str, str]:
 class DeepfakeAndRealImages(ClassFolders):
     """manjilkarki/deepfake-and-real-images: no name tells a person or a source, so no leak between parts shows."""
 
-    name = "deepfake_and_real_images"
+    name = "kaggle_deepfake_and_real_images"
     summary = "Dataset/{Train,Validation,Test}/{Real,Fake} (Kaggle manjilkarki/deepfake-and-real-images)"
     crops = True
     suffixes = IMAGE_SUFFIXES
@@ -78,7 +78,7 @@ class DeepfakeAndRealImages(ClassFolders):
 class HardFake(ClassFolders):
     """hamzaboulahia/hardfakevsrealfaces: 589 photographs and 700 StyleGAN2 faces of 300 pixels."""
 
-    name = "hardfake"
+    name = "kaggle_hardfake"
     summary = "{train,valid}/{real,fake} or {real,fake} with fake_1.jpg to fake_700.jpg (Kaggle hardfakevsrealfaces)"
     crops = True
     suffixes = IMAGE_SUFFIXES

@@ -20,7 +20,7 @@ _NAME = re.compile(r"^(?P<level>easy|mid|hard)_\d+_(?P<bits>[01]{4})$")
 class RealAndFakeFace:
     """``training_real/real_00001.jpg`` and ``training_fake/easy_1_1110.jpg``."""
 
-    name = "real_and_fake_face"
+    name = "kaggle_real_and_fake_face"
     summary = "real_and_fake_face/{training_real,training_fake} (Kaggle ciplab/real-and-fake-face-detection)"
     # Whole faces fill its pictures.
     crops = True

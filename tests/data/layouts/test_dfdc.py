@@ -106,16 +106,16 @@ def faces(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("below", ["", "faces_224", ".."])
 def test_the_crops_are_found_from_around(faces: Path, below: str) -> None:
-    assert counts(read("deepfake_faces", (faces / below).resolve())) == {REAL: 12, FAKE: 60}
+    assert counts(read("kaggle_deepfake_faces", (faces / below).resolve())) == {REAL: 12, FAKE: 60}
 
 
 def test_crops_are_grouped_by_original(faces: Path) -> None:
-    groups = by_stem(read("deepfake_faces", faces), "groups")
+    groups = by_stem(read("kaggle_deepfake_faces", faces), "groups")
     assert groups["fake3x1"] == groups["real3"] == ("dfdc/real3",)
 
 
 def test_crops_are_split_by_original(faces: Path, tmp_path: Path) -> None:
-    manifest = read_dataset(DatasetOptions(layout="deepfake_faces", root=str(faces)), tmp_path)
+    manifest = read_dataset(DatasetOptions(layout="kaggle_deepfake_faces", root=str(faces)), tmp_path)
     assert manifest.table.explode("groups").groupby("groups")["split"].nunique().max() == 1
 
 
@@ -123,12 +123,12 @@ def test_an_inverted_table_of_crops_is_refused(faces: Path) -> None:
     table = faces / "metadata.csv"
     table.write_text(table.read_text().replace("REAL", "X").replace("FAKE", "REAL").replace("X", "FAKE"))
     with pytest.raises(DataError, match="inverted"):
-        read("deepfake_faces", faces)
+        read("kaggle_deepfake_faces", faces)
 
 
 def test_crops_that_are_missing_are_counted(faces: Path) -> None:
     (faces / "faces_224" / "real0.jpg").unlink()
-    assert any("names 1 of 72 faces" in note for note in read("deepfake_faces", faces).notes)
+    assert any("names 1 of 72 faces" in note for note in read("kaggle_deepfake_faces", faces).notes)
 
 
 def test_real_crops_are_grouped_by_original(shared_data: Path, tmp_path: Path) -> None:

@@ -142,19 +142,19 @@ def kaggle(tmp_path: Path) -> Path:
 
 
 def test_the_flat_copy_has_its_folders_labels(kaggle: Path) -> None:
-    assert counts(read("ff_c23", kaggle)) == {REAL: 6, FAKE: 13}
+    assert counts(read("kaggle_ff_c23", kaggle)) == {REAL: 6, FAKE: 13}
 
 
 def test_the_flat_copy_is_grouped_as_the_official_tree(kaggle: Path) -> None:
-    assert by_stem(read("ff_c23", kaggle), "groups")["000_001"] == footage("000_001")
+    assert by_stem(read("kaggle_ff_c23", kaggle), "groups")["000_001"] == footage("000_001")
 
 
 def test_the_flat_copy_warns_of_actors_without_originals(kaggle: Path) -> None:
-    assert any("gives the label away" in note for note in read("ff_c23", kaggle).notes)
+    assert any("gives the label away" in note for note in read("kaggle_ff_c23", kaggle).notes)
 
 
 def test_the_flat_copy_is_split_by_pairs(kaggle: Path, tmp_path: Path) -> None:
-    splits = by_stem(read_dataset(DatasetOptions(layout="ff_c23", root=str(kaggle)), tmp_path), "split")
+    splits = by_stem(read_dataset(DatasetOptions(layout="kaggle_ff_c23", root=str(kaggle)), tmp_path), "split")
     assert all(splits[f"{a:03d}"] == splits[f"{a:03d}_{a ^ 1:03d}"] == splits[f"{a ^ 1:03d}"] for a in range(6))
 
 
@@ -162,9 +162,9 @@ def test_a_table_that_contradicts_the_folders_is_refused(kaggle: Path) -> None:
     table = kaggle / "csv" / "FF++_Metadata.csv"
     table.write_text(table.read_text().replace("REAL", "X").replace("FAKE", "REAL").replace("X", "FAKE"))
     with pytest.raises(DataError, match="inverted"):
-        read("ff_c23", kaggle)
+        read("kaggle_ff_c23", kaggle)
 
 
 def test_an_unknown_folder_beside_is_named(kaggle: Path) -> None:
     plant(kaggle, ["Extra/000.mp4"])
-    assert "folders that are not read: Extra" in read("ff_c23", kaggle).notes
+    assert "folders that are not read: Extra" in read("kaggle_ff_c23", kaggle).notes

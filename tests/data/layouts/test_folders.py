@@ -96,8 +96,8 @@ def test_hardfake_carves_test_from_train(tmp_path: Path) -> None:
     for word, most in (("real", 589), ("fake", 700)):
         plant(tmp_path, numbered(f"train/{word}", word, range(1, most - 49)))
         plant(tmp_path, numbered(f"valid/{word}", word, range(most - 49, most + 1)))
-    assert find_layouts(tmp_path)[0][0].name == "hardfake"
-    manifest = read_dataset(DatasetOptions(layout="hardfake", root=str(tmp_path)), tmp_path)
+    assert find_layouts(tmp_path)[0][0].name == "kaggle_hardfake"
+    manifest = read_dataset(DatasetOptions(layout="kaggle_hardfake", root=str(tmp_path)), tmp_path)
     assert manifest.table["split"].value_counts().to_dict() == {"train": 979, "test": 210, "val": 100}
     assert any("no published test split: carved from train by group" in note for note in manifest.notes)
 
@@ -124,7 +124,7 @@ def faces140k(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("below", ["..", "", "real_vs_fake", "real_vs_fake/real-vs-fake"])
 def test_140k_is_found_from_around_and_fake_is_one(faces140k: Path, below: str) -> None:
-    manifest = read("faces_140k", (faces140k / below).resolve())
+    manifest = read("kaggle_140k_faces", (faces140k / below).resolve())
     assert counts(manifest) == {REAL: 9, FAKE: 9}
     assert by_stem(manifest, "label")["train1"] == REAL
     assert by_stem(manifest, "split")["valid1"] == "val"
@@ -134,14 +134,14 @@ def test_a_140k_table_that_contradicts_the_folders_is_refused(faces140k: Path) -
     table = faces140k / "test.csv"
     table.write_text(table.read_text().replace(",real,", ",X,").replace(",fake,", ",real,").replace(",X,", ",fake,"))
     with pytest.raises(DataError, match="inverted"):
-        read("faces_140k", faces140k)
+        read("kaggle_140k_faces", faces140k)
 
 
 @pytest.mark.parametrize("below", ["", "Dataset"])
 def test_manjilkarki_is_found_from_around(tmp_path: Path, below: str) -> None:
     for split in ("Train", "Validation", "Test"):
         plant(tmp_path / "Dataset", [f"{split}/Real/real_0.jpg", f"{split}/Fake/fake_0.jpg"])
-    manifest = read("deepfake_and_real_images", tmp_path / below)
+    manifest = read("kaggle_deepfake_and_real_images", tmp_path / below)
     assert counts(manifest) == {REAL: 3, FAKE: 3}
     assert manifest.table["split"].value_counts().to_dict() == {"train": 2, "val": 2, "test": 2}
     assert manifest.table["groups"].nunique() == 6
@@ -151,7 +151,7 @@ def test_manjilkarki_is_found_from_around(tmp_path: Path, below: str) -> None:
 def test_ciplab_names_what_was_replaced(tmp_path: Path, below: str) -> None:
     root = tmp_path / "real_and_fake_face"
     plant(root, ["training_real/real_00001.jpg", "training_fake/easy_1_1110.jpg", "training_fake/hard_7_0001.jpg"])
-    manifest = read("real_and_fake_face", tmp_path / below)
+    manifest = read("kaggle_real_and_fake_face", tmp_path / below)
     assert counts(manifest) == {REAL: 1, FAKE: 2}
     assert by_stem(manifest, "method") == {
         "real_00001": "real", "easy_1_1110": "easy-left_eye-right_eye-nose", "hard_7_0001": "hard-mouth",

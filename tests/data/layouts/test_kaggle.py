@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.data.layouts import find_layouts
+from deepfake.data.layouts import LAYOUTS, find_layouts
 from deepfake.data.options import DatasetOptions
 from deepfake.data.read import read_dataset, settle_faces
 from deepfake.errors import DataError
@@ -50,10 +50,15 @@ def _dfdc(root: Path) -> None:
 
 
 TREES: dict[str, Callable[[Path], None]] = {
-    "ff_c23": _ff_c23, "deepfake_faces": _deepfake_faces, "faces_140k": _faces_140k, "celebdf": _celebdf,
-    "deepfake_and_real_images": _deepfake_and_real, "real_and_fake_face": _real_and_fake, "hardfake": _hardfake,
+    "kaggle_ff_c23": _ff_c23,
+    "kaggle_deepfake_faces": _deepfake_faces,
+    "kaggle_140k_faces": _faces_140k,
+    "celebdf": _celebdf,
+    "kaggle_deepfake_and_real_images": _deepfake_and_real,
+    "kaggle_real_and_fake_face": _real_and_fake,
+    "kaggle_hardfake": _hardfake,
     "dfdc": _dfdc,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -70,7 +75,13 @@ def test_the_most_telling_layout_comes_first(tmp_path: Path, name: str) -> None:
     assert find_layouts(tmp_path / "archive")[0][0].name == name
 
 
-@pytest.mark.parametrize(("name", "faces"), [("hardfake", "none"), ("ff_c23", "mtcnn")])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_can_be_chosen_by_its_name(name: str) -> None:
+    config = Path(__file__).parents[3] / "conf" / "dataset" / f"{name}.yaml"
+    assert f"layout: {name}\n" in config.read_text()
+
+
+@pytest.mark.parametrize(("name", "faces"), [("kaggle_hardfake", "none"), ("kaggle_ff_c23", "mtcnn")])
 def test_faces_are_looked_for_only_where_there_are_no_crops(tmp_path: Path, name: str, faces: str) -> None:
     TREES[name](tmp_path)
     assert settle_faces(DatasetOptions(layout="kaggle", root=str(tmp_path), faces="auto")).faces == faces
