@@ -45,7 +45,8 @@ class TinyNet(nn.Module):
     """Three halvings and two residual blocks; features are the mean and the maximum over place.
 
     Beside the colours it reads what a 3x3 mean takes away, where blending and compression leave their marks.
-    The maximum keeps what the mean dilutes: a patch of a few pixels that changes from frame to frame.
+    The maximum keeps what the mean dilutes: a patch of a few pixels that changes from frame to frame. Maps hold both
+    over 2x2 places, so that heads which read maps have a quarter of the places to go through.
 
     Args:
         drop_rate: Dropout on the pooled features.
@@ -58,19 +59,21 @@ class TinyNet(nn.Module):
         super().__init__()
         self.stem = _conv(6, 16, stride=2)
         self.stages = nn.Sequential(_conv(16, 32, stride=2), _Residual(32), _conv(32, 64, stride=2), _Residual(64))
-        self.num_features = 64
-        self.head_hidden_size = 128
+        self.num_features = self.head_hidden_size = 128
         self.drop = nn.Dropout(drop_rate)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images [N, 3, H, W] to maps [N, 64, H/8, W/8]."""
+        """Images [N, 3, H, W] to maps [N, 128, H/16, W/16]."""
         detail = SHARPEN * (x - F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False))
-        maps: Tensor = self.stages(self.stem(torch.cat([x, detail], dim=1)))
-        return maps
+        fine = self.stages(self.stem(torch.cat([x, detail], dim=1)))  # [N, 64, H/8, W/8]
+        # Rounded up: the last row and column of an odd side count like the others.
+        means, peaks = F.avg_pool2d(fine, 2, ceil_mode=True), F.max_pool2d(fine, 2, ceil_mode=True)
+        return torch.cat([means, peaks], dim=1)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Maps [N, 64, h, w] to vectors [N, 128]; there is no classifier, whatever ``pre_logits`` says."""
-        pooled = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
+        """Maps [N, 128, h, w] to vectors [N, 128]; there is no classifier, whatever ``pre_logits`` says."""
+        means, peaks = x.chunk(2, dim=1)
+        pooled = torch.cat([means.mean(dim=(2, 3)), peaks.amax(dim=(2, 3))], dim=1)
         dropped: Tensor = self.drop(pooled)
         return dropped
 

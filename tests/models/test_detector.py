@@ -35,7 +35,7 @@ def test_bytes_and_fractions_are_the_same_picture() -> None:
 def test_the_backbones_own_mean_and_std_are_used() -> None:
     detector = detector_of()
     seen: list[torch.Tensor] = []
-    detector.backbone.model.forward_features = lambda x: seen.append(x) or torch.zeros(len(x), 64, 8, 8)
+    detector.backbone.model.forward_features = lambda x: seen.append(x) or torch.zeros(len(x), 128, 4, 4)
     clips = torch.zeros(1, 1, 3, 64, 64)
     clips[:] = torch.tensor(detector.backbone.mean)[:, None, None]
     detector.extract(clips)
