@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from deepfake.errors import UserError, nearest
-from deepfake.sweeping.jobs import JobRunner, timed, to_job
+from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, timed, to_job
 from deepfake.sweeping.observer import COMPLETED, FAILED, Job
 from deepfake.sweeping.running import RunningTrial
 from deepfake.sweeping.study import Claim, Study
@@ -64,11 +64,12 @@ def run_trial(study: Study, runner: JobRunner, claim: Claim) -> Job:
         study.release(claim)
         raise
     except Exception as error:
+        _pass_interruption(study, claim, error)
         # Composing the job failed: the mistake is in this point, so the study goes on.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        job = Job(claim.number, claim.overrides, FAILED, reason=f"{type(error).__name__}: {reason[0]}")
+        job = Job(claim.number, claim.overrides, FAILED, reason=describe(error))
         study.finish(claim, job)
         return job
+    _pass_interruption(study, claim, result._return_value)
     job = replace(to_job(result, claim.number, claim.overrides, objectives, seconds), **handle.identity)
     job, mistake = _judge(study, job)
     study.finish(claim, job, mistake)
@@ -77,6 +78,13 @@ def run_trial(study: Study, runner: JobRunner, claim: Claim) -> Job:
         del result
         gc.collect()
     return job
+
+
+def _pass_interruption(study: Study, claim: Claim, error: object) -> None:
+    """Libraries turn an interruption into errors of their own; it is one all the same."""
+    if is_interruption(error):
+        study.release(claim)
+        raise KeyboardInterrupt from error if isinstance(error, BaseException) else None
 
 
 def _judge(study: Study, job: Job) -> tuple[Job, UserError | None]:

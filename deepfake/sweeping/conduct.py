@@ -113,19 +113,18 @@ class _Watcher:
         self._display.refresh(trials)
         return trials
 
-    def note(self) -> None:
-        """Look, for the sake of what is passed on."""
-        self.look()
-
     def _pass_on(self, job: Job) -> None:
         tell(f"trial {job.number}", lambda: self._listener.job_finished(self._info, job))
 
 
 def _work_here(study: Study, runner: JobRunner, watch: _Watcher, display: Display) -> None:
+    def pass_on(_: Job) -> None:
+        watch.look()
+
     work(
         study,
         runner,
-        finished=lambda job: watch.note(),
+        finished=pass_on,
         waiting=lambda: display.say("waiting for trials that run in another terminal or on another machine"),
     )
     watch.look()

@@ -104,9 +104,21 @@ def describe(error: object) -> str:
     """An exception in one line."""
     if isinstance(error, UserError):
         return error.message
-    lines = str(error).strip().splitlines()
     name = type(error).__name__
+    lines = str(error).strip().removeprefix(name).strip().splitlines()
+    if not lines and isinstance(error, BaseException) and error.__cause__ is not None:
+        # Hydra's composition errors leave the telling to their cause.
+        return describe(error.__cause__)
     return f"{name}: {lines[0]}" if lines else name
+
+
+def is_interruption(error: object) -> bool:
+    """Whether an exception is, or came of, somebody stopping the process."""
+    while isinstance(error, BaseException):
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def pick_best(jobs: Sequence[Job], objectives: Sequence[Objective]) -> list[Job]:
