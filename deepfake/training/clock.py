@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -77,6 +77,24 @@ class Clock:
         self._seconds.clear()
         self._events.clear()
         return seconds
+
+
+def waiting_note(history: Sequence[Mapping[str, float]]) -> list[str]:
+    """What would help, where training waited for data more than a tenth of its time; empty where it did not.
+
+    Args:
+        history: Epochs' metrics. The first is left out where there are more: it warms caches.
+    """
+    epochs = [epoch for epoch in history[1:] or history if "profile/data_wait" in epoch]
+    training = ("data_wait", "transfer", "forward", "backward", "optimizer")
+    total = sum(epoch[f"profile/{part}"] for epoch in epochs for part in training)
+    share = sum(epoch["profile/data_wait"] for epoch in epochs) / total if total else 0.0
+    if share <= 0.1:
+        return []
+    return [
+        f"training waited for clips {share:.0%} of its time: more trainer.num_workers, a faster disk for paths.outputs "
+        "or fewer augmentations on the CPU (jpeg, blur, noise) would help"
+    ]
 
 
 def peak_memory(device: torch.device) -> float:

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from deepfake.models.compat import prepare_torchvision
 from deepfake.models.detector import Detector, parameter_groups
 from deepfake.training.checkpoint import BEST, LAST, load_weights
-from deepfake.training.clock import Clock
+from deepfake.training.clock import Clock, waiting_note
 from deepfake.training.fitting import choose_batch_size, try_to_compile
 from deepfake.training.interruption import Interruption
 from deepfake.training.loop import Loop
@@ -122,6 +122,7 @@ def fit(
     loop = Loop(train, val, options, fabric, folder / "checkpoints", plan, seed, told, updater, state, began)
     with Interruption(fabric) as interruption:
         loop.run(on_epoch, interruption)
+    notes += waiting_note(state.history)
     load_weights(detector, folder / "checkpoints" / BEST)
     best = max(0, monitor.best_epoch)
     return FitResult(

@@ -140,3 +140,10 @@ def test_profile_shares_add_up_with_unknown_parts_as_other() -> None:
 
 def test_profile_without_times_says_what_to_set() -> None:
     assert "trainer.profile=true" in texts(profile.epoch_times([]))
+
+
+def test_profiled_epochs_give_their_seconds_and_no_other_number() -> None:
+    epoch = {"val/loss": 0.5, "profile/forward": 2.0, "profile/mfu": 0.3, "profile/peak_memory_bytes": 2e9}
+    assert profile.recorded(epoch) == {"forward": 2.0}
+    assert profile.remark([epoch]) == "2.0 GB at most, MFU 30%"
+    assert profile.recorded({"val/loss": 0.5}) == {}

@@ -11,7 +11,7 @@ import torch
 
 from deepfake.models.detector import Detector
 from deepfake.models.options import Mean
-from deepfake.training.clock import PARTS, Clock, clip_flops, peak_flops
+from deepfake.training.clock import PARTS, Clock, clip_flops, peak_flops, waiting_note
 from deepfake.training.compiling import compile_or_not
 from deepfake.training.memory import SIZES, kept_bytes, largest_batch, split_batch, without_trace
 from tests.training.fakes import FakeClips, small_detector
@@ -187,3 +187,14 @@ def test_operations_of_a_clip_are_counted(freeze: bool, passes: int) -> None:
 
 def test_a_cpu_has_no_peak_in_the_tables() -> None:
     assert peak_flops(torch.device("cpu"), "bf16-mixed") is None
+
+
+@pytest.mark.parametrize(("wait", "told"), [(0.5, True), (0.05, False)])
+def test_waiting_for_clips_is_told_with_what_helps(wait: float, told: bool) -> None:
+    epoch = {f"profile/{part}": 0.0 for part in PARTS} | {"profile/data_wait": wait, "profile/forward": 1 - wait}
+    notes = waiting_note([epoch, epoch])
+    assert any("trainer.num_workers" in note for note in notes) == told
+
+
+def test_an_epoch_that_was_not_profiled_waited_for_nothing() -> None:
+    assert waiting_note([{"val/loss": 0.5}]) == []

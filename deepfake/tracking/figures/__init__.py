@@ -31,7 +31,7 @@ def draw_run(
         The files, in reading order.
     """
     # matplotlib takes most of a second to import: only a run that draws pays for it.
-    from deepfake.tracking.figures import curves, scores, spread
+    from deepfake.tracking.figures import curves, profile, scores, spread
     from deepfake.tracking.figures.style import save
 
     figures = {
@@ -41,4 +41,7 @@ def draw_run(
         "confusion_matrix": scores.confusion(predictions, threshold=threshold),
         "score_histogram": spread.histogram(predictions, threshold=threshold),
     }
+    times = [profile.recorded(epoch) for epoch in history]
+    if any(times):
+        figures["profile"] = profile.epoch_times(times, profile.remark(history))
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -32,6 +32,29 @@ PARTS = {
     "logging": ("#BBBBBB", "xxxx"),
     "other": ("#E5E5E5", ""),
 }
+
+
+#: How the metrics of a profiled epoch begin; those that are no seconds say what they are.
+_PREFIX = "profile/"
+_OTHERS = ("peak_memory_bytes", "flops_per_second", "mfu")
+
+
+def recorded(epoch: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by part from an epoch's metrics; empty where it was not profiled."""
+    found = {name.removeprefix(_PREFIX): value for name, value in epoch.items() if name.startswith(_PREFIX)}
+    return {part: seconds for part, seconds in found.items() if part not in _OTHERS}
+
+
+def remark(history: Sequence[Mapping[str, float]]) -> str:
+    """Speed and memory of the last epoch, as far as they were recorded."""
+    last = history[-1] if history else {}
+    told: dict[str, Callable[[float], str]] = {
+        "samples_per_second": lambda value: f"{value:.0f} clips/s",
+        "profile/peak_memory_bytes": lambda value: f"{value / 1e9:.1f} GB at most",
+        "profile/flops_per_second": lambda value: f"{value / 1e9:.0f} GFLOP/s",
+        "profile/mfu": lambda value: f"MFU {value:.0%}",
+    }
+    return ", ".join(say(last[name]) for name, say in told.items() if name in last)
 
 
 def epoch_times(epochs: Sequence[Mapping[str, float]], remark: str = "") -> Figure:
