@@ -7,7 +7,7 @@ what makes preparing a data set affordable.
 from __future__ import annotations
 
 import io
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +18,25 @@ from deepfake.data.sink import Sink
 
 Plan = Callable[[int], Sequence[int]]
 
+_SHORT_GAP = 60  # packets that are cheaper to decode than to jump over
+
 
 class _MissedError(Exception):
     """The fast way cannot deliver what was asked; decode everything instead."""
 
 
 class _Packets(NamedTuple):
-    """What demuxing alone tells: the pts of every frame to present, in order of presentation."""
+    """What demuxing alone tells.
+
+    Attributes:
+        pts: Of every frame to present, in order of presentation.
+        decoded: Of every packet, in order of decoding; ``keys`` are the places of keyframes in it.
+        size: Bytes of all.
+    """
 
     pts: list[int]
+    decoded: list[int]
+    keys: list[int]
     size: int
 
 
@@ -90,14 +100,20 @@ def _is_picture(stream: Any) -> bool:
 
 def _demux(container: Any, stream: Any) -> _Packets:
     pts: list[int] = []
+    decoded: list[int] = []
+    keys: list[int] = []
     size = 0
     for packet in _packets(container, stream):
-        if packet.is_discard or not packet.size:
+        if not packet.size:
             continue
         if packet.pts is None:
             raise _MissedError
-        pts.append(packet.pts)
-        size += packet.size
+        if packet.is_keyframe:
+            keys.append(len(decoded))
+        decoded.append(packet.pts)
+        if not packet.is_discard:
+            pts.append(packet.pts)
+            size += packet.size
     if not pts:
         raise MediaError("undecodable", "the video stream has no frames")
     in_order = sorted(pts)
@@ -105,7 +121,7 @@ def _demux(container: Any, stream: Any) -> _Packets:
     unordered = pts == in_order and stream.codec_context.has_b_frames
     if unordered or len(set(pts)) < len(pts):
         raise _MissedError
-    return _Packets(in_order, size)
+    return _Packets(in_order, decoded, keys, size)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -138,7 +154,7 @@ def _read_wanted(path: Path, plan: Plan) -> Frames:
     with _opened(path) as (container, stream):
         targets = [packets.pts[i] for i in indices]
         sink = Sink(len(indices))
-        for frame in _decode_targets(container, stream, packets.pts, targets):
+        for frame in _decode_targets(container, stream, packets, targets):
             place = bisect_left(targets, frame.pts)
             if place < len(targets) and targets[place] == frame.pts:
                 sink.put(place, frame)
@@ -149,27 +165,60 @@ def _read_wanted(path: Path, plan: Plan) -> Frames:
         return sink.frames(indices, _info(path, stream, len(packets.pts), packets.size, sink))
 
 
-def _decode_targets(container: Any, stream: Any, pts: list[int], targets: list[int]) -> Iterator[Any]:
+def _needed(packets: _Packets, targets: list[int]) -> bytearray:
+    """For each packet whether it is decoded: all from the keyframe before each target on, and short gaps between."""
+    wanted = set(targets)
+    needed = bytearray(len(packets.decoded))
+    last_end = 0
+    for place, pts in enumerate(packets.decoded):
+        if pts not in wanted:
+            continue
+        key = bisect_right(packets.keys, place) - 1
+        # A frame presented before the keyframe it is decoded after (an open GOP's) needs the one before as well.
+        while key >= 0 and packets.decoded[packets.keys[key]] > pts:
+            key -= 1
+        start = packets.keys[key] if key >= 0 else 0
+        start = last_end if start - last_end < _SHORT_GAP else max(start, last_end)
+        needed[start : place + 1] = b"\1" * (place + 1 - start)
+        last_end = place + 1
+    return needed
+
+
+def _decode_targets(container: Any, stream: Any, packets: _Packets, targets: list[int]) -> Iterator[Any]:
     """Frames in order of presentation, without most of those nobody refers to and nobody wants.
 
-    Nothing is skipped until the first frame is out: a head whose first frames cannot be decoded (an open GOP cut
-    from a longer file) shows in its pts, and then counting packets would count frames that never come.
+    Stretches of a long video in which nothing is wanted are jumped over, to the next keyframe. Nothing is skipped
+    until the first frame is out: a head whose first frames cannot be decoded (an open GOP cut from a longer file)
+    shows in its pts, and then counting packets would count frames that never come.
     """
     import av
 
-    wanted = set(targets)
+    wanted, needed = set(targets), _needed(packets, targets)
     context = stream.codec_context
-    started = False
-    for packet in _packets(container, stream):
+    started = jumping = False
+    landed: int | None = None  # the pts of a keyframe jumped to, until its frame is out
+    for place, packet in enumerate(_packets(container, stream)):
+        if started and packet.size and not needed[place]:
+            jumping = True
+            continue
+        if jumping:
+            yield from context.decode(None)  # what the decoder still holds back
+            context.flush_buffers()
+            jumping, landed = False, packet.pts
         context.skip_frame = "DEFAULT" if not started or packet.pts in wanted or not packet.size else "NONREF"
         try:
             frames = packet.decode()
         except av.InvalidDataError:
             continue
         for frame in frames:
-            if not started and frame.pts != pts[0]:
+            if not started and frame.pts != packets.pts[0]:
                 raise _MissedError
             started = True
+            if landed is not None and frame.pts >= landed:
+                # Some files call frames keys that lean on earlier ones (refreshed bit by bit): no place to land.
+                if frame.pts != landed or frame.pict_type != av.video.frame.PictureType.I:
+                    raise _MissedError
+                landed = None
             yield frame
 
 

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from deepfake.data import video
 from deepfake.data.media import MediaError
 from deepfake.data.video import read_video
 from tests.data.making import decode_all, number_of, numbered, rotate_header, write_video
@@ -18,6 +19,7 @@ from tests.data.making import decode_all, number_of, numbered, rotate_header, wr
 BFRAMES = {"bf": "3", "g": "30"}
 PYRAMID = {"x264-params": "bframes=8:b-pyramid=normal:ref=4:keyint=250"}
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=30:min-keyint=30:bframes=3:scenecut=0"}
+REFRESH = {"x264-params": "intra-refresh=1:keyint=48:bframes=0"}
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "b-frames": lambda folder: write_video(folder / "v.mp4", 90, options=BFRAMES),
@@ -34,12 +36,16 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "grey": lambda folder: write_video(folder / "v.mp4", 30, pixel_format="gray"),
     "10 bit": lambda folder: write_video(folder / "v.mp4", 30, pixel_format="yuv420p10le"),
     "one frame": lambda folder: write_video(folder / "v.mp4", 1),
+    "long": lambda folder: write_video(folder / "v.mp4", 220, options=BFRAMES),
+    "long, open GOP": lambda folder: write_video(folder / "v.mkv", 220, options=OPEN_GOP),
+    "long, refreshed bit by bit": lambda folder: write_video(folder / "v.mp4", 220, options=REFRESH),
     "cut short": lambda folder: _cut_short(write_video(folder / "v.mkv", 90, options=BFRAMES)),
 }
 PLANS: dict[str, Callable[[int], list[int]]] = {
     "sparse": lambda n: list(range(0, n, 7)),
     "all": lambda n: list(range(n)),
     "last": lambda n: [n - 1],
+    "far apart": lambda n: sorted({0, n // 2, n - 1}),
     "run": lambda n: list(range(n // 3, min(n, n // 3 + 9), 2)),
 }
 
@@ -75,6 +81,20 @@ def test_frames_carry_the_numbers_they_were_written_with(tmp_path: Path) -> None
     path = write_video(tmp_path / "v.mp4", 80, options=BFRAMES)
     frames = read_video(path, lambda n: [3, 41, 79])
     assert [number_of(image) for image in frames.images] == [3, 41, 79]
+
+
+def test_stretches_without_wanted_frames_are_jumped_over(made: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    real = video._needed
+
+    def spy(*arguments: object) -> bytearray:
+        needed = real(*arguments)
+        decoded.append(sum(needed))
+        return needed
+
+    monkeypatch.setattr(video, "_needed", spy)
+    read_video(made["long"][0], lambda n: [0, n - 1])
+    assert decoded[0] < 40
 
 
 def test_times_are_those_written(tmp_path: Path) -> None:
@@ -141,7 +161,7 @@ def test_a_plan_that_wants_nothing_finds_the_video_too_short(tmp_path: Path) -> 
 
 
 def test_real_videos_decode_exactly(shared_data: Path) -> None:
-    path = shared_data / "FaceForensics++/original_sequences/youtube/c23/videos/004.mp4"
+    path = shared_data / "real_videos" / "cap13_edit2.mp4"
     full = decode_all(path)
     frames = read_video(path, lambda n: range(5, n, 60))
     assert all(np.array_equal(full[i], image) for i, image in zip(frames.indices, frames.images, strict=True))
