@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hydra.errors import HydraException
 
+from deepfake.commands.compose import compose_config as composed
 from deepfake.commands.front import PROJECT, translate
 from deepfake.config import flatten, known_keys, load_config, to_plain
 from deepfake.errors import UserError
-from deepfake.commands.compose import compose_config as composed
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"

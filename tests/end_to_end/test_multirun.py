@@ -1,0 +1,60 @@
+"""Several runs from one command, and one run over several processes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import SMALL, Command
+
+
+@pytest.fixture(scope="module")
+def swept(command: Command) -> str:
+    done = command("train.py", "-m", *SMALL, "model=cnn_lstm,cnn_gru", "tracking.experiment=multirun")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_table_compares_the_runs_and_says_how_to_open_them(swept: str) -> None:
+    table = swept[swept.index("2 runs compared by val/roc_auc") :]
+    assert "cnn_lstm" in table
+    assert "cnn_gru" in table
+    assert "mlflow ui" in table
+
+
+def test_the_runs_are_nested_under_one_parent(swept: str, outputs: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("multirun")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) == 1
+    assert {run.info.run_name for run in children} == {"cnn_lstm", "cnn_gru"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_failed_job_does_not_stop_the_others_and_the_status_says_so(command: Command, outputs: Path) -> None:
+    done = command("train.py", "-m", *SMALL, "backbone.name=no_such_model,tiny", "tracking.log_model=false")
+    assert done.returncode == 1
+    assert "1 of 2 jobs failed" in done.stderr
+    assert "1 runs compared" in done.stdout or "2 runs compared" in done.stdout
+
+
+def test_a_mistake_in_one_job_of_many_is_told_before_any_runs(command: Command, outputs: Path) -> None:
+    done = command("train.py", "-m", *SMALL, "model=cnn_lstm,cnn_lstn")
+    assert done.returncode == 2
+    assert "'cnn_lstm'" in done.stderr
+
+
+def test_torchrun_trains_one_run_with_two_processes(command: Command, outputs: Path) -> None:
+    # Alone, it finds a free port on this machine by itself.
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = command(*launcher, "train.py", *SMALL, "name=two processes", "trainer.accelerator=cpu")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^run: ", done.stdout, re.MULTILINE)) == 1
+    assert "cpu x 2" in done.stdout
