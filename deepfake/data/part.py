@@ -68,9 +68,12 @@ class StoreWriter:
         return start
 
     def close(self) -> None:
-        """Let go of the files."""
-        for file in self._files.values():
+        """Let go of the files; one nothing could be written to is not left behind."""
+        for suffix, file in self._files.items():
             file.close()
+            part = self._stem.with_suffix(suffix)
+            if part.exists() and not part.stat().st_size:
+                part.unlink()
         self._files = {}
 
 

@@ -54,14 +54,23 @@ def store_folder(manifest: Manifest, settings: CutSettings, cache: Path) -> Path
 
 
 def create_store(manifest: Manifest, settings: CutSettings, cache: Path) -> Path:
-    """Make that folder, if there is none, with what its name stands for written in it."""
+    """Make that folder, if there is none, with what its name stands for written in it.
+
+    Raises:
+        DataError: It cannot be made.
+    """
     folder = store_folder(manifest, settings, cache)
-    folder.mkdir(parents=True, exist_ok=True)
     described = folder / "store.json"
-    if not described.exists():
-        temporary = folder / f".store-{os.getpid()}.json"
-        temporary.write_text(json.dumps(_identity(manifest, settings), indent=2))
-        temporary.replace(described)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not described.exists():
+            temporary = folder / f".store-{os.getpid()}.json"
+            temporary.write_text(json.dumps(_identity(manifest, settings), indent=2))
+            temporary.replace(described)
+    except OSError as error:
+        raise DataError(
+            f"crops cannot be kept in {folder}: {error.strerror}", "set outputs= to a folder you can write to"
+        ) from error
     return folder
 
 

@@ -50,7 +50,7 @@ def main() -> None:
         try:
             answer: dict[str, Any] = {"record": worker(job)}
         except OSError as error:
-            answer = {"errno": error.errno, "error": str(error)}
+            answer = {"errno": error.errno, "error": error.strerror or str(error)}
         try:
             print(json.dumps(answer), file=answers, flush=True)
         except BrokenPipeError:  # whoever asked is gone

@@ -53,3 +53,11 @@ def test_a_store_in_use_is_left_alone(cache: Path) -> None:
     with FileLock(used.path / "shard-0-of-1.lock"):
         assert used.key not in [info.key for info in prune_stores(cache)]
     assert [info.key for info in list_stores(cache)] == [used.key]
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4", 4)
+    (tmp_path / "cache").write_text("a file stands in the way")
+    with pytest.raises(DataError, match="crops cannot be kept"):
+        prepare_crops(manifest_of(tmp_path / "videos"), options(), False, tmp_path / "cache", workers=0)
