@@ -206,7 +206,7 @@ def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str) -> Sw
     if best:
         files.append(write_best(best[0], plan, runner.context.config_loader, plan.folder))
     if status != "interrupted" and any(job.status == COMPLETED for job in jobs):
-        files += draw_study(trials, plan, plan.folder / "figures", study.importance())
+        files += draw_study(trials, plan, plan.folder / "figures", study.importance)
     return SweepResult(info, jobs, best, status, files)
 
 

@@ -33,12 +33,15 @@ _PATCH = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
 
 
 def draw_study(
-    trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path, importance: Mapping[str, float] | None = None
+    trials: Sequence[FrozenTrial],
+    plan: StudyPlan,
+    folder: Path,
+    importance: Callable[[], Mapping[str, float]] = dict,
 ) -> list[Path]:
     """Write the figures for which there is something to show.
 
     Args:
-        importance: The share of the objective's variance that each key explains, where it is known.
+        importance: Says which share of the objective's variance each key explains; empty where it is not known.
 
     Returns:
         The PNG files.
@@ -49,8 +52,8 @@ def draw_study(
         drawings["history"] = lambda axes: _history(axes, completed, plan)
         drawings["timeline"] = lambda axes: _timeline(axes, trials)
         drawings["parallel_coordinates"] = lambda axes: _parallel(axes, completed, plan)
-    if importance:
-        drawings["importance"] = lambda axes: _importance(axes, importance, plan)
+    if shares := importance():
+        drawings["importance"] = lambda axes: _importance(axes, shares, plan)
     if any(trial.intermediate_values for trial in trials):
         drawings["intermediate_values"] = lambda axes: _intermediate(axes, trials, plan)
     if len(plan.objectives) > 1 and completed:
