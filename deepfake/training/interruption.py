@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -25,6 +26,7 @@ class Interruption:
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
         self._flag = False
+        self._process = os.getpid()
         self._former: object = None
 
     def __enter__(self) -> Interruption:
@@ -53,4 +55,9 @@ class Interruption:
         return bool(reduced.item() > 0)  # type: ignore[union-attr,unused-ignore]
 
     def _raise_flag(self, number: int, frame: FrameType | None) -> None:
-        self._flag = True
+        if os.getpid() == self._process:
+            self._flag = True
+            return
+        # A loader process inherited this handler; for it SIGTERM is its parent saying that it is over.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

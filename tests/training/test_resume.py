@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from deepfake.models.options import Gru
 from deepfake.training.checkpoint import load_state, load_weights, save_state, save_weights
 from deepfake.training.errors import Interrupted
 from deepfake.training.fit import FitResult
+from deepfake.training.interruption import Interruption
 from deepfake.training.options import AdamW, Constant, Cosine, Plateau
-from tests.training.fakes import FakeClips, small_detector
+from tests.training.fakes import FakeClips, cpu, small_detector
 from tests.training.test_fit import lasting, run
 
 
@@ -168,3 +170,13 @@ def test_weights_can_be_read_by_whoever_may_read_other_files(tmp_path: Path) -> 
     save_weights(small_detector(), tmp_path / "best.safetensors", {})
     (tmp_path / "other").write_text("x")
     assert (tmp_path / "best.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
+def test_a_loader_process_still_dies_of_a_signal() -> None:
+    with Interruption(cpu()):
+        child = multiprocessing.get_context("fork").Process(target=signal.pause)
+        child.start()
+        child.terminate()
+        child.join(timeout=30)
+    assert child.exitcode == -signal.SIGTERM
