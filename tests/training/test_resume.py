@@ -174,9 +174,19 @@ def test_weights_can_be_read_by_whoever_may_read_other_files(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
 def test_a_loader_process_still_dies_of_a_signal() -> None:
+    context = multiprocessing.get_context("fork")
+    ready, never = context.Event(), context.Event()
+
+    def wait() -> None:
+        ready.set()
+        # In short turns: Python runs its handlers between calls, not within one.
+        while not never.wait(0.05):
+            pass
+
     with Interruption(cpu()):
-        child = multiprocessing.get_context("fork").Process(target=signal.pause)
+        child = context.Process(target=wait)
         child.start()
+        ready.wait(30)
         child.terminate()
         child.join(timeout=30)
     assert child.exitcode == -signal.SIGTERM
