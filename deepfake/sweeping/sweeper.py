@@ -19,6 +19,7 @@ from deepfake.sweeping.grid import chooses, expand, is_study, run_grid
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override, pick_best
 from deepfake.sweeping.observer import LOCK, Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
 from deepfake.sweeping.options import SweepOptions, load_options
+from deepfake.sweeping.snapshot import freeze
 
 
 class SweepFailed(SystemExit):
@@ -56,6 +57,7 @@ def sweep(
         UserError: Nothing could be started.
         SweepFailed: At least one job failed.
     """
+    freeze(context.config_loader)
     node = OmegaConf.select(config, "sweep")
     options = load_options(cast("dict[str, Any] | None", node and OmegaConf.to_container(node, resolve=True)))
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,19 @@ def test_a_broken_job_is_refused_before_any_runs(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="lrr"):
         toy.multirun(tmp_path, ["x=0,1", "lrr=3"])
     assert toy.HEARD == [] or toy.HEARD[0][1].folder != tmp_path / "sweep"
+
+
+def test_a_config_edited_meanwhile_changes_no_later_job(tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(toy.CONF, tmp_path / "conf"))
+    widths: list[int] = []
+
+    def edit(config: DictConfig) -> float:
+        widths.append(config.model.width)
+        (conf / "model" / "plain.yaml").write_text("# @package model\nname: plain\nwidth: 99\n")
+        return 0.0
+
+    toy.multirun(tmp_path, ["x=0,1"], edit, conf)
+    assert widths == [4, 4]
 
 
 def test_an_unknown_sweep_key_names_the_nearest(tmp_path: Path) -> None:

@@ -80,9 +80,10 @@ def multirun(
     try:
         hydra = Hydra.create_main_hydra2("toy", search_path(conf))
         observed = f"hydra.sweeper.observer={__name__}.Listener"
-        place = f"folder={folder}" if conf == CONF else f"paths.outputs={folder}"
+        is_toy = (conf / "toy.yaml").exists()
+        place = f"folder={folder}" if is_toy else f"paths.outputs={folder}"
         arguments = [place, "hydra.mode=MULTIRUN", observed, *overrides]
-        name = "toy" if conf == CONF else "train"
+        name = "toy" if is_toy else "train"
         return hydra.multirun(config_name=name, task_function=function, overrides=arguments)
     finally:
         GlobalHydra.instance().clear()
