@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
+import time
 from pathlib import Path
+
+from rich.table import Table
 
 from deepfake.commands.compose import compose_run
 from deepfake.commands.console import Console
 from deepfake.commands.data import described, read_manifest
 from deepfake.data.crops import prepare_crops
 from deepfake.data.manifest import save_manifest
+from deepfake.data.stores import StoreInfo, list_stores, prune_stores
 from deepfake.errors import UserError
 
 
@@ -22,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--manifest", type=Path, metavar="FILE", help="also write the table of samples, .csv or .parquet"
     )
+    parser.add_argument("--list", action="store_true", help="show the crop stores that are kept; prepare nothing")
+    parser.add_argument("--prune", action="store_true", help="remove the crop stores; prepare nothing")
+    parser.add_argument(
+        "--keep", action="append", default=[], metavar="STORE", help="with --prune: a store to keep; again for another"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -29,6 +38,15 @@ def main(arguments: argparse.Namespace) -> int:
     shard, overrides = _shard(arguments.overrides)
     config = compose_run(overrides)
     console = Console()
+    if arguments.keep and not arguments.prune:
+        raise UserError("--keep means nothing without --prune", "add --prune, or leave --keep out")
+    if arguments.prune:
+        removed = prune_stores(config.cache, arguments.keep)
+        freed = sum(info.bytes for info in removed) / 1e9
+        console.say(f"{len(removed)} crop stores removed, {freed:.2f} GB freed")
+    if arguments.list or arguments.prune:
+        console.table(_stores_table(list_stores(config.cache)))
+        return 0
     manifest = read_manifest(config, console)
     console.say(f"{config.dataset.name}: {described(manifest)}")
     if arguments.manifest is not None:
@@ -48,6 +66,19 @@ def main(arguments: argparse.Namespace) -> int:
     counts = ", ".join(f"{count} {status}" for status, count in store.samples["status"].value_counts().items())
     console.say(f"crops: {counts}\nstore: {store.path}")
     return 0
+
+
+def _stores_table(stores: list[StoreInfo]) -> Table:
+    table = Table("store", "data sets", "samples", "failed", "GB", "cut", "last written", title_justify="left")
+    for info in stores:
+        plan = info.settings["plan"]
+        kind = "runs" if plan["temporal"] else "spread frames"
+        cut = f"{info.settings['faces']} {info.settings['size']} px, {plan['clips']} x {plan['frames']} {kind}"
+        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.used))
+        names = ", ".join(f"{name} ({folder})" for name, folder in info.datasets.items())
+        counts = (str(info.samples), str(info.failed), f"{info.bytes / 1e9:.2f}")
+        table.add_row(info.key, names, *counts, cut, written)
+    return table
 
 
 def _shard(overrides: list[str]) -> tuple[tuple[int, int], list[str]]:

@@ -180,7 +180,7 @@ def _check_room(folder: Path, jobs: list[Job], settings: CutSettings) -> None:
     if needed + _SPARE > free:
         raise DataError(
             f"the crops of {len(jobs)} samples need {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free",
-            "free some room (deepfake prepare --prune), set outputs= to a larger disk, or lower dataset.size, "
+            "free some room (deepfake prepare --prune), set paths.outputs= to a larger disk, or lower dataset.size, "
             "dataset.frames or dataset.clips",
         )
 

@@ -25,8 +25,8 @@ class Sink:
         """Whether every frame is there."""
         return self.filled == self.count
 
-    def put(self, place: int, frame: Any) -> None:
-        """Keep a frame as the ``place``-th; the first one put decides the size of all."""
+    def put(self, place: int, frame: Any, seconds: float) -> None:
+        """Keep a frame as the ``place``-th, with its time; the first one put decides the size of all."""
         if self._images is None:
             self.rotation = int(frame.rotation) % 360
             self._turns = self.rotation // 90 if self.rotation % 90 == 0 else 0
@@ -38,7 +38,7 @@ class Sink:
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
         pixels = rows[:, : 3 * width].reshape(height, width, 3)
         self._images[place] = np.rot90(pixels, self._turns) if self._turns else pixels
-        self._pts[place] = float(frame.time) if frame.time is not None else np.nan
+        self._pts[place] = seconds
         self.filled += 1
 
     @property

@@ -19,7 +19,7 @@ from deepfake.data.manifest import Manifest
 from deepfake.data.part import read_records
 from deepfake.errors import DataError, nearest
 
-_VERSION = 2  # of what a store holds; another number begins new stores
+_VERSION = 3  # of what a store holds; another number begins new stores
 _DECODERS = ("av", "opencv-python-headless", "opencv-python")
 
 
@@ -69,7 +69,7 @@ def create_store(manifest: Manifest, settings: CutSettings, cache: Path) -> Path
             temporary.replace(described)
     except OSError as error:
         raise DataError(
-            f"crops cannot be kept in {folder}: {error.strerror}", "set outputs= to a folder you can write to"
+            f"crops cannot be kept in {folder}: {error.strerror}", "set paths.outputs= to a folder you can write to"
         ) from error
     return folder
 

@@ -10,6 +10,7 @@ import io
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,7 +158,7 @@ def _read_wanted(path: Path, plan: Plan) -> Frames:
         for frame in _decode_targets(container, stream, packets, targets):
             place = bisect_left(targets, frame.pts)
             if place < len(targets) and targets[place] == frame.pts:
-                sink.put(place, frame)
+                sink.put(place, frame, float(frame.pts * stream.time_base))
             if sink.full:
                 break
         if not sink.full:
@@ -225,18 +226,26 @@ def _decode_targets(container: Any, stream: Any, packets: _Packets, targets: lis
 def _read_all(path: Path, plan: Plan) -> Frames:
     """Decode once to count the frames that come out and once more to keep the wanted ones."""
     with _opened(path) as (container, stream):
-        count = sum(1 for _ in _decode_all(container, stream))
-    if not count:
+        times = _times([frame.pts for frame in _decode_all(container, stream)], stream)
+    if not times:
         raise MediaError("undecodable", "no frame could be decoded")
-    indices = _wanted(plan, count)
+    indices = _wanted(plan, len(times))
     with _opened(path) as (container, stream):
         sink = Sink(len(indices))
         for index, frame in enumerate(_decode_all(container, stream)):
             if indices[sink.filled] == index:
-                sink.put(sink.filled, frame)
+                sink.put(sink.filled, frame, times[index])
             if sink.full:
                 break
-        return sink.frames(indices, _info(path, stream, count, path.stat().st_size, sink))
+        return sink.frames(indices, _info(path, stream, len(times), path.stat().st_size, sink))
+
+
+def _times(pts: list[int | None], stream: Any) -> list[float]:
+    """Seconds of each frame: as the file says where that makes sense, else at its rate."""
+    known = [p for p in pts if p is not None]
+    if len(known) == len(pts) and all(a < b for a, b in pairwise(known)):
+        return [float(p * stream.time_base) for p in known]
+    return [i / float(stream.average_rate or 25) for i in range(len(pts))]
 
 
 def _decode_all(container: Any, stream: Any) -> Iterator[Any]:

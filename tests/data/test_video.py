@@ -71,6 +71,18 @@ def test_frames_are_those_of_a_full_decode(kind: str, plan: str, made: dict) -> 
     assert all(np.array_equal(full[i], image) for i, image in zip(frames.indices, frames.images, strict=True))
 
 
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_times_rise_with_the_frames(kind: str, plan: str, made: dict) -> None:
+    assert (np.diff(read_video(made[kind][0], PLANS[plan]).pts) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["long", "long, refreshed bit by bit"])
+def test_a_frame_has_one_time_however_it_is_reached(kind: str, made: dict) -> None:
+    every = read_video(made[kind][0], range).pts
+    assert read_video(made[kind][0], lambda n: [2, n // 2, n - 1]).pts.tolist() == every[[2, 110, 219]].tolist()
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 def test_the_plan_is_told_how_many_frames_can_be_had(kind: str, made: dict) -> None:
     path, full = made[kind]
