@@ -31,6 +31,7 @@ from deepfake.data.work import Job, stamp
 from deepfake.errors import DataError
 
 _SPARE = 256 << 20  # bytes left free on the disk
+_PASSING = ("crashed", "unreadable")  # may be the machine's fault rather than the file's: tried again each time
 _FEW = 6  # with fewer samples to prepare, starting worker processes costs more than it saves
 
 
@@ -83,7 +84,8 @@ def prepare_crops(
     tell = say or (lambda text: None)
     with _locked(folder, shard, tell):
         records = read_records(folder)
-        jobs = _missing(manifest, table, folder, records)
+        settled = {key: record for key, record in records.items() if record["status"] not in _PASSING}
+        jobs = _missing(manifest, table, folder, settled)
         if jobs:
             _check_room(folder, jobs, settings)
             tell(_plan_told(jobs, folder, settings))

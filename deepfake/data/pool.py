@@ -145,7 +145,7 @@ class _Pool:
         process.wait()
 
     def _write_crash(self, job: Job) -> Record:
-        """A file that ended its worker twice is listed as such, so that it is not tried at every start."""
+        """A file that ended its worker twice is listed as such; the others go on."""
         from deepfake.data.part import StoreWriter
         from deepfake.data.work import stamp
 

@@ -243,3 +243,15 @@ def test_a_file_that_breaks_the_cutting_is_listed_and_the_others_go_on(
     monkeypatch.setattr(work, "cut_sample", fragile)
     store, _ = prepare(manifest_of(videos), tmp_path, max_failed=0.5)
     assert store.samples["status"].to_dict() == {"set/a": "ok", "set/b": "crashed", "set/c": "ok"}
+
+
+def test_what_broke_the_cutting_is_tried_again_the_next_time(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> object:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("deepfake.data.work.cut_sample", broken)
+        assert set(prepare(manifest_of(videos), tmp_path, max_failed=1.0)[0].samples["status"]) == {"unreadable"}
+    assert set(prepare(manifest_of(videos), tmp_path)[0].samples["status"]) == {"ok"}

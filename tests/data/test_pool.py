@@ -48,7 +48,7 @@ def test_a_file_that_ends_its_process_is_listed_and_the_others_go_on(tmp_path: P
     assert set(records) == {"a", "deadly", "b"}
 
 
-def test_it_is_not_tried_again_the_next_time(tmp_path: Path) -> None:
+def test_it_stays_listed(tmp_path: Path) -> None:
     _run(tmp_path, ["deadly"])
     assert read_records(tmp_path)["deadly"]["status"] == "crashed"
 
