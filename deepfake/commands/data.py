@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 from deepfake.commands.console import Console
 from deepfake.config import RunConfig
 from deepfake.data.clips import ClipSet
@@ -14,6 +16,9 @@ from deepfake.data.crops import prepare_crops
 from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.data.read import read_dataset
 from deepfake.data.store import CropStore
+
+#: In a run's folder: the samples, of any split, that could not be used.
+FAILURES = "failures.csv"
 
 
 @dataclass
@@ -23,6 +28,11 @@ class Data:
     manifest: Manifest
     store: CropStore
     splits: dict[str, ClipSet]
+
+
+def failures(store: CropStore) -> pd.DataFrame:
+    """The samples that gave no clips: status and reason by sample id."""
+    return store.samples.loc[store.samples["status"] != "ok", ["status", "reason"]]
 
 
 def described(manifest: Manifest) -> str:
@@ -43,26 +53,31 @@ def read_manifest(config: RunConfig, console: Console) -> Manifest:
     return manifest
 
 
-def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
-    """Prepare the crops that are missing and open them as clips.
+def prepare(config: RunConfig, manifest: Manifest, console: Console, shard: tuple[int, int] = (0, 1)) -> CropStore:
+    """Prepare the crops that are missing, with a progress bar; see :func:`deepfake.data.crops.prepare_crops`.
 
     Temporal heads get consecutive frames, the others evenly spaced ones: two different stores.
     """
     with console.progress() as bar:
-        store = prepare_crops(
+        return prepare_crops(
             manifest,
             config.dataset,
             config.head.temporal,
             config.cache,
             workers=config.dataset.workers,
             progress=bar,
+            shard=shard,
             say=console.say,
         )
-    failed = store.samples[store.samples["status"] != "ok"]
+
+
+def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
+    """Prepare the crops that are missing and open them as clips; samples that cannot be used are named."""
+    store = prepare(config, manifest, console)
+    failed = failures(store)
     if not failed.empty:
-        counts = failed["status"].value_counts()
-        named = ", ".join(f"{count} {status}" for status, count in counts.items())
-        console.warn(f"{len(failed)} of {len(store.samples)} samples cannot be used ({named}): see predictions.parquet")
+        named = "; ".join(f"{row.Index}: {row.status}, {row.reason}" for row in failed.head(5).itertuples())
+        console.warn(f"{len(failed)} of {len(store.samples)} samples cannot be used ({named}): see {FAILURES}")
     status = store.samples["status"].rename("status")
     splits = {
         name: ClipSet(

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from deepfake.commands.compose import compose_run
 from deepfake.commands.console import Console
-from deepfake.commands.data import described, read_manifest
-from deepfake.data.crops import prepare_crops
+from deepfake.commands.data import described, prepare, read_manifest
 from deepfake.data.manifest import save_manifest
 from deepfake.data.stores import StoreInfo, list_stores, prune_stores
 from deepfake.errors import UserError
@@ -52,17 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.manifest is not None:
         save_manifest(manifest, arguments.manifest)
         console.say(f"manifest: {arguments.manifest}")
-    with console.progress() as bar:
-        store = prepare_crops(
-            manifest,
-            config.dataset,
-            config.head.temporal,
-            config.cache,
-            workers=config.dataset.workers,
-            progress=bar,
-            shard=shard,
-            say=console.say,
-        )
+    store = prepare(config, manifest, console, shard)
     counts = ", ".join(f"{count} {status}" for status, count in store.samples["status"].value_counts().items())
     console.say(f"crops: {counts}\nstore: {store.path}")
     return 0

@@ -18,11 +18,12 @@ from omegaconf import DictConfig
 from deepfake.commands.console import Console
 from deepfake.commands.context import RunContext
 from deepfake.commands.front import told
+from deepfake.commands.lines import end_lines, epoch_line, start_line
 from deepfake.commands.resume import resumed
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError
 from deepfake.sweeping import trial
-from deepfake.tracking.folder import UNFINISHED, RunFolder
+from deepfake.tracking.folder import UNFINISHED, RunFolder, write_text
 from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
 from deepfake.tracking.store import Store, locate
 from deepfake.training.errors import Interrupted
@@ -31,11 +32,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from deepfake.commands.data import Data
-    from deepfake.data.manifest import Manifest
     from deepfake.models.detector import Detector
     from deepfake.training.fit import FitResult
-
-SHOWN = ("accuracy", "f1", "roc_auc")
 
 
 @dataclass
@@ -84,7 +82,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         parameters: The resolved config with dotted keys, as it is logged.
     """
     began = time.time()
-    from deepfake.commands.data import open_data, read_manifest
+    from deepfake.commands.data import described, open_data, read_manifest
     from deepfake.models.detector import create_detector
     from deepfake.training.setup import create_fabric, seed_everything
 
@@ -96,7 +94,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     manifest = read_manifest(config, console)
     seed_everything(config.seed, config.trainer.deterministic)
     detector = create_detector(config.backbone, config.head, config.dataset.size)
-    console.say(_start_line(config, manifest, detector, fabric))
+    console.say(start_line(config, described(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = open_data(config, manifest, console)
         if fabric.is_global_zero:
@@ -105,7 +103,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         metrics = _score_and_keep(config, data, detector, fabric, folder, log, result, console)
         if isinstance(log, TrackedRun) and config.tracking.log_model:
             _log_model(log, config, folder)
-    console.say(_end_lines(folder, metrics, store, log))
+    console.say(end_lines(folder.path, metrics, store.ui_command))
     return RunResult(log.id, str(folder.path), config.name, "finished", metrics)
 
 
@@ -156,10 +154,14 @@ def _keep_inputs(
     parameters: dict[str, Any],
     device: str,
 ) -> None:
+    from deepfake.commands.data import FAILURES, failures
     from deepfake.tracking.provenance import collect
 
     folder.write_config(context.composed, context.resolved, context.overrides)
     folder.write_manifest(data.manifest)
+    failed = failures(data.store)
+    if not failed.empty:
+        write_text(folder.path / FAILURES, failed.to_csv())
     folder.write_provenance(
         collect(
             seeds={"seed": config.seed, "split_seed": config.dataset.split_seed},
@@ -193,7 +195,7 @@ def _fit(
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         log.epoch(epoch, metrics)
-        console.say(_epoch_line(epoch, config.trainer.epochs, metrics))
+        console.say(epoch_line(epoch, config.trainer.epochs, metrics))
         if reporting is not None:
             reporting.report(epoch, metrics)
 
@@ -295,36 +297,6 @@ def _log_model(log: TrackedRun, config: RunConfig, folder: RunFolder) -> None:
         config.backbone, config.head, config.dataset.frames, config.dataset.size, config.trainer.threshold
     )
     log_model(log, folder.best_weights, spec)
-
-
-def _start_line(config: RunConfig, manifest: Manifest, detector: Detector, fabric: Fabric) -> str:
-    from deepfake.commands.data import described
-
-    millions = sum(p.numel() for p in detector.parameters()) / 1e6
-    trained = sum(p.numel() for p in detector.parameters() if p.requires_grad) / 1e6
-    return (
-        f"{config.name}: {config.backbone.name} + {type(config.head).__name__.lower()} "
-        f"({millions:.2f} M parameters, {trained:.2f} M trained) on {config.dataset.name} ({described(manifest)}), "
-        f"{config.dataset.frames} frames of {config.dataset.size} px, batch {config.trainer.batch_size}, "
-        f"{config.trainer.epochs} epochs, {fabric.device} x {fabric.world_size}"
-    )
-
-
-def _epoch_line(epoch: int, epochs: int, metrics: dict[str, float]) -> str:
-    parts = [f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"]
-    named = {"train/loss": "train loss", "val/loss": "val loss", "val/accuracy": "accuracy", "val/f1": "F1"}
-    parts += [f"{text} {metrics[name]:.4f}" for name, text in named.items() if name in metrics]
-    parts += [f"ROC-AUC {metrics['val/roc_auc']:.4f}"] if "val/roc_auc" in metrics else []
-    parts += [f"{metrics['samples_per_second']:.0f} clips/s"] if "samples_per_second" in metrics else []
-    return "  ".join(parts)
-
-
-def _end_lines(folder: RunFolder, metrics: dict[str, float], store: Store, log: RunLog) -> str:
-    shown = ", ".join(
-        f"{name} {metrics[f'test/{name}']:.4f}" if f"test/{name}" in metrics else f"{name} not available"
-        for name in SHOWN
-    )
-    return f"test: {shown} (epoch {int(metrics['best_epoch']) + 1})\nrun: {folder.path}\ntracked: {store.ui_command}"
 
 
 def _remove_if_empty(folder: Path) -> None:
