@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -69,6 +70,23 @@ def test_the_same_command_gives_the_same_numbers(trained: Path, command: Command
     one = pd.read_parquet(trained / "predictions.parquet")
     two = pd.read_parquet(folder / "predictions.parquet")
     pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_files_that_cannot_be_read_are_listed_with_their_reason(
+    trained: Path, command: Command, outputs: Path, tmp_path: Path
+) -> None:
+    for label, method in (("real", "youtube"), ("fake", "SyntheticBlend")):
+        (tmp_path / label).mkdir()
+        for path in (outputs / "cache" / "demo").rglob(f"{method}/c23/videos/*.mp4"):
+            shutil.copy(path, tmp_path / label / f"{label}_{path.name}")
+    (tmp_path / "real" / "nothing.mp4").touch()
+    own = ["dataset=videos", f"dataset.root={tmp_path}", "dataset.faces=none", "backbone=tiny"]
+    done = command("train.py", *own, *[text for text in SMALL if not text.startswith("demo.")])
+    assert done.returncode == 0, done.stderr
+    assert "1 of 25 samples cannot be used" in done.stderr
+    folder = Path(re.search(r"^run: (.+)$", done.stdout, re.MULTILINE)[1])  # type: ignore[index]
+    failures = pd.read_csv(folder / "failures.csv")
+    assert failures[["sample_id", "status"]].to_numpy().tolist() == [["videos/real/nothing", "empty"]]
 
 
 @pytest.mark.parametrize(
