@@ -99,13 +99,17 @@ def load_config(config: DictConfig) -> RunConfig:
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
     """Every interpolation resolved, and the nodes that belong to a sweep left out."""
-    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key not in SWEEP_NODES])
     try:
-        plain = OmegaConf.to_container(kept, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(without_sweep(config), resolve=True, throw_on_missing=True)
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
         raise UserError(f"the config cannot be resolved: {_first_line(error)}", "check the ${...} it names") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def without_sweep(config: DictConfig) -> DictConfig:
+    """The config as composed, less the nodes that say how runs are chosen."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in SWEEP_NODES])
 
 
 def known_keys() -> list[str]:

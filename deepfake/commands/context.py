@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake.config import SWEEP_NODES, to_plain
+from deepfake.config import SWEEP_NODES, to_plain, without_sweep
 
 #: Written into a sweep's folder before its first job: which tracking run its jobs are nested under.
 PARENT_FILE = "parent.json"
@@ -57,7 +57,7 @@ class RunContext:
         swept = hydra.mode == RunMode.MULTIRUN
         return cls(
             folder=Path(hydra.runtime.output_dir),
-            composed=OmegaConf.to_yaml(_without_sweep(config)),
+            composed=OmegaConf.to_yaml(without_sweep(config)),
             resolved=OmegaConf.to_yaml(OmegaConf.create(to_plain(config))),
             overrides=[text for text in hydra.overrides.task if not _belongs_to_sweep(text)],
             choices=choices,
@@ -78,10 +78,6 @@ def read_parent(folder: Path) -> str | None:
     """The tracking run that the jobs in a sweep's folder belong under, if it has one."""
     file = folder / PARENT_FILE
     return str(json.loads(file.read_text(encoding="utf-8"))["run_id"]) if file.exists() else None
-
-
-def _without_sweep(config: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in SWEEP_NODES])
 
 
 def _belongs_to_sweep(override: str) -> bool:
