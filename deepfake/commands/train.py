@@ -12,18 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from omegaconf import DictConfig
 
 from deepfake.commands.console import Console
 from deepfake.commands.context import RunContext
 from deepfake.commands.front import told
+from deepfake.commands.keeping import keep_inputs, log_model, score_and_keep
 from deepfake.commands.lines import end_lines, epoch_line, start_line
 from deepfake.commands.resume import resumed
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError
 from deepfake.sweeping import trial
-from deepfake.tracking.folder import UNFINISHED, RunFolder, write_text
+from deepfake.tracking.folder import UNFINISHED, RunFolder
 from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
 from deepfake.tracking.store import Store, locate
 from deepfake.training.errors import Interrupted
@@ -98,11 +98,11 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = open_data(config, manifest, console)
         if fabric.is_global_zero:
-            _keep_inputs(config, context, folder, data, log, parameters, str(fabric.device))
+            keep_inputs(config, context, folder, data, log, parameters, str(fabric.device))
         result = _fit(config, context, data, detector, fabric, folder, log, console, began)
-        metrics = _score_and_keep(config, data, detector, fabric, folder, log, result, console)
+        metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)
         if isinstance(log, TrackedRun) and config.tracking.log_model:
-            _log_model(log, config, folder)
+            log_model(log, config, folder)
     console.say(end_lines(folder.path, metrics, store.ui_command))
     return RunResult(log.id, str(folder.path), config.name, "finished", metrics)
 
@@ -143,39 +143,6 @@ def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[N
     except trial.Pruned:
         log.folder(folder.path, skip=UNFINISHED)
         raise
-
-
-def _keep_inputs(
-    config: RunConfig,
-    context: RunContext,
-    folder: RunFolder,
-    data: Data,
-    log: RunLog,
-    parameters: dict[str, Any],
-    device: str,
-) -> None:
-    from deepfake.commands.data import FAILURES, failures
-    from deepfake.tracking.provenance import collect
-
-    folder.write_config(context.composed, context.resolved, context.overrides)
-    folder.write_manifest(data.manifest)
-    failed = failures(data.store)
-    if not failed.empty:
-        write_text(folder.path / FAILURES, failed.to_csv())
-    folder.write_provenance(
-        collect(
-            seeds={"seed": config.seed, "split_seed": config.dataset.split_seed},
-            data={
-                "manifest": data.manifest.digest(),
-                "crops": data.store.key,
-                "roots": {name: str(root) for name, root in data.manifest.roots.items()},
-                "choices": context.choices,
-            },
-            device=device,
-        )
-    )
-    log.params(parameters)
-    log.dataset(data.manifest)
 
 
 def _fit(
@@ -220,83 +187,6 @@ def _fit(
     for note in result.notes:
         console.warn(note)
     return result
-
-
-def _score_and_keep(
-    config: RunConfig,
-    data: Data,
-    detector: Detector,
-    fabric: Fabric,
-    folder: RunFolder,
-    log: RunLog,
-    result: FitResult,
-    console: Console,
-) -> dict[str, float]:
-    """Validation and, once, test are scored with the best epoch's weights."""
-    from deepfake.training.metrics import sample_metrics
-    from deepfake.training.score import score
-
-    metrics: dict[str, float] = {}
-    unavailable: dict[str, str] = {}
-    tables = []
-    for split in ("val", "test"):
-        scored = score(detector, data.splits[split], fabric=fabric, batch_size=result.batch_size, split=split)
-        tables.append(scored.samples)
-        found = sample_metrics(scored.samples, config.trainer.threshold)
-        metrics |= {f"{split}/{name}": value for name, value in found.values.items()}
-        unavailable |= {f"{split}/{name}": reason for name, reason in found.unavailable.items()}
-        frames = scored.frame_metrics()
-        metrics |= {f"{split}/frame/{name}": value for name, value in frames.values.items()}
-        unavailable |= {f"{split}/frame/{name}": reason for name, reason in frames.unavailable.items()}
-    metrics |= {
-        "best_epoch": float(result.best_epoch),
-        "epochs_run": float(result.epochs_run),
-        "train_seconds": result.seconds,
-        "parameters": float(sum(p.numel() for p in detector.parameters())),
-    }
-    if fabric.is_global_zero:
-        _keep_outputs(folder, log, result, pd.concat(tables, ignore_index=True), metrics, unavailable, config)
-        for name, reason in unavailable.items():
-            if name in ("val/roc_auc", "test/roc_auc"):
-                console.warn(f"{name} is not available: {reason}")
-    return metrics
-
-
-def _keep_outputs(
-    folder: RunFolder,
-    log: RunLog,
-    result: FitResult,
-    predictions: pd.DataFrame,
-    metrics: dict[str, float],
-    unavailable: dict[str, str],
-    config: RunConfig,
-) -> None:
-    from deepfake.tracking.figures import draw_run
-
-    folder.write_predictions(predictions)
-    folder.write_history(result.history)
-    folder.write_metrics({"metrics": metrics, "unavailable": unavailable, "notes": result.notes})
-    draw_run(
-        folder.figures,
-        history=result.history,
-        predictions=predictions[predictions["split"] == "test"],
-        monitor=config.trainer.monitor,
-        best_epoch=result.best_epoch + 1,
-        threshold=config.trainer.threshold,
-    )
-    log.summary(metrics)
-    if unavailable:
-        log.tags({f"unavailable.{name}": reason for name, reason in unavailable.items()})
-    log.folder(folder.path, skip=UNFINISHED)
-
-
-def _log_model(log: TrackedRun, config: RunConfig, folder: RunFolder) -> None:
-    from deepfake.tracking.model import DetectorSpec, log_model
-
-    spec = DetectorSpec(
-        config.backbone, config.head, config.dataset.frames, config.dataset.size, config.trainer.threshold
-    )
-    log_model(log, folder.best_weights, spec)
 
 
 def _remove_if_empty(folder: Path) -> None:
