@@ -21,7 +21,7 @@ from deepfake.training.interruption import Interruption
 from deepfake.training.loop import Loop
 from deepfake.training.monitor import create_monitor
 from deepfake.training.optimizers import create_optimizer, create_schedule
-from deepfake.training.options import OptimizerOptions, SchedulerOptions, TrainerOptions
+from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
 from deepfake.training.progress import Progress, Silent
 from deepfake.training.source import BatchPlan, ClipSource, plan_batches
 from deepfake.training.state import FitState
@@ -70,6 +70,7 @@ def fit(
     on_epoch: Callable[[int, dict[str, float]], None],
     progress: Progress | None = None,
     resume: bool = False,
+    evaluation: EvaluationOptions | None = None,
 ) -> FitResult:
     """Train, and leave the best epoch's weights in the detector and in ``folder/checkpoints``.
 
@@ -88,6 +89,7 @@ def fit(
             saved after it was told, so one that was interrupted in between is told again on resuming.
         progress: Told how far the epoch is.
         resume: Go on from ``last.pt`` where there is one.
+        evaluation: How a sample's score is made of its clips'; their mean where None.
 
     Raises:
         UserError: Options that cannot work with this data.
@@ -119,7 +121,8 @@ def fit(
     if resume:
         notes += _resume(state, last, fabric)
     told = progress or Silent()
-    loop = Loop(train, val, options, fabric, folder / "checkpoints", plan, seed, told, updater, state, began)
+    judged = evaluation or EvaluationOptions()
+    loop = Loop(train, val, options, fabric, folder / "checkpoints", plan, seed, told, updater, state, began, judged)
     with Interruption(fabric) as interruption:
         loop.run(on_epoch, interruption)
     notes += waiting_note(state.history)

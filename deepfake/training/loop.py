@@ -18,7 +18,7 @@ from deepfake.training.errors import Interrupted, TrainingDiverged
 from deepfake.training.gather import gather, share_buffers
 from deepfake.training.interruption import Interruption
 from deepfake.training.metrics import sample_metrics
-from deepfake.training.options import TrainerOptions
+from deepfake.training.options import EvaluationOptions, TrainerOptions
 from deepfake.training.progress import Progress, bar
 from deepfake.training.score import sample_table, score_clips
 from deepfake.training.setup import loader_workers
@@ -43,6 +43,7 @@ class Loop:
         updater: Steps.
         state: All that changes; may come from an interrupted fit.
         began: When this process took over, by ``time.perf_counter``.
+        evaluation: How a sample's score is made of its clips'.
         unavailable: Validation metrics that do not exist, and why; as of the last epoch.
     """
 
@@ -57,6 +58,7 @@ class Loop:
     updater: Updater
     state: FitState
     began: float
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def run(self, on_epoch: Callable[[int, dict[str, float]], None], interruption: Interruption) -> None:
@@ -170,7 +172,7 @@ class Loop:
         loss = Loss(self.updater.loss.pos_weight.cpu().double(), self.options.label_smoothing)(logits, labels).mean()
         if not torch.isfinite(loss):
             raise TrainingDiverged(f"the validation loss is {loss.item()} in epoch {self.state.epoch + 1}")
-        found = sample_metrics(sample_table(self.val, scores, "val"), self.options.threshold)
+        found = sample_metrics(sample_table(self.val, scores, "val", self.evaluation), self.options.threshold)
         self.unavailable = {f"val/{name}": reason for name, reason in found.unavailable.items()}
         return {"val/loss": loss.item()} | {f"val/{name}": value for name, value in found.values.items()}
 

@@ -1,4 +1,4 @@
-"""What a user can say about training: the ``trainer.*``, ``optimizer.*`` and ``scheduler.*`` keys."""
+"""What a user can say about training: the ``trainer.*``, ``optimizer.*``, ``scheduler.*`` and ``evaluation.*`` keys."""
 
 from __future__ import annotations
 
@@ -105,3 +105,20 @@ class TrainerOptions:
     threshold: float = ranged(0.5, low=0, high=1)
     # Where each epoch's time went, as metrics.
     profile: bool = False
+
+
+@dataclass
+class EvaluationOptions:
+    """How clips' scores become a video's, scores become calls, and how sure the numbers are."""
+
+    # A video's score from its clips': their mean, median, the mean of the top_k highest, or of their log-odds.
+    clips: str = chosen("mean", ("mean", "median", "topk", "log_odds"))
+    top_k: int = ranged(2, low=1)
+    # The cut fitted on validation, beside trainer.threshold: its own criterion, or fixed for trainer.threshold.
+    threshold: str = chosen("youden", ("youden", "f1", "fixed"))
+    calibration: str = chosen("temperature", ("temperature", "isotonic", "none"))
+    # Draws of a bootstrap, and the confidence of its intervals.
+    resamples: int = ranged(1000, low=100, high=100_000)
+    level: float = ranged(0.95, low=0.5, high=0.999)
+    # The share of samples that must have a score for a number to stand unmarked.
+    min_coverage: float = ranged(0.95, low=0, high=1)

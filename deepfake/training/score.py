@@ -1,6 +1,6 @@
 """A detector and clips to predictions: one row per sample, failed ones included. Knows no files.
 
-A sample's score is the mean of its clips' probabilities.
+A sample's score is the mean of its clips' probabilities, or what ``evaluation.clips`` makes of them instead.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from lightning_fabric import Fabric
 from deepfake.models.detector import Detector
 from deepfake.training.gather import gather
 from deepfake.training.metrics import Metrics, sample_metrics
+from deepfake.training.options import EvaluationOptions
+from deepfake.training.pooling import pool_clips, sigmoid
 from deepfake.training.progress import Progress, Silent, bar
 from deepfake.training.source import ClipSource, load, share
 
@@ -45,10 +47,13 @@ class Scored:
             (NaN where nothing could be scored), frames_used, status.
         frames: sample_id, label, method, dataset, split, clip, position, score per real frame; None where
             the head gives no frame logits.
+        clips: sample_id, label, method, dataset, split, clip, logit per clip: what another way of making a video's
+            score of its clips' needs.
     """
 
     samples: pd.DataFrame
     frames: pd.DataFrame | None
+    clips: pd.DataFrame
 
     def frame_metrics(self, threshold: float = 0.5) -> Metrics:
         """Metrics over single frames; none where there are no frame scores."""
@@ -64,6 +69,7 @@ def score(
     split: str,
     num_workers: int = 0,
     progress: Progress | None = None,
+    options: EvaluationOptions | None = None,
 ) -> Scored:
     """Score every sample of a split.
 
@@ -75,12 +81,14 @@ def score(
         split: The name written in the tables.
         num_workers: Loader processes per training process.
         progress: Told of every clip scored.
+        options: How a sample's score is made of its clips'; their mean where None.
     """
     detector.to(fabric.device)
     scores = score_clips(
         detector, clips, fabric=fabric, batch_size=batch_size, num_workers=num_workers, progress=progress, text=split
     )
-    return Scored(sample_table(clips, scores, split), frame_table(clips, scores, split))
+    samples = sample_table(clips, scores, split, options)
+    return Scored(samples, frame_table(clips, scores, split), clip_table(clips, scores, split))
 
 
 def score_clips(
@@ -117,21 +125,28 @@ def score_clips(
     return ClipScores(joined[0][order].astype(np.float64), frames, joined[2][order].astype(bool))
 
 
-def sample_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame:
-    """Clips' logits to one probability per sample, by their mean; samples without clips get NaN."""
+def sample_table(
+    clips: ClipSource, scores: ClipScores, split: str, options: EvaluationOptions | None = None
+) -> pd.DataFrame:
+    """Clips' logits to one probability per sample; samples without clips get NaN."""
+    options = options or EvaluationOptions()
     n = len(clips.table)
     rows = clips.items[:, 0]
     counts = np.bincount(rows, minlength=n)
-    sums = np.bincount(rows, weights=_sigmoid(scores.logits), minlength=n)
     frames = np.bincount(rows, weights=scores.mask.sum(1) if len(rows) else None, minlength=n)
     table = clips.table[list(_KEPT)].reset_index(drop=True)
     table["split"] = split
-    # Rounding may put the mean of ones a hair above one.
-    table["score"] = np.where(counts > 0, np.minimum(sums / np.maximum(counts, 1), 1.0), np.nan)
+    table["score"] = pool_clips(rows, scores.logits, n, options.clips, options.top_k)
     table["frames_used"] = frames.astype(np.int64)
     known = clips.table["status"].to_numpy() if "status" in clips.table else np.full(n, "failed")
     table["status"] = np.where(counts > 0, "ok", np.where(known == "ok", "failed", known))
     return table
+
+
+def clip_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame:
+    """One row per clip, with its logit."""
+    table = clips.table[list(_KEPT)].iloc[clips.items[:, 0]].reset_index(drop=True)
+    return table.assign(split=split, clip=clips.items[:, 1], logit=scores.logits)
 
 
 def frame_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame | None:
@@ -144,13 +159,8 @@ def frame_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFra
     table["split"] = split
     table["clip"] = clips.items[item, 1]
     table["position"] = position
-    table["score"] = _sigmoid(scores.frame_logits[item, position].astype(np.float64))
+    table["score"] = sigmoid(scores.frame_logits[item, position].astype(np.float64))
     return table
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    # The tanh form neither overflows nor warns at either end.
-    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def _array(parts: list[torch.Tensor]) -> np.ndarray:
