@@ -5,28 +5,34 @@ Wires the data room; every command that touches data comes through here.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import pandas as pd
 
 from deepfake.commands.console import Console
 from deepfake.config import RunConfig
+from deepfake.data.audit import VERSION, Audit, audit_dataset
 from deepfake.data.clips import ClipSet
 from deepfake.data.crops import prepare_crops
 from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.data.read import read_dataset
 from deepfake.data.store import CropStore
+from deepfake.tracking.folder import write_json
 
 #: In a run's folder: the samples, of any split, that could not be used.
 FAILURES = "failures.csv"
+_AUDITED = ("sample_id", "dataset", "label", "method", "groups", "split")
 
 
 @dataclass
 class Data:
-    """What a run reads: which samples, their crops, and a clip set for each split."""
+    """What a run reads: which samples, their crops, what is wrong with them, and a clip set for each split."""
 
     manifest: Manifest
     store: CropStore
+    audit: Audit
     splits: dict[str, ClipSet]
 
 
@@ -71,6 +77,19 @@ def prepare(config: RunConfig, manifest: Manifest, console: Console, shard: tupl
         )
 
 
+def audit(manifest: Manifest, store: CropStore) -> Audit:
+    """What is wrong with the data set; found once for the same samples in the same splits, and kept in the store."""
+    samples = store.samples.reindex(manifest.table["sample_id"])
+    known = hashlib.sha256(f"{VERSION} {manifest.official}".encode())
+    for table in (manifest.table[[*_AUDITED]], samples):
+        known.update(pd.util.hash_pandas_object(table.astype(str)).to_numpy().tobytes())
+    kept = store.path / "audits" / f"{known.hexdigest()[:20]}.json"
+    if not kept.is_file():
+        kept.parent.mkdir(exist_ok=True)
+        write_json(kept, audit_dataset(manifest, samples.dropna(subset="status")).as_dict())
+    return Audit.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+
+
 def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
     """Prepare the crops that are missing and open them as clips; samples that cannot be used are named."""
     store = prepare(config, manifest, console)
@@ -88,4 +107,4 @@ def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
         )
         for name in SPLITS
     }
-    return Data(manifest, store, splits)
+    return Data(manifest, store, audit(manifest, store), splits)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rich.table import Table
 
 from deepfake.commands.console import Console
 from deepfake.data.layouts import LAYOUTS, find_layouts
+from deepfake.data.layouts.base import has_file
+from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.errors import DataError
 
 #: Folders looked into below the one that is named: a disk may hold far more than data sets.
@@ -35,8 +37,12 @@ def main(arguments: argparse.Namespace) -> int:
     if not root.is_dir():
         raise DataError(f"there is no folder {root}", "name the folder your data sets lie in")
     table = Table("folder", "dataset=", "what was found", title=f"data sets in {root}", title_justify="left")
+    claimed: set[Path] = set()
     for folder, name, summary in found_below(root):
+        claimed.add(folder)
         table.add_row(str(folder), name, summary)
+    for folder, what in unlabelled(root, claimed):
+        table.add_row(str(folder), "-", f"{what} without labels: list them in a table for dataset=table")
     if not table.row_count:
         raise DataError(f"no known data set in {root}", f"known are {', '.join(LAYOUTS)}; see deepfake datasets")
     console.table(table)
@@ -56,6 +62,16 @@ def found_below(root: Path) -> Iterator[tuple[Path, str, str]]:
             layout, begins = here[0]
             claimed.add(begins)
             yield begins, layout.name, layout.summary
+
+
+def unlabelled(root: Path, claimed: Collection[Path]) -> Iterator[tuple[Path, str]]:
+    """Each folder with videos or images of its own that belong to no data set that was found: where, and what."""
+    for folder in _folders(root, DEPTH):
+        if any(place == folder or place in folder.parents for place in claimed):
+            continue
+        for suffixes, what in ((VIDEO_SUFFIXES, "videos"), (IMAGE_SUFFIXES, "images")):
+            if has_file(folder, "", suffixes):
+                yield folder, what
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:

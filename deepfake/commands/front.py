@@ -88,6 +88,12 @@ def translate(error: Exception) -> UserError:
         from deepfake.config import known_keys
 
         key = unknown.group(1)
+        if key in known_keys():
+            group = key.partition(".")[0]
+            return UserError(
+                f"the {group} that was chosen has no key {key!r}",
+                f"another {group} has it; leave it out or choose that",
+            )
         return UserError(f"unknown key {key!r}", _short(nearest(key, [*known_keys(), *_groups()])))
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None and str(cause).strip():

@@ -9,7 +9,7 @@ import pandas as pd
 from deepfake.commands.console import Console
 from deepfake.commands.context import RunContext
 from deepfake.config import RunConfig
-from deepfake.tracking.folder import UNFINISHED, RunFolder, write_text
+from deepfake.tracking.folder import UNFINISHED, RunFolder, write_json, write_text
 from deepfake.tracking.run import RunLog, TrackedRun
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from deepfake.commands.data import Data
     from deepfake.models.detector import Detector
     from deepfake.training.fit import FitResult
+
+
+#: In a run's folder: what the audit of its data set found.
+AUDIT = "audit.txt"
 
 
 def keep_inputs(
@@ -29,6 +33,7 @@ def keep_inputs(
     parameters: dict[str, Any],
     device: str,
 ) -> None:
+    """What the run is made of: its config, samples, what is wrong with them, and where and from what it ran."""
     from deepfake.commands.data import FAILURES, failures
     from deepfake.tracking.provenance import collect
 
@@ -37,6 +42,9 @@ def keep_inputs(
     failed = failures(data.store)
     if not failed.empty:
         write_text(folder.path / FAILURES, failed.to_csv())
+    write_text(folder.path / AUDIT, data.audit.text())
+    write_json(folder.path / "audit.json", data.audit.as_dict())
+    log.tags({"audit.warnings": len(data.audit.warnings), **_numbered("audit.warning", data.audit.warnings)})
     folder.write_provenance(
         collect(
             seeds={"seed": config.seed, "split_seed": config.dataset.split_seed},
@@ -51,6 +59,10 @@ def keep_inputs(
     )
     log.params(parameters)
     log.dataset(data.manifest)
+
+
+def _numbered(name: str, texts: list[str]) -> dict[str, object]:
+    return {f"{name}.{number}": text for number, text in enumerate(texts, start=1)}
 
 
 def score_and_keep(

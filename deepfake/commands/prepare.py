@@ -11,7 +11,7 @@ from rich.table import Table
 
 from deepfake.commands.compose import compose_run
 from deepfake.commands.console import Console
-from deepfake.commands.data import described, prepare, read_manifest
+from deepfake.commands.data import audit, described, prepare, read_manifest
 from deepfake.data.manifest import save_manifest
 from deepfake.data.stores import StoreInfo, list_stores, prune_stores
 from deepfake.errors import UserError
@@ -54,6 +54,10 @@ def main(arguments: argparse.Namespace) -> int:
     store = prepare(config, manifest, console, shard)
     counts = ", ".join(f"{count} {status}" for status, count in store.samples["status"].value_counts().items())
     console.say(f"crops: {counts}\nstore: {store.path}")
+    if shard[1] > 1:
+        console.say(f"the audit waits for all {shard[1]} shares: run this once more without prepare.shard")
+    else:
+        console.say(f"\n{audit(manifest, store).text()}")
     return 0
 
 

@@ -99,6 +99,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         data = open_data(config, manifest, console)
         if fabric.is_global_zero:
             keep_inputs(config, context, folder, data, log, parameters, str(fabric.device))
+            _tell_audit(data, context, console)
         result = _fit(config, context, data, detector, fabric, folder, log, console, began)
         metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)
         if isinstance(log, TrackedRun) and config.tracking.log_model:
@@ -143,6 +144,12 @@ def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[N
     except trial.Pruned:
         log.folder(folder.path, skip=UNFINISHED)
         raise
+
+
+def _tell_audit(data: Data, context: RunContext, console: Console) -> None:
+    # A sweep's jobs mostly share their data: the first one's words are enough.
+    for warning in data.audit.warnings if context.number in (None, 0) else ():
+        console.warn(warning)
 
 
 def _fit(

@@ -5,6 +5,7 @@ Counts, leaks between splits, shortcuts between classes, coverage. Knows tables 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from deepfake.data.layouts.base import listed
 from deepfake.data.manifest import FAKE, REAL, SPLITS, Manifest
 from deepfake.data.shortcuts import Shortcut, framing_shortcut, metadata_shortcut
 
+#: Rises when the same samples would be judged otherwise.
+VERSION = 1
 #: A ROC-AUC past which what should tell nothing tells the class.
 METADATA_LIMIT = 0.7
 FRAMING_LIMIT = 0.75
@@ -44,10 +47,17 @@ class Audit:
         tables = {title: table.to_dict("records") for title, table in self.tables.items()}
         return {"warnings": self.warnings, **self.facts, "tables": tables}
 
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Audit:
+        """Back from what :meth:`as_dict` gave, or from its JSON."""
+        tables = {title: pd.DataFrame(rows) for title, rows in saved["tables"].items()}
+        facts = {name: value for name, value in saved.items() if name not in ("tables", "warnings")}
+        return cls(tables, list(saved["warnings"]), facts)
+
     def text(self) -> str:
         """Everything, to be printed or kept as a text file."""
         parts = [f"{title}\n{table.to_string(index=False)}" for title, table in self.tables.items()]
-        parts += [f"warning: {warning}" for warning in self.warnings] or ["no warnings"]
+        parts.append("\n".join(f"warning: {warning}" for warning in self.warnings) or "no warnings")
         return "\n\n".join(parts) + "\n"
 
 

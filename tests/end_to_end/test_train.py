@@ -63,6 +63,17 @@ def test_mlflow_holds_the_run(trained: Path, outputs: Path) -> None:
     assert {item.path for item in client.list_artifacts(run.info.run_id)} >= RUN_FILES | {"figures", "checkpoints"}
 
 
+def test_the_audit_is_kept_and_tracked(trained: Path, outputs: Path) -> None:
+    from mlflow import MlflowClient
+
+    found = json.loads((trained / "audit.json").read_text())
+    assert found["samples"]["train"] == {"real": 6, "fake": 12}
+    assert all(f"warning: {warning}" in (trained / "audit.txt").read_text() for warning in found["warnings"])
+    client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
+    run = client.search_runs([client.get_experiment_by_name("demo").experiment_id], f"tags.run_dir = '{trained}'")[0]
+    assert run.data.tags["audit.warning.1"] == found["warnings"][0]
+
+
 def test_the_same_command_gives_the_same_numbers(trained: Path, command: Command) -> None:
     again = command("train.py", *SMALL, "name=again", "trainer.num_workers=1")
     assert again.returncode == 0, again.stderr
