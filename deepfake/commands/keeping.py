@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from deepfake.commands.console import Console
 from deepfake.commands.context import RunContext
 from deepfake.config import RunConfig
@@ -16,6 +14,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from deepfake.commands.data import Data
+    from deepfake.commands.judging import Judgement
+    from deepfake.data.manifest import Manifest
     from deepfake.models.detector import Detector
     from deepfake.training.fit import FitResult
 
@@ -32,37 +32,51 @@ def keep_inputs(
     log: RunLog,
     parameters: dict[str, Any],
     device: str,
+    detector: Detector,
 ) -> None:
     """What the run is made of: its config, samples, what is wrong with them, and where and from what it ran."""
     from deepfake.commands.data import FAILURES, failures
-    from deepfake.tracking.provenance import collect
+    from deepfake.data.digests import known_digests
 
     folder.write_config(context.composed, context.resolved, context.overrides)
-    folder.write_manifest(data.manifest)
+    folder.write_manifest(known_digests(data.manifest, data.store.records))
     failed = failures(data.store)
     if not failed.empty:
         write_text(folder.path / FAILURES, failed.to_csv())
     write_text(folder.path / AUDIT, data.audit.text())
     write_json(folder.path / "audit.json", data.audit.as_dict())
     log.tags({"audit.warnings": len(data.audit.warnings), **_numbered("audit.warning", data.audit.warnings)})
-    folder.write_provenance(
-        collect(
-            seeds={"seed": config.seed, "split_seed": config.dataset.split_seed},
-            data={
-                "manifest": data.manifest.digest(),
-                "crops": data.store.key,
-                "roots": {name: str(root) for name, root in data.manifest.roots.items()},
-                "choices": context.choices,
-            },
-            device=device,
-        )
-    )
+    folder.write_provenance(provenance(config, data.manifest, data.store.key, context.choices, device, detector))
     log.params(parameters)
     log.dataset(data.manifest)
 
 
 def _numbered(name: str, texts: list[str]) -> dict[str, object]:
     return {f"{name}.{number}": text for number, text in enumerate(texts, start=1)}
+
+
+def provenance(
+    config: RunConfig, manifest: Manifest, crops: str, choices: dict[str, str], device: str, detector: Detector | None
+) -> dict[str, object]:
+    """Where a run's numbers come from; ``detector`` is as it was before its first step."""
+    import torch
+
+    from deepfake.tracking.provenance import collect
+    from deepfake.training.checkpoint import weights_digest
+
+    parts = {} if detector is None else {"backbone": detector.backbone, "head": detector.head}
+    return collect(
+        seeds={"seed": config.seed, "split_seed": config.dataset.split_seed},
+        data={
+            "manifest": manifest.digest(),
+            "crops": crops,
+            "roots": {name: str(root) for name, root in manifest.roots.items()},
+            "choices": choices,
+        },
+        device=device,
+        weights={name: weights_digest(part) for name, part in parts.items()},
+        threads=torch.get_num_threads(),
+    )
 
 
 def score_and_keep(
@@ -76,49 +90,34 @@ def score_and_keep(
     console: Console,
 ) -> dict[str, float]:
     """Validation and, once, test are scored with the best epoch's weights."""
-    from deepfake.training.metrics import sample_metrics
-    from deepfake.training.score import score
+    from deepfake.commands.judging import judge
 
-    metrics: dict[str, float] = {}
-    unavailable: dict[str, str] = {}
-    tables = []
-    for split in ("val", "test"):
-        scored = score(detector, data.splits[split], fabric=fabric, batch_size=result.batch_size, split=split)
-        tables.append(scored.samples)
-        found = sample_metrics(scored.samples, config.trainer.threshold)
-        metrics |= {f"{split}/{name}": value for name, value in found.values.items()}
-        unavailable |= {f"{split}/{name}": reason for name, reason in found.unavailable.items()}
-        frames = scored.frame_metrics()
-        metrics |= {f"{split}/frame/{name}": value for name, value in frames.values.items()}
-        unavailable |= {f"{split}/frame/{name}": reason for name, reason in frames.unavailable.items()}
-    metrics |= {
+    judgement = judge(config, data, detector, fabric, result.batch_size)
+    judgement.metrics |= {
         "best_epoch": float(result.best_epoch),
         "epochs_run": float(result.epochs_run),
         "train_seconds": result.seconds,
         "parameters": float(sum(p.numel() for p in detector.parameters())),
     }
     if fabric.is_global_zero:
-        _keep_outputs(folder, log, result, pd.concat(tables, ignore_index=True), metrics, unavailable, config)
-        for name, reason in unavailable.items():
-            if name in ("val/roc_auc", "test/roc_auc"):
-                console.warn(f"{name} is not available: {reason}")
-    return metrics
+        _keep_outputs(folder, log, result, judgement, config)
+        for name in ("val/roc_auc", "test/roc_auc"):
+            if name in judgement.unavailable:
+                console.warn(f"{name} is not available: {judgement.unavailable[name]}")
+        if reason := judgement.decision.unavailable.get("threshold"):
+            console.warn(f"no threshold was fitted, {config.trainer.threshold:g} stands: {reason}")
+    return judgement.metrics
 
 
-def _keep_outputs(
-    folder: RunFolder,
-    log: RunLog,
-    result: FitResult,
-    predictions: pd.DataFrame,
-    metrics: dict[str, float],
-    unavailable: dict[str, str],
-    config: RunConfig,
-) -> None:
+def _keep_outputs(folder: RunFolder, log: RunLog, result: FitResult, judgement: Judgement, config: RunConfig) -> None:
     from deepfake.tracking.figures import draw_run
 
+    metrics, unavailable, predictions = judgement.metrics, judgement.unavailable, judgement.predictions
     folder.write_predictions(predictions)
+    folder.write_clips(judgement.clips)
+    folder.write_calibration(judgement.decision.to_dict())
     folder.write_history(result.history)
-    folder.write_metrics({"metrics": metrics, "unavailable": unavailable, "notes": result.notes})
+    folder.write_metrics({"metrics": metrics, "unavailable": unavailable, **judgement.notes, "notes": result.notes})
     draw_run(
         folder.figures,
         history=result.history,

@@ -98,7 +98,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = open_data(config, manifest, console)
         if fabric.is_global_zero:
-            keep_inputs(config, context, folder, data, log, parameters, str(fabric.device))
+            keep_inputs(config, context, folder, data, log, parameters, str(fabric.device), detector)
             _tell_audit(data, context, console)
         result = _fit(config, context, data, detector, fabric, folder, log, console, began)
         metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)

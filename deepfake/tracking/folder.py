@@ -22,6 +22,8 @@ OVERRIDES = "overrides.yaml"
 PROVENANCE = "provenance.json"
 MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
+CLIPS = "clips.parquet"
+CALIBRATION = "calibration.json"
 METRICS = "metrics.json"
 HISTORY = "history.json"
 CHECKPOINT = "checkpoints/last.pt"
@@ -34,8 +36,8 @@ class RunFolder:
     """The folder of one run.
 
     ``config.yaml`` (as composed), ``resolved.yaml``, ``overrides.yaml``, ``provenance.json``,
-    ``manifest.parquet``, ``predictions.parquet``, ``metrics.json``, ``history.json``, ``figures/``,
-    ``checkpoints/``.
+    ``manifest.parquet``, ``predictions.parquet``, ``clips.parquet``, ``calibration.json``, ``metrics.json``,
+    ``history.json``, ``figures/``, ``checkpoints/``, and ``eval/`` once it is evaluated elsewhere.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,6 +76,14 @@ class RunFolder:
     def write_predictions(self, predictions: pd.DataFrame) -> None:
         """One row per sample: sample_id, label, method, dataset, split, score, frames_used, status."""
         _write(self.path / PREDICTIONS, lambda path: predictions.to_parquet(path, index=False))
+
+    def write_clips(self, clips: pd.DataFrame) -> None:
+        """One row per clip: sample_id, label, method, dataset, split, clip, logit."""
+        _write(self.path / CLIPS, lambda path: clips.to_parquet(path, index=False))
+
+    def write_calibration(self, calibration: Mapping[str, object]) -> None:
+        """What was fitted on validation: threshold and calibrator."""
+        write_json(self.path / CALIBRATION, calibration)
 
     def write_metrics(self, metrics: Mapping[str, object]) -> None:
         """The run's metrics and, by name, why others are not available."""

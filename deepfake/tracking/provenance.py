@@ -36,13 +36,22 @@ class GitState:
     untracked: tuple[str, ...]
 
 
-def collect(*, seeds: Mapping[str, int], data: Mapping[str, object], device: str) -> dict[str, object]:
+def collect(
+    *,
+    seeds: Mapping[str, int],
+    data: Mapping[str, object],
+    device: str,
+    weights: Mapping[str, str] | None = None,
+    threads: int | None = None,
+) -> dict[str, object]:
     """What ``provenance.json`` holds.
 
     Args:
         seeds: Every seed the run used, by name.
         data: Digests of the data, by name; see :meth:`deepfake.data.manifest.Manifest.digest`.
         device: What the run trains on, such as ``cpu`` or ``cuda:0 NVIDIA H200``.
+        weights: Digests of the weights it starts from, by part; pretrained ones may change where they are kept.
+        threads: Processor threads that share one operation; sums come out in another order with another number.
     """
     git = git_state()
     return {
@@ -57,8 +66,9 @@ def collect(*, seeds: Mapping[str, int], data: Mapping[str, object], device: str
         "packages": package_versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "machine": {"host": socket.gethostname(), "device": device, **hardware()},
+        "machine": {"host": socket.gethostname(), "device": device, "threads": threads, **hardware()},
         "data": dict(data),
+        "weights": dict(weights or {}),
         "seeds": dict(seeds),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "environment": _environment(),

@@ -116,6 +116,14 @@ class RunRecord:
         """The scores of every sample."""
         return pd.read_parquet(self.file(files.PREDICTIONS))
 
+    def clips(self) -> pd.DataFrame:
+        """The logit of every clip that was scored."""
+        return pd.read_parquet(self.file(files.CLIPS))
+
+    def calibration(self) -> dict[str, Any]:
+        """What was fitted on validation, as it was written."""
+        return dict(self._json(files.CALIBRATION))
+
     def metrics(self) -> dict[str, float]:
         """The run's metrics with every digit; those MLflow logged where the file is gone."""
         if self.has(files.METRICS):

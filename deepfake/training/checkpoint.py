@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable
@@ -77,6 +78,17 @@ def load_state(path: Path) -> dict[str, Any]:
     if state.get("version", 0) > VERSION:
         raise UserError(f"{path} was written by a newer version of this program", "update the program to go on from it")
     return state
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A SHA-256 of all parameters and buffers, with their names and shapes; the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)} ".encode())
+        # As bytes, since NumPy has no bfloat16.
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:

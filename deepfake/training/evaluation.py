@@ -11,7 +11,7 @@ import pandas as pd
 from deepfake.data.groups import components
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.decision import Decision
-from deepfake.training.delong import auc_interval
+from deepfake.training.delong import Interval, auc_interval
 from deepfake.training.metrics import LESS_IS_BETTER, Metrics, sample_metrics
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.threshold import tpr_at_fpr
@@ -75,7 +75,7 @@ def evaluate_predictions(
 
     Returns:
         The metrics of ``sample_metrics`` at the default threshold; ``<metric>_fitted`` at the fitted one;
-        ``<metric>_calibrated``; ``tpr_at_fpr_0.01`` and ``_0.001``; the intervals; ``roc_auc_delong_low`` and ``_high``.
+        ``<metric>_calibrated``; ``tpr_at_fpr_0.01`` and ``_0.001``; the intervals, DeLong's as ``roc_auc_delong_low``.
 
     Raises:
         ValueError: As :func:`deepfake.training.metrics.sample_metrics`.
@@ -156,7 +156,8 @@ def _intervals(
     count = len(units)
     if count < MIN_GROUPS:
         reason = f"{count} {units.name} are too few to draw from"
-        drawn, undrawn = {}, dict.fromkeys(wanted, reason)
+        drawn: dict[str, Interval] = {}
+        undrawn = dict.fromkeys(wanted, reason)
     else:
         drawn, undrawn = group_intervals(
             labels,

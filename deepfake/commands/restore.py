@@ -1,0 +1,199 @@
+"""A run of the past as a config that runs again here: its own values, other places, and changes made by name.
+
+Knows Hydra's override grammar and which keys say where rather than what; runs nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from deepfake import __version__
+from deepfake.commands.compose import compose_config
+from deepfake.commands.context import RunContext
+from deepfake.commands.front import PROJECT
+from deepfake.config import RunConfig, flatten, load_config, to_plain
+from deepfake.errors import UserError
+from deepfake.tracking.record import RunRecord
+
+#: Keys that say where things lie or how the machine is used: a run is the same run whatever they are.
+PLACES = (
+    "paths.outputs",
+    "dataset.root",
+    "dataset.table",
+    "dataset.parts",
+    "dataset.split_files",
+    "dataset.face_model",
+    "dataset.workers",
+    "backbone.weights",
+    "trainer.num_workers",
+    "trainer.accelerator",
+    "trainer.devices",
+    "name",
+)
+_PLACE_GROUP = "tracking."
+_AGAIN = "-reproduced"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A run made ready to be run again.
+
+    Attributes:
+        config: Typed and checked.
+        values: The same, resolved and plain.
+        context: Its new folder, and what was typed, then and now.
+        changes: What is another value now by key, with the value then and now; keys that only say where left out.
+    """
+
+    config: RunConfig
+    values: dict[str, Any]
+    context: RunContext
+    changes: dict[str, tuple[object, object]]
+
+
+def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Restored:
+    """The saved config of a run, laid out for this machine.
+
+    Args:
+        record: Of the past.
+        places: Overrides of :data:`PLACES` and ``tracking.*``.
+        sets: Overrides of anything else; ``head=gru`` takes another choice of a config group.
+
+    Raises:
+        UserError: An override cannot be read or is of the other kind; the saved config is not one of this version.
+    """
+    check_places(places)
+    composed, values = _changed(record, sets)
+    then, now = flatten(record.config()), flatten(values)
+    moved = {
+        "paths.outputs": compose_config().paths.outputs,
+        "name": _name(str(now.get("name", record.name))),
+        "resume": None,
+        **{override.key_or_group: override.value() for override in _parse([*places, *_named(sets)])},
+    }
+    for key, value in moved.items():
+        OmegaConf.update(composed, key, value, force_add=True)
+        _put(values, key, value)
+    config = _checked(values, record)
+    choices = record.provenance().get("data", {}).get("choices", {})
+    return Restored(
+        config=config,
+        values=values,
+        context=RunContext(
+            folder=_new_folder(config),
+            composed=OmegaConf.to_yaml(composed),
+            resolved=OmegaConf.to_yaml(OmegaConf.create(values)),
+            overrides=[*record.overrides(), *places, *sets],
+            choices={**choices, **{o.key_or_group: str(o.value()) for o in _parse(sets) if _is_choice(o)}},
+        ),
+        changes={
+            key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key, ...) != now.get(key, ...)
+        },
+    )
+
+
+def check_places(overrides: Sequence[str]) -> None:
+    """Refuse an override that would change what a run is.
+
+    Raises:
+        UserError: Which one, and how to say that it is meant.
+    """
+    for override in _parse(overrides):
+        key = override.key_or_group
+        if key not in PLACES and not key.startswith(_PLACE_GROUP):
+            text = f"{key}={override.get_value_string()}"
+            raise UserError(f"{text} would change what the run is", f"say that you mean it: --set {text}")
+
+
+def _changed(record: RunRecord, sets: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """The config with its interpolations and as plain values, as the run had it but for ``sets``."""
+    composed, values = OmegaConf.create(record.composed()), record.config()
+    assert isinstance(composed, DictConfig)
+    overrides = _parse(sets)
+    if chosen := [override.input_line or "" for override in overrides if _is_choice(override)]:
+        # What a choice brings along is known only to the config folder; taken from it is the difference it makes.
+        before, after = (_flat(compose_config([*record.overrides(), *more])) for more in ([], chosen))
+        _apply(values, before, after)
+        composed = OmegaConf.create(values)
+    before = _flat(composed)
+    for override in overrides:
+        if not _is_choice(override):
+            OmegaConf.update(composed, override.key_or_group, override.value(), force_add=True)
+    # What the environment decided then, such as a folder, is kept; what follows a changed key changes with it.
+    _apply(values, before, _flat(composed))
+    return composed, values
+
+
+def _apply(values: dict[str, Any], before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    """Change ``values`` by what differs from ``before`` to ``after``."""
+    for key in before:
+        if key not in after:
+            _above(values, key).pop(key.rpartition(".")[2], None)
+    for key, value in after.items():
+        if before.get(key, ...) != value:
+            _put(values, key, value)
+
+
+def _put(values: dict[str, Any], key: str, value: object) -> None:
+    _above(values, key)[key.rpartition(".")[2]] = value
+
+
+def _above(values: dict[str, Any], key: str) -> dict[str, Any]:
+    place = values
+    for name in key.split(".")[:-1]:
+        if not isinstance(place.get(name), dict):
+            place[name] = {}
+        place = place[name]
+    return place
+
+
+def _parse(texts: Iterable[str]) -> list[Override]:
+    found = OverridesParser.create().parse_overrides(list(texts))
+    for override in found:
+        if override.is_sweep_override() or override.is_delete():
+            raise UserError(f"{override.input_line!r} does not give one value", "write key=value")
+    return found
+
+
+def _is_choice(override: Override) -> bool:
+    return (PROJECT / "conf" / override.key_or_group).is_dir() and isinstance(override.value(), str)
+
+
+def _named(sets: Sequence[str]) -> list[str]:
+    return [text for text in sets if text.startswith("name=")]
+
+
+def _flat(config: DictConfig) -> dict[str, Any]:
+    return flatten(to_plain(config))
+
+
+def _checked(values: dict[str, Any], record: RunRecord) -> RunConfig:
+    try:
+        return load_config(OmegaConf.create(values))
+    except UserError as error:
+        made = record.provenance()
+        version = made.get("packages", {}).get("deepfake-sweeps", "unknown")
+        raise UserError(
+            f"run {record} cannot be run by this version: {error.message}",
+            f"{error.hint} (it was made by version {version} at commit {(made.get('git') or {}).get('commit')}, "
+            f"this is {__version__})",
+        ) from error
+
+
+def _name(name: str) -> str:
+    # Of its own, so that the first run can still be told by its name.
+    return name if name.endswith(_AGAIN) else f"{name}{_AGAIN}"
+
+
+def _new_folder(config: RunConfig) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return config.outputs / "runs" / f"{stamp}_{config.name}_{uuid.uuid4().hex[:6]}"
