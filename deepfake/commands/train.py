@@ -190,6 +190,7 @@ def _fit(
             progress=bar,
             # A trial whose process died is begun again in the same folder.
             resume=context.resume or (reporting is not None and reporting.attempt > 0),
+            evaluation=config.evaluation,
         )
     for note in result.notes:
         console.warn(note)
