@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from deepfake.commands.data import Data
     from deepfake.commands.judging import Judgement
-    from deepfake.commands.judging import Judgement
     from deepfake.data.manifest import Manifest
     from deepfake.models.detector import Detector
     from deepfake.training.fit import FitResult
