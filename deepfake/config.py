@@ -27,7 +27,13 @@ from deepfake.models.options import BackboneOptions, HeadOptions
 from deepfake.options import check
 from deepfake.tracking.options import TrackingOptions
 from deepfake.training import options as training_options
-from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
+from deepfake.training.options import (
+    EvaluationOptions,
+    FeatureOptions,
+    OptimizerOptions,
+    SchedulerOptions,
+    TrainerOptions,
+)
 
 #: Nodes of a composed config that say how runs are chosen, not what a run is; never saved with a run.
 SWEEP_NODES = ("sweep", "search")
@@ -56,6 +62,7 @@ class RunConfig:
     head: HeadOptions = dataclasses.field(default_factory=model_options.Mean)
     scheduler: SchedulerOptions = dataclasses.field(default_factory=training_options.Constant)
     augment: AugmentOptions = dataclasses.field(default_factory=AugmentOptions)
+    features: FeatureOptions = dataclasses.field(default_factory=FeatureOptions)
     trainer: TrainerOptions = dataclasses.field(default_factory=TrainerOptions)
     evaluation: EvaluationOptions = dataclasses.field(default_factory=EvaluationOptions)
     tracking: TrackingOptions = dataclasses.field(default_factory=TrackingOptions)

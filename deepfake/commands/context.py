@@ -18,7 +18,18 @@ from deepfake.config import SWEEP_NODES, to_plain, without_sweep
 #: Written into a sweep's folder before its first job: which tracking run its jobs are nested under.
 PARENT_FILE = "parent.json"
 
-_GROUPS = ("model", "dataset", "backbone", "head", "optimizer", "scheduler", "augment", "trainer", "experiment")
+_GROUPS = (
+    "model",
+    "dataset",
+    "backbone",
+    "head",
+    "optimizer",
+    "scheduler",
+    "augment",
+    "features",
+    "trainer",
+    "experiment",
+)
 
 
 @dataclass

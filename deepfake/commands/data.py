@@ -20,6 +20,7 @@ from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.data.read import read_dataset
 from deepfake.data.store import CropStore
 from deepfake.tracking.folder import write_json
+from deepfake.training.source import ClipSource
 
 #: In a run's folder: the samples, of any split, that could not be used.
 FAILURES = "failures.csv"
@@ -28,12 +29,12 @@ _AUDITED = ("sample_id", "dataset", "label", "method", "groups", "split")
 
 @dataclass
 class Data:
-    """What a run reads: which samples, their crops, what is wrong with them, and a clip set for each split."""
+    """What a run reads: which samples, their crops, what is wrong with them, and the clips of each split."""
 
     manifest: Manifest
     store: CropStore
     audit: Audit
-    splits: dict[str, ClipSet]
+    splits: dict[str, ClipSource]
 
 
 def failures(store: CropStore) -> pd.DataFrame:
@@ -98,7 +99,7 @@ def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
         named = "; ".join(f"{row.Index}: {row.status}, {row.reason}" for row in failed.head(5).itertuples())
         console.warn(f"{len(failed)} of {len(store.samples)} samples cannot be used ({named}): see {FAILURES}")
     status = store.samples["status"].rename("status")
-    splits = {
+    splits: dict[str, ClipSource] = {
         name: ClipSet(
             store,
             manifest.split(name).join(status, on="sample_id"),

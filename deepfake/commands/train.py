@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from deepfake.commands.console import Console
 from deepfake.commands.context import RunContext
+from deepfake.commands.features import check_features, offered
 from deepfake.commands.front import told
 from deepfake.commands.keeping import keep_inputs, log_model, score_and_keep
 from deepfake.commands.lines import end_lines, epoch_line, start_line
@@ -94,12 +95,14 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     manifest = read_manifest(config, console)
     seed_everything(config.seed, config.trainer.deterministic)
     detector = create_detector(config.backbone, config.head, config.dataset.size)
+    check_features(config, detector)
     console.say(start_line(config, described(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = open_data(config, manifest, console)
         if fabric.is_global_zero:
             keep_inputs(config, context, folder, data, log, parameters, str(fabric.device), detector)
             _tell_audit(data, context, console)
+        detector, data = offered(config, data, detector, fabric, console)
         result = _fit(config, context, data, detector, fabric, folder, log, console, began)
         metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)
         if isinstance(log, TrackedRun) and config.tracking.log_model:

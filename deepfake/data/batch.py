@@ -12,7 +12,8 @@ class Batch:
     """Clips of one step, still uint8: they are normalised, flipped and coloured on the device.
 
     Attributes:
-        clips: uint8 [B, T, C, H, W], RGB. A view of [B, T, H, W, C] memory, so it is channels-last already.
+        clips: uint8 [B, T, C, H, W], RGB. A view of [B, T, H, W, C] memory, so it is channels-last already. Stored
+            features [B, T, D] or [B, T, D, h, w] where a detector reads those instead.
         mask: bool [B, T]; False where a short sample was padded (by repeating its last frame).
         labels: float32 [B]; 1 is fake.
         samples: int64 [B]; the row of each clip's sample in its clip set's table.
@@ -37,11 +38,10 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; torch's DataLoader calls this."""
-        draws = None if self.draws is None else self.draws.pin_memory()
-        return Batch(
-            self.clips.pin_memory(),
-            self.mask.pin_memory(),
-            self.labels.pin_memory(),
-            self.samples.pin_memory(),
-            draws,
-        )
+
+        def pin(tensor: Tensor) -> Tensor:
+            # What is on a device already has no way to go.
+            return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
+
+        draws = None if self.draws is None else pin(self.draws)
+        return Batch(pin(self.clips), pin(self.mask), pin(self.labels), pin(self.samples), draws)

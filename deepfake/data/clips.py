@@ -31,7 +31,11 @@ class ClipSet(Dataset[Batch]):
         items: int64 [items, 2]: row of the table and clip of the sample; one item is one clip.
         labels: float32 [items]; 1 is fake.
         shape: T, H, W, C of a clip; the longest in the set, shorter ones are filled up.
+        lengths: int64 [items]: frames of each clip that are no fillers.
     """
+
+    #: Reading takes time, which loader processes can take over.
+    at_hand = False
 
     def __init__(
         self, store: CropStore, table: pd.DataFrame, *, augment: AugmentOptions | None = None, seed: int = 0
@@ -55,7 +59,7 @@ class ClipSet(Dataset[Batch]):
         self._part = _repeat([numbers[record["part"]] for _, record in ready], counts)
         self._size = _repeat([math.prod(record["shape"][1:]) for _, record in ready], counts)
         self._start = _repeat([record["offset"] for _, record in ready], counts) + self._size * clip
-        self._length = np.array([length for _, record in ready for length in record["lengths"]], np.int64)
+        self.lengths = np.array([length for _, record in ready for length in record["lengths"]], np.int64)
 
     def __len__(self) -> int:
         """The number of clips."""
@@ -68,7 +72,7 @@ class ClipSet(Dataset[Batch]):
         pixels = torch.empty((len(chosen), time, height, width, channels), dtype=torch.uint8)
         self._gather(chosen, pixels.numpy())
         draws = self._change(chosen, epoch, pixels.numpy())
-        mask = torch.from_numpy(np.arange(time) < self._length[chosen][:, None])
+        mask = torch.from_numpy(np.arange(time) < self.lengths[chosen][:, None])
         return Batch(
             clips=pixels.permute(0, 1, 4, 2, 3),
             mask=mask,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +69,18 @@ class CropStore:
             for name, default in SAMPLE_COLUMNS.items()
         }
         return pd.DataFrame(columns, index=pd.Index(self.records, name="sample_id", dtype=object))
+
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """A digest for each sample that could be used: of its file, and of which frames were cut and where."""
+        return {
+            sample_id: hashlib.sha256(
+                f"{self.key} {record['sha256']} {record['shape']} {record['lengths']}".encode()
+                + self.frame_records(sample_id).tobytes()
+            ).hexdigest()
+            for sample_id, record in self.records.items()
+            if record["status"] == "ok"
+        }
 
     @cached_property
     def frames(self) -> pd.DataFrame:

@@ -122,3 +122,12 @@ class EvaluationOptions:
     level: float = ranged(0.95, low=0.5, high=0.999)
     # The share of samples that must have a score for a number to stand unmarked.
     min_coverage: float = ranged(0.95, low=0, high=1)
+
+
+@dataclass
+class FeatureOptions:
+    """A frozen backbone's outputs, computed once and read from then on; ``views`` is the number of changed versions
+    of each training clip that are stored where clips are changed at random."""
+
+    cached: bool = False
+    views: int | None = ranged(None, low=1, high=64)

@@ -24,11 +24,15 @@ class ClipSource(Protocol):
         table: One row per sample of the split, failed ones included.
         items: int [n, 2]: each clip's row in ``table`` and its number within the sample.
         labels: float [n]; 1 is fake.
+        lengths: int [n]: how many frames of each clip are no fillers.
+        at_hand: Its batches cost next to nothing, or lie on the device, so that no loader process reads them ahead.
     """
 
     table: pd.DataFrame
     items: np.ndarray
     labels: np.ndarray
+    lengths: np.ndarray
+    at_hand: bool
 
     def __len__(self) -> int:
         """How many clips there are."""
@@ -42,7 +46,7 @@ def load(
 ) -> Iterable[Batch]:
     """Batches in the order asked for, read ahead of their use."""
     # The loader asks no more of its clips than the protocol promises.
-    return make_loader(cast("ClipSet", source), batches, epoch, workers, pin)
+    return make_loader(cast("ClipSet", source), batches, epoch, 0 if source.at_hand else workers, pin)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from deepfake.training.setup import create_fabric
 class FakeClips:
     """``samples`` samples of two clips each; every third sample of ``failed`` has none."""
 
+    at_hand = False
+
     def __init__(
         self,
         samples: int = 12,
@@ -52,6 +54,7 @@ class FakeClips:
             self.pixels[item, :, 4:9, 4:9] += 180
         self.mask = np.ones((len(self.items), frames), bool)
         self.mask[::5, -1] = frames == 1
+        self.lengths = self.mask.sum(1)
 
     def __len__(self) -> int:
         return len(self.items)

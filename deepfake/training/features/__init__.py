@@ -1,0 +1,1 @@
+"""A frozen backbone's outputs, computed once and read by every head that is trained on them."""
