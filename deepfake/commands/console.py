@@ -24,10 +24,14 @@ class RateColumn(TextColumn):
 
 
 class Console:
-    """Plain lines and bars on standard error's terminal; silent where ``quiet``."""
+    """Plain lines, tables and bars; silent where ``quiet``, on standard error where ``aside``.
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._out = RichConsole(file=sys.stdout, quiet=quiet, highlight=False, soft_wrap=True)
+    Commands whose standard output is for other programs speak aside.
+    """
+
+    def __init__(self, quiet: bool = False, aside: bool = False) -> None:
+        self._file = sys.stderr if aside else sys.stdout
+        self._out = RichConsole(file=self._file, quiet=quiet, highlight=False, soft_wrap=True)
         self._quiet = quiet
 
     def say(self, text: str) -> None:
@@ -44,7 +48,7 @@ class Console:
         if self._out.is_terminal:
             self._out.print(table)
         else:
-            RichConsole(file=sys.stdout, width=200, quiet=self._quiet, highlight=False).print(table)
+            RichConsole(file=self._file, width=200, quiet=self._quiet, highlight=False).print(table)
 
     def progress(self) -> Bar:
         """A bar with count, rate and time left; drawn only on a terminal."""

@@ -89,7 +89,7 @@ def prepare_crops(
         if jobs:
             _check_room(folder, jobs, settings)
             tell(_plan_told(jobs, folder, settings))
-            _prepare(jobs, folder, settings, _worker_count(workers, len(jobs)), progress)
+            prepare_jobs(jobs, folder, settings, workers, progress)
             records = read_records(folder)
     store = _opened(folder, table, records)
     _check_failures(store, options.max_failed)
@@ -194,12 +194,27 @@ def needed_bytes(jobs: Iterable[Job], settings: CutSettings) -> int:
     return sum(video if job.kind == "video" else frame for job in jobs)
 
 
-def _prepare(jobs: list[Job], folder: Path, settings: CutSettings, workers: int, progress: Progress | None) -> None:
+def prepare_jobs(
+    jobs: list[Job], folder: Path, settings: CutSettings, workers: int | str, progress: Progress | None = None
+) -> None:
+    """Cut samples into a store's folder, originals before what was made from them.
+
+    Args:
+        jobs: The samples.
+        folder: Gets the crops, a record for each sample.
+        settings: How to cut.
+        workers: Processes; 0 works in this one, ``auto`` takes one for each core.
+        progress: Told of every sample.
+
+    Raises:
+        DataError: The crops cannot be written.
+    """
+    count = _worker_count(workers, len(jobs))
     if progress is not None:
         progress.start(len(jobs), "preparing crops")
     try:
         for phase in _phases(jobs, folder, settings):
-            for _ in run_jobs(phase, folder, settings, workers):
+            for _ in run_jobs(phase, folder, settings, count):
                 if progress is not None:
                     progress.advance()
     except OSError as error:

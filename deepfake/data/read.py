@@ -18,16 +18,19 @@ from deepfake.data.splits import assign_splits, one_class_splits
 from deepfake.errors import DataError, nearest
 
 
-def read_dataset(options: DatasetOptions, cache: Path, demo: DemoOptions | None = None) -> Manifest:
+def read_dataset(
+    options: DatasetOptions, cache: Path, demo: DemoOptions | None = None, *, trains: bool = True
+) -> Manifest:
     """Find, read, split and check a data set.
 
     Args:
         options: Where it lies and how it is read and split.
         cache: Where the demo is generated, as ``cache/demo/<key>``; nothing else is written.
         demo: How the demo is drawn; read only by the demo layout without a root.
+        trains: Whether it is to be trained on; what is only scored needs no training part.
 
     Returns:
-        A manifest in which every sample has a split and train holds both classes.
+        A manifest in which every sample has a split and, where it is trained on, train holds both classes.
 
     Raises:
         DataError: The root is missing, empty or in another layout; labels, splits or paths make no sense.
@@ -37,7 +40,7 @@ def read_dataset(options: DatasetOptions, cache: Path, demo: DemoOptions | None 
     manifest = assign_splits(manifest, options)
     manifest = _limit(manifest, options)
     check_manifest(manifest)
-    _check_classes(manifest)
+    _check_classes(manifest, trains)
     return manifest
 
 
@@ -164,10 +167,10 @@ def _limit(manifest: Manifest, options: DatasetOptions) -> Manifest:
     return replace(manifest, table=table.loc[sorted(kept)].reset_index(drop=True), notes=notes)
 
 
-def _check_classes(manifest: Manifest) -> None:
+def _check_classes(manifest: Manifest, trains: bool) -> None:
     counts: pd.Series = manifest.table["split"].value_counts()
     lacking = one_class_splits(manifest.table)
-    if "train" not in counts.index or "train" in lacking:
+    if trains and ("train" not in counts.index or "train" in lacking):
         what = f"no {lacking['train']} samples" if "train" in lacking else "no samples"
         raise DataError(
             f"the training part has {what}", "both classes are needed: check dataset.root, dataset.methods and splits"

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+
+if TYPE_CHECKING:
+    from deepfake.tracking.figures.scores import Band, Interval
 
 
 def draw_run(
@@ -44,4 +51,64 @@ def draw_run(
     times = [profile.recorded(epoch) for epoch in history]
     if any(times):
         figures["profile"] = profile.epoch_times(times, profile.remark(history))
+    return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+@dataclass
+class Scored:
+    """What there is to draw of one set of scored samples; every number is computed elsewhere.
+
+    Attributes:
+        predictions: ``sample_id``, ``label``, ``method``, ``score``, and ``calibrated`` where there is a calibrator.
+        thresholds: Where a confusion matrix is wanted, by the name of its file.
+        cut: The threshold in use.
+        auc: ROC-AUC with its interval; ``average`` likewise the average precision.
+        roc_band: And ``precision_band``: bands about the curves.
+        ece: Before and after calibration, where known.
+        breakdowns: By column: the table that :func:`deepfake.tracking.figures.evaluation.group_bars` draws.
+        macro: The ROC-AUC's mean over methods.
+        wrong: The most wrong samples, with a crop of each.
+        robustness: Curves by kind of damage.
+    """
+
+    predictions: pd.DataFrame
+    thresholds: Mapping[str, float]
+    cut: float
+    auc: Interval | None = None
+    average: Interval | None = None
+    roc_band: Band | None = None
+    precision_band: Band | None = None
+    ece: tuple[float | None, float | None] = (None, None)
+    breakdowns: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    macro: float | None = None
+    wrong: tuple[pd.DataFrame, Sequence[npt.NDArray[np.uint8]]] | None = None
+    robustness: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def draw_evaluation(folder: Path, scored: Scored) -> list[Path]:
+    """Every figure of an evaluation, as PNG files in a folder; returns them in reading order."""
+    from deepfake.tracking.figures import evaluation, scores, spread
+    from deepfake.tracking.figures.style import save
+
+    table, cut = scored.predictions, scored.cut
+    figures = {
+        "roc": scores.roc(table, threshold=cut, band=scored.roc_band, auc=scored.auc),
+        "precision_recall": scores.precision_recall(
+            table, threshold=cut, band=scored.precision_band, average=scored.average
+        ),
+        **{name: scores.confusion(table, threshold=at) for name, at in scored.thresholds.items()},
+        "score_histogram": spread.histogram(table, threshold=cut),
+        "reliability": spread.reliability(table, ece=scored.ece[0]),
+    }
+    if "calibrated" in table and table["calibrated"].notna().any():
+        calibrated = table.assign(score=table["calibrated"])
+        figures["reliability_calibrated"] = spread.reliability(calibrated, ece=scored.ece[1])
+    for column, groups in scored.breakdowns.items():
+        macro = scored.macro if column == "method" else None
+        figures[f"by_{column}"] = evaluation.group_bars(groups, metric="ROC-AUC", by=column, macro=macro)
+    if scored.wrong is not None:
+        figures["most_wrong"] = evaluation.contact_sheet(scored.wrong[1], scored.wrong[0])
+    if scored.robustness:
+        clean = None if scored.auc is None else scored.auc.value
+        figures["robustness"] = evaluation.robustness(scored.robustness, clean=clean)
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]

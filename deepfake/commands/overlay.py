@@ -1,0 +1,120 @@
+"""A trained run's config with what was typed laid over it: other data and another machine, the same model.
+
+Knows which keys belong to the model and which to the data; loads and scores nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from deepfake.commands.compose import compose_config
+from deepfake.config import RunConfig, load_config, to_plain
+from deepfake.data.read import settle_faces
+from deepfake.errors import UserError
+from deepfake.tracking.record import RunRecord
+
+#: How frames are cut: the model was trained on crops of this kind, so these keys come from its run.
+CUT = ("faces", "face_model", "margin", "align", "normalise_format", "size", "frames", "clips", "stride")
+#: What may be said of the machine and of the scoring; the other trainer keys are about training.
+_TRAINER = ("accelerator", "devices", "precision", "tf32", "batch_size", "num_workers", "threshold", "channels_last")
+_OPEN = ("dataset", "demo", "evaluation", "paths", "tracking")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What was typed, composed as ``train.py`` would, and by key.
+
+    Attributes:
+        config: The whole composed config.
+        keys: The keys that were typed: groups such as ``dataset``, or dotted.
+    """
+
+    config: DictConfig
+    keys: frozenset[str]
+
+    @property
+    def chose_data(self) -> bool:
+        """Whether another data set was named."""
+        return "dataset" in self.keys
+
+    def under(self, section: str) -> list[str]:
+        """The names that were typed below a section."""
+        return sorted(key.partition(".")[2] for key in self.keys if key.startswith(f"{section}."))
+
+
+def typed(overrides: Sequence[str]) -> Typed:
+    """Read overrides of a trained run.
+
+    Raises:
+        UserError: One that would change the model or its training.
+        HydraException: One that cannot be read, or a key or choice that does not exist.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        _check(override)
+    keys = frozenset(override.key_or_group.removeprefix("+") for override in parsed)
+    return Typed(compose_config(overrides), keys)
+
+
+def lay_over(record: RunRecord, given: Typed) -> RunConfig:
+    """The run's own config, on the data and the machine that were typed.
+
+    Raises:
+        UserError: The saved config is none of this version, or a typed value is of no use.
+    """
+    saved = record.config()
+    run = load_config(OmegaConf.create(saved))
+    values: dict[str, Any] = {**to_plain(OmegaConf.create(saved)), "resume": None}
+    said = to_plain(given.config)
+    values["paths"], values["tracking"] = said["paths"], said["tracking"]
+    values["dataset"] = _dataset(run, values["dataset"], said["dataset"], given)
+    # Where it was trained is not where it is used.
+    values["trainer"] = {**values.get("trainer", {}), "accelerator": "auto", "devices": "auto"}
+    for section in ("demo", "trainer", "evaluation"):
+        values[section] = {**values.get(section, {}), **{name: said[section][name] for name in given.under(section)}}
+    return load_config(OmegaConf.create(values))
+
+
+def outputs_of(given: Typed) -> Path:
+    """The folder of all that is produced, as typed or from the environment."""
+    return Path(str(given.config.paths.outputs)).expanduser().absolute()
+
+
+def _dataset(run: RunConfig, own: dict[str, Any], said: dict[str, Any], given: Typed) -> dict[str, Any]:
+    names = given.under("dataset")
+    chosen = {name: said[name] for name in names}
+    if "size" in chosen and chosen["size"] != own["size"]:
+        raise UserError(
+            f"dataset.size={chosen['size']}, but the model was trained on crops of {own['size']} pixels",
+            "leave dataset.size out",
+        )
+    if not given.chose_data:
+        return {**own, **chosen}
+    cut = {name: own[name] for name in CUT if name in own}
+    if cut.get("faces") == "auto":
+        cut["faces"] = settle_faces(run.dataset).faces
+    return {**said, **cut, **chosen}
+
+
+def with_data(config: RunConfig, **changes: Any) -> RunConfig:
+    """The config with other dataset keys."""
+    return replace(config, dataset=replace(config.dataset, **changes))
+
+
+def _check(override: Override) -> None:
+    key = override.key_or_group
+    section, _, name = key.partition(".")
+    if override.is_sweep_override() or override.is_delete():
+        raise UserError(f"{override.input_line!r} does not give one value", "write key=value")
+    if section not in (*_OPEN, "trainer") or (section == "trainer" and name not in _TRAINER):
+        raise UserError(
+            f"{override.input_line} would change the run, which is trained already",
+            f"what can be said is {', '.join(f'{s}.*' for s in _OPEN)} and trainer.{{{','.join(_TRAINER)}}}",
+        )

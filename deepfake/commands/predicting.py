@@ -1,0 +1,179 @@
+"""Files to answers by a trained run, through the same cutting and scoring as its training. Prints nothing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepfake.commands.inputs import Input
+from deepfake.commands.trained import Trained
+from deepfake.data.clips import ClipSet
+from deepfake.data.crops import Progress, cut_settings, prepare_jobs
+from deepfake.data.cut import CutSettings
+from deepfake.data.manifest import plain_path
+from deepfake.data.part import Record, read_records
+from deepfake.data.store import CropStore
+from deepfake.data.work import Job, stamp
+from deepfake.tracking import folder as files
+from deepfake.training.pooling import pool_clips, sigmoid
+from deepfake.training.score import score_clips
+
+#: Files whose crops lie on the disk at once.
+_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one file.
+
+    Attributes:
+        input: The file.
+        called: ``REAL`` or ``FAKE``; None where there is no answer.
+        probability: That it is fake, calibrated; None without an answer or a calibrator.
+        score: The detector's own, as in a run's predictions.
+        clips: The probability of each clip, raw.
+        faces: Frames in which the face was found; None where none is looked for.
+        frames: Frames looked at.
+        reason: Why there is no answer, in a word; empty where there is one.
+        detail: The same for people.
+    """
+
+    input: Input
+    called: str | None = None
+    probability: float | None = None
+    score: float | None = None
+    clips: tuple[float, ...] = ()
+    faces: int | None = None
+    frames: int = 0
+    reason: str = ""
+    detail: str = ""
+
+
+def predict_inputs(trained: Trained, inputs: Sequence[Input], progress: Progress | None = None) -> Iterator[Answer]:
+    """An answer for each input, in their order; one that cannot be read does not stop the others."""
+    config = trained.config
+    settings = cut_settings(config.dataset, config.head.temporal, config.cache)
+    originals = _Originals(trained)
+    for start in range(0, len(inputs), _TOGETHER):
+        yield from _answer(trained, inputs[start : start + _TOGETHER], settings, originals, progress)
+
+
+def _answer(
+    trained: Trained,
+    inputs: Sequence[Input],
+    settings: CutSettings,
+    originals: _Originals,
+    progress: Progress | None,
+) -> Iterator[Answer]:
+    known = {str(place): one for place, one in enumerate(inputs) if one.kind}
+    with tempfile.TemporaryDirectory(prefix="deepfake-predict-") as scratch:
+        folder = Path(scratch)
+        prepare_jobs(originals.jobs(known), folder, settings, trained.config.dataset.workers, progress)
+        records = read_records(folder)
+        store = CropStore(folder, {name: records[name] for name in known})
+        table = pd.DataFrame({"sample_id": [*known], "label": 0, "method": "", "dataset": ""})
+        clips = ClipSet(store, table)
+        scores = score_clips(trained.detector, clips, fabric=trained.fabric, batch_size=trained.batch_size)
+        options = trained.config.evaluation
+        pooled = pool_clips(clips.items[:, 0], scores.logits, len(table), options.clips, options.top_k)
+        rows = {name: row for row, name in enumerate(known)}
+        looks = settings.faces not in ("center", "none")
+        for place, one in enumerate(inputs):
+            name = str(place)
+            if name not in known:
+                yield Answer(one, reason=one.reason, detail=one.detail)
+                continue
+            mine = sigmoid(scores.logits[clips.items[:, 0] == rows[name]])
+            yield _read(trained, one, records[name], float(pooled[rows[name]]), mine, looks)
+
+
+def _read(trained: Trained, one: Input, record: Record, score: float, clips: np.ndarray, looks: bool) -> Answer:
+    if record["status"] != "ok":
+        return Answer(one, reason=record["status"], detail=record["reason"])
+    frames, filled = int(record["frames"]), int(record["filled"])
+    faces = frames - filled if looks else None
+    if np.isnan(score):
+        return Answer(one, faces=faces, frames=frames, reason="not_a_number", detail="the model's score is NaN")
+    probability = float(trained.decision.calibrated(np.array([score]))[0])
+    return Answer(
+        input=one,
+        called="FAKE" if trained.decision.calls(np.array([score]))[0] else "REAL",
+        probability=None if np.isnan(probability) else probability,
+        score=score,
+        clips=tuple(clips.tolist()),
+        faces=faces,
+        frames=frames,
+    )
+
+
+class _Originals:
+    """The videos that a run's own fakes were made from: training cut such a fake where its original's face is.
+
+    A file of the run's data set is told by its content, wherever it lies now.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        self._originals: dict[str, tuple[str, Path]] = {}
+        record = trained.record
+        if not (record.has(files.MANIFEST) and record.has(files.PROVENANCE)):
+            return
+        table = record.manifest()
+        if "original" not in table or "sha256" not in table:
+            return
+        roots = record.provenance().get("data", {}).get("roots", {})
+        where = {
+            str(row.sample_id): Path(roots.get(str(row.dataset), "")) / plain_path(str(row.path))
+            for row in table.itertuples()
+        }
+        made = table[table["original"].fillna("").astype(str).isin(where.keys()) & (table["sha256"] != "")]
+        self._originals = {str(row.sha256): (str(row.original), where[str(row.original)]) for row in made.itertuples()}
+
+    def jobs(self, inputs: Mapping[str, Input]) -> list[Job]:
+        """A job for each input, and one for each original that is needed and still there."""
+        jobs: dict[str, Job] = {}
+        for name, one in inputs.items():
+            original = ""
+            if self._originals and one.kind == "video":
+                sample, file = self._originals.get(str(stamp(one.path)["sha256"]), ("", Path()))
+                if sample and file.is_file():
+                    original = f"original of it: {sample}"
+                    jobs[original] = Job(original, file, "video")
+            jobs[name] = Job(name, one.path, one.kind, original)
+        return list(jobs.values())
+
+
+def as_json(trained: Trained, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Everything for other programs; ``schema`` changes when a field changes its meaning or goes."""
+    decision, record = trained.decision, trained.record
+    return {
+        "schema": "deepfake/predict/1",
+        "run": {"name": record.name, "id": record.run_id},
+        "threshold": decision.cut,
+        "threshold_fitted_by": None if decision.threshold is None else decision.method,
+        "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
+        "unavailable": dict(decision.unavailable),
+        "pooling": decision.pooling,
+        "results": [_result(answer) for answer in answers],
+    }
+
+
+def _result(answer: Answer) -> dict[str, Any]:
+    clips = np.array(answer.clips)
+    return {
+        "path": str(answer.input.path).encode("utf-8", "backslashreplace").decode(),
+        "kind": answer.input.kind or None,
+        "class": answer.called,
+        "probability": answer.probability,
+        "score": answer.score,
+        "spread": {"clips": len(clips), "low": clips.min(), "high": clips.max(), "std": clips.std()}
+        if answer.score is not None
+        else None,
+        "faces": None if answer.faces is None else {"found": answer.faces, "frames": answer.frames},
+        "reason": {"code": answer.reason, "detail": answer.detail} if answer.reason else None,
+    }
