@@ -5,7 +5,7 @@ Compares what was written down with what is found now; finds nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 UNKNOWN = "not recorded"
 _COLUMNS = ["what", "then", "now"]
 _SHORT = 12
+_FEW = 4
 #: Columns of a manifest that say what a sample is, beside its file.
 _MEANING = ("label", "split", "method")
 
@@ -101,7 +102,7 @@ def _code(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[ob
     return {
         "git commit": (a.get("commit"), b.get("commit")),
         "uncommitted changes": (_diff(a), _diff(b)),
-        "untracked files": (_listed(a.get("untracked")), _listed(b.get("untracked"))),
+        "untracked files": _apart(a.get("untracked"), b.get("untracked")),
         "python": (then.get("python"), now.get("python")),
         "platform": (then.get("platform"), now.get("platform")),
     }
@@ -129,6 +130,20 @@ def _diff(git: Mapping[str, Any]) -> str | None:
     if not git:
         return None
     return f"diff {git['diff_sha256'][:_SHORT]}" if git.get("diff_sha256") else "none"
+
+
+def _apart(then: list[str] | None, now: list[str] | None) -> tuple[str | None, str | None]:
+    """How many names there are, and the few that only one side has."""
+    if then is None or now is None:
+        return _counted(then, ()), _counted(now, ())
+    return _counted(then, sorted({*then} - {*now})), _counted(now, sorted({*now} - {*then}))
+
+
+def _counted(names: list[str] | None, own: Sequence[str]) -> str | None:
+    if names is None:
+        return None
+    only = f", only here {', '.join(own[:_FEW])}{' …' if len(own) > _FEW else ''}" if own else ""
+    return f"{len(names)}{only}"
 
 
 def _listed(names: list[str] | None) -> str | None:

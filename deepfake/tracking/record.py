@@ -13,11 +13,14 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from packaging.version import Version
 
+from deepfake import __version__
 from deepfake.errors import UserError
 from deepfake.tracking import folder as files
 from deepfake.tracking.provenance import FORMAT
 
+_PACKAGE = "deepfake-sweeps"
 WEIGHTS = "checkpoints/best.safetensors"
 
 
@@ -104,6 +107,12 @@ class RunRecord:
             raise UserError(
                 f"run {self} was written by a newer version (format {found['format']}, this one reads {FORMAT})",
                 f"check out its commit {(found.get('git') or {}).get('commit')} or update this installation",
+            )
+        made = found.get("packages", {}).get(_PACKAGE, __version__)
+        if Version(made) > Version(__version__):
+            raise UserError(
+                f"run {self} was made by version {made}, which is newer than this one, {__version__}",
+                f"update this installation, or check out its commit {(found.get('git') or {}).get('commit')}",
             )
         return found
 

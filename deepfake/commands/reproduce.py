@@ -1,0 +1,176 @@
+"""``deepfake reproduce RUN``: a run of the past once more, and a verdict on whether it came out the same."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+import pandas as pd
+
+from deepfake.commands.compose import compose_run
+from deepfake.commands.console import Console
+from deepfake.commands.restore import Restored, check_places, restore
+from deepfake.commands.surroundings import Surroundings, look_around
+from deepfake.config import flatten
+from deepfake.errors import UserError
+from deepfake.tracking import table
+from deepfake.tracking.folder import write_json
+from deepfake.tracking.query import find_run
+from deepfake.tracking.record import RunRecord
+from deepfake.tracking.store import Store, locate
+from deepfake.tracking.verdict import DIFFERENT, Verdict, compare_results
+
+#: In the new run's folder: what differed before it began, and what came out.
+REPORT = "reproduction.json"
+_FEW = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, what to change, and where things lie now."""
+    parser.add_argument(
+        "run", metavar="RUN", help="an id, a name, a run folder, a config.yaml, STUDY:NUMBER or best:STUDY"
+    )
+    parser.add_argument(
+        "places",
+        nargs="*",
+        metavar="key=value",
+        help="where things lie or how the machine is used: dataset.root, paths.outputs, tracking.uri, "
+        "trainer.num_workers, trainer.accelerator, …",
+    )
+    parser.add_argument("--check", action="store_true", help="only compare code, packages, machine and data")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="key=value", help="run with this change; again for another"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-3,
+        help="how far a score may be off, or a metric as a share of its size where that is above 1 (default 1e-3)",
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Compare, run and compare again; 1 where the results differ (with --check: where the data does)."""
+    console = Console()
+    check_places(arguments.places)
+    here = compose_run([text for text in arguments.places if text.startswith(("paths.", "tracking."))])
+    record = find_run(arguments.run, locate(here.tracking, here.outputs), here.outputs)
+    _check_result(record)
+    restored = restore(record, arguments.places, arguments.set)
+    console.say(f"run {record}")
+    _share_threads(record)
+    around = look_around(record, restored, console)
+    _tell(around, restored, console)
+    if arguments.check:
+        return int(not around.data.same)
+    return _again(record, restored, around, arguments.tolerance, console)
+
+
+def _check_result(record: RunRecord) -> None:
+    """Refuse a run that left nothing to compare with."""
+    if "pruned" in record.tags:
+        raise UserError(
+            f"run {record} was pruned by its sweep before it had a result",
+            "name another trial, or train this one to its end: python train.py with its overrides "
+            f"({' '.join(record.overrides())})",
+        )
+    record.require_finished().provenance()
+    record.predictions()
+
+
+def _again(record: RunRecord, restored: Restored, around: Surroundings, tolerance: float, console: Console) -> int:
+    from deepfake.commands.train import run
+    from deepfake.training.errors import Interrupted
+
+    source = record.run_id or str(record.places[0])
+    tags = {"reproduced_from": source, "reproduced_from.name": record.name}
+    if restored.changes:
+        tags["reproduced_with"] = " ".join(f"{key}={now}" for key, (_, now) in restored.changes.items())
+    context = replace(restored.context, tags=tags)
+    try:
+        result = run(restored.config, context, parameters=flatten(restored.values))
+    except Interrupted as error:
+        raise KeyboardInterrupt(str(error)) from error
+    store = locate(restored.config.tracking, restored.config.outputs)
+    again = find_run(result.run_dir, store, restored.config.outputs)
+    verdict = compare_results(
+        record.metrics(),
+        again.metrics(),
+        (record.predictions(), again.predictions()),
+        (record.history(), again.history()),
+        tolerance,
+    )
+    _keep(source, again, around, restored, verdict, store)
+    console.table(table.to_terminal(verdict.metrics, list(verdict.metrics.columns), "", "then and now"))
+    for note in verdict.notes:
+        console.say(note)
+    console.say(f"tolerance: {tolerance:g} for scores, and for metrics as a share of the larger of 1 and their size")
+    console.say(str(verdict))
+    return int(verdict.word == DIFFERENT)
+
+
+def _share_threads(record: RunRecord) -> None:
+    """On a CPU sums come out in another order with another number of threads, so the run's own number is taken."""
+    import torch
+
+    threads = record.provenance().get("machine", {}).get("threads")
+    if threads:
+        torch.set_num_threads(int(threads))
+
+
+def _tell(around: Surroundings, restored: Restored, console: Console) -> None:
+    for key, (then, now) in restored.changes.items():
+        console.say(f"changed: {key} {then} -> {now}")
+    if around.differences.empty:
+        console.say("nothing differs here from where it ran")
+    else:
+        console.table(
+            table.to_terminal(around.differences, list(around.differences.columns), "", "what differs from then")
+        )
+    if around.code:
+        console.say(f"note: for the code it ran: {around.code}")
+    console.say(f"the same: {', '.join(around.same)}")
+    for note in around.notes:
+        console.warn(note)
+    data = around.data
+    for name, (then, now) in data.moved.items():
+        console.say(f"note: {name} lay in {then}, and lies in {now} now")
+    how = f"{data.hashed} of {data.samples} samples by SHA-256"
+    if data.hashed < data.samples:
+        how += ", the others by size: no digest was recorded"
+    if data.same:
+        console.say(f"data: the same ({how})")
+        return
+    counts = f"{data.rows['sample_id'].nunique()} of {data.samples} samples are not the same ({how})"
+    console.table(table.to_terminal(data.rows.head(_FEW), list(data.rows.columns), "", "samples that differ"))
+    console.warn(f"data: {counts}" + (f"; the first {_FEW} are named" if len(data.rows) > _FEW else ""))
+
+
+def _keep(
+    source: str, again: RunRecord, around: Surroundings, restored: Restored, verdict: Verdict, store: Store
+) -> None:
+    """The findings in the new run's folder and among its artifacts, the verdict as a tag."""
+    from deepfake.tracking.run import reopen
+
+    path = again.places[0] / REPORT
+    write_json(
+        path,
+        {
+            "reproduced_from": source,
+            "verdict": verdict.word,
+            "tolerance": verdict.tolerance,
+            "changed": {key: {"then": then, "now": now} for key, (then, now) in restored.changes.items()},
+            "surroundings": _rows(around.differences),
+            "data": {"samples": around.data.samples, "differ": _rows(around.data.rows), "moved": around.data.moved},
+            "metrics": _rows(verdict.metrics),
+            "notes": verdict.notes,
+        },
+    )
+    if again.run_id is not None:
+        run = reopen(store, again.run_id)
+        run.tags({"verdict": verdict.word})
+        run.files([path])
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, object]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
