@@ -15,6 +15,7 @@ from deepfake.errors import UserError, nearest
 VERBS = {
     "datasets": "name the data sets that are known, and those found under a folder",
     "prepare": "read a data set, audit it and cut its faces, before any training",
+    "reproduce": "run a run of the past again, and say whether it came out the same",
 }
 
 
