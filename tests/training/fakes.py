@@ -32,12 +32,15 @@ class FakeClips:
         seed: int = 0,
         failed: int = 0,
         only: int | None = None,
+        name: str = "fake",
+        drawn: bool = True,
     ) -> None:
+        self.drawn = drawn
         generator = np.random.default_rng(seed)
         labels = generator.permutation(np.arange(samples) % 2) if only is None else np.full(samples, only)
         self.table = pd.DataFrame(
             {
-                "sample_id": [f"fake/{i:03d}" for i in range(samples)],
+                "sample_id": [f"{name}/{i:03d}" for i in range(samples)],
                 "label": labels,
                 "method": np.where(labels == 1, "Patch", "real"),
                 "dataset": "fakes",
@@ -67,7 +70,7 @@ class FakeClips:
             mask=torch.from_numpy(self.mask[chosen]),
             labels=torch.from_numpy(self.labels[chosen]),
             samples=torch.from_numpy(self.items[chosen, 0]),
-            draws=draws.float(),
+            draws=draws.float() if self.drawn else None,
         )
 
 

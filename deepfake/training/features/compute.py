@@ -53,6 +53,7 @@ class Extractor:
         self._sources = sources
         self._layout = layout
         self._views = max(1, views)
+        self._changed = views > 0
         self._fabric = fabric
         self._workers = workers
         self._most = _FRAMES.get(fabric.device.type, _FRAMES_ELSEWHERE)
@@ -118,7 +119,7 @@ class Extractor:
         moved = batch.to(self._fabric.device, non_blocking=True)
         with torch.inference_mode(), self._fabric.autocast():
             clips = moved.clips
-            if moved.draws is not None:
+            if self._changed and moved.draws is not None:
                 clips = apply_draws(clips.float().div_(255), moved.draws)
             # Gathered with channels last, as they lie in memory and as the backbone likes them.
             frames = clips.permute(0, 1, 3, 4, 2)[moved.mask].permute(0, 3, 1, 2)
