@@ -15,6 +15,8 @@ from deepfake.errors import UserError, nearest
 VERBS = {
     "datasets": "name the data sets that are known, and those found under a folder",
     "prepare": "read a data set, audit it and cut its faces, before any training",
+    "evaluate": "score a trained run on any data set: metrics with intervals, breakdowns, robustness, suites",
+    "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "reproduce": "run a run of the past again, and say whether it came out the same",
 }
 

@@ -1,0 +1,132 @@
+"""An evaluation as tables for people. Knows results; computes and keeps nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from deepfake.commands.evaluating import Evaluated
+from deepfake.training.decision import Decision
+
+_RANKING = {
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+    "eer": "equal error rate",
+    "tpr_at_fpr_0.01": "fakes found at 1 % false alarms",
+    "tpr_at_fpr_0.001": "fakes found at 0.1 % false alarms",
+}
+_CALLS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+}
+_PROBABILITIES = {"log_loss": "log loss", "brier": "Brier score", "ece": "calibration error (ECE)"}
+
+
+def scorecard(run: str, decision: Decision, result: Evaluated) -> Table:
+    """Every number with its interval, its value at the fitted threshold or calibrated, and why one is missing."""
+    table = Table(title=_title(run, decision, result), title_justify="left")
+    fitted = "none" if decision.threshold is None else f"{decision.threshold:.3f}"
+    table.add_column("")
+    table.add_column("value", justify="right")
+    table.add_column(f"{result.target.config.evaluation.level:.0%} interval")
+    table.add_column(f"at threshold {fitted} / calibrated", justify="right")
+    table.add_column("note")
+    mark = "" if result.covered else "*"
+    for name, text in (_RANKING | _CALLS | _PROBABILITIES).items():
+        suffix = "_fitted" if name in _CALLS else "_calibrated" if name in _PROBABILITIES else ""
+        other = _number(result, f"{name}{suffix}") if suffix else ""
+        table.add_row(text, _number(result, name, mark), _interval(result, name), other, Text(_note(result, name)))
+    frames = result.scored.frame_metrics().values
+    if "roc_auc" in frames:
+        table.add_row("ROC-AUC of single frames", f"{frames['roc_auc']:.4f}{mark}", "", "", "")
+    if result.macro is not None:
+        table.add_row("ROC-AUC, mean over methods", f"{result.macro:.4f}{mark}", "", "", "each against all reals")
+    coverage = result.coverage
+    said = f"{coverage['scored']:.0f} of {coverage['samples']:.0f} samples"
+    table.add_row("scored", f"{coverage['share']:.1%}{mark}", "", "", Text(f"{said}{_failed(result)}"))
+    if mark:
+        table.caption = (
+            f"* fewer samples have a score than min_coverage={result.target.config.evaluation.min_coverage:g}"
+        )
+    return table
+
+
+def breakdown_table(result: Evaluated) -> Table:
+    """A row for each value of each column; ROC-AUC with DeLong's interval."""
+    table = Table("by", "", title=f"{result.name} by its parts", title_justify="left")
+    for name in ("real", "fake", "ROC-AUC"):
+        table.add_column(name, justify="right")
+    table.add_column("interval")
+    for name in ("average precision", "accuracy", "F1"):
+        table.add_column(name, justify="right")
+    for row in result.groups.to_dict("records"):
+        interval = f"{row['roc_auc_low']:.3f} to {row['roc_auc_high']:.3f}" if pd.notna(row["roc_auc_low"]) else ""
+        shown = [_plain(row[name]) for name in ("average_precision", "accuracy", "f1")]
+        auc = _plain(row["roc_auc"]) if pd.notna(row["roc_auc"]) else f"none: {row['reason']}"
+        counts = (f"{row['real']}", f"{row['fake']}")
+        table.add_row(Text(str(row["by"])), Text(str(row["group"])), *counts, auc, interval, *shown)
+    return table
+
+
+def curves_table(curves: Mapping[str, pd.DataFrame]) -> Table:
+    """ROC-AUC for each kind of damage, mildest first."""
+    table = Table("damage", "severity", title="robustness", title_justify="left")
+    table.add_column("ROC-AUC", justify="right")
+    table.add_column("interval")
+    for kind, curve in curves.items():
+        for row in curve.to_dict("records"):
+            interval = f"{row['low']:.3f} to {row['high']:.3f}" if pd.notna(row["low"]) else ""
+            table.add_row(kind, f"{row['severity']:g} {curve.attrs.get('unit', '')}", _plain(row["value"]), interval)
+    return table
+
+
+def _title(run: str, decision: Decision, result: Evaluated) -> str:
+    labels = result.target.manifest.table["label"]
+    fake = int((labels == 1).sum())
+    return (
+        f"{run} on {result.name}: {len(labels) - fake} real + {fake} fake, a sample's score is the "
+        f"{decision.pooling} of its clips', threshold {decision.default:g}"
+    )
+
+
+def _number(result: Evaluated, name: str, mark: str = "") -> str:
+    value = result.found.values.get(name)
+    return "–" if value is None else f"{value:.4f}{mark}"
+
+
+def _plain(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.4f}"
+
+
+def _interval(result: Evaluated, name: str) -> str:
+    ends = [result.found.values.get(f"{name}_{end}") for end in ("low", "high")]
+    return "" if None in ends else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _note(result: Evaluated, name: str) -> str:
+    """Why a number is missing, or how the ROC-AUC's interval was made."""
+    if name in result.found.unavailable:
+        return result.found.unavailable[name]
+    values = result.found.values
+    if name != "roc_auc" or "roc_auc" not in result.found.intervals:
+        return ""
+    text = result.found.intervals["roc_auc"]
+    if "roc_auc_delong_low" in values and not text.startswith("DeLong"):
+        text += f"; DeLong {values['roc_auc_delong_low']:.3f} to {values['roc_auc_delong_high']:.3f}"
+    return text
+
+
+def _failed(result: Evaluated) -> str:
+    parts = [
+        f"{count:.0f} {name.removeprefix('status_')}"
+        for name, count in result.coverage.items()
+        if name.startswith("status_")
+    ]
+    filled = f"{result.coverage['filled']:.1%} of their frames filled in" if result.coverage["filled"] else ""
+    return "".join(f", {part}" for part in [*parts, filled] if part)
