@@ -14,6 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from deepfake.commands.habits import refuse_saved_config
 from deepfake.errors import UserError, nearest
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,7 @@ def guarded(entry: Callable[[], object]) -> int:
     _keep_ranks_apart()
 
     def run() -> int:
+        refuse_saved_config(sys.argv[1:], PROJECT)
         entry()
         return 0
 

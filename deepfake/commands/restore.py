@@ -109,9 +109,15 @@ def check_places(overrides: Sequence[str]) -> None:
     """
     for override in _parse(overrides):
         key = override.key_or_group
-        if key not in PLACES and not key.startswith(_PLACE_GROUP):
+        if not is_place(key):
             text = f"{key}={override.get_value_string()}"
             raise UserError(f"{text} would change what the run is", f"say that you mean it: --set {text}")
+
+
+def is_place(override: str) -> bool:
+    """Whether a key, or what sets it, only says where things lie or how the machine is used."""
+    key = override.partition("=")[0]
+    return key in PLACES or key.startswith(_PLACE_GROUP)
 
 
 def _changed(record: RunRecord, sets: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:

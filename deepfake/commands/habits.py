@@ -1,0 +1,58 @@
+"""Hydra's way of running a saved config again, turned to ours: ``--config-path RUN`` becomes ``deepfake reproduce``.
+
+A saved config has lost its groups: ``model=cnn_gru`` on top of it would name no model. Knows Hydra's flags only.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from deepfake.errors import UserError
+
+_FLAGS = {"--config-path": "path", "-cp": "path", "--config-dir": "path", "-cd": "path"}
+_FLAGS |= {"--config-name": "name", "-cn": "name"}
+#: What lies in every run's folder, and in no config folder.
+_RUN = ("resolved.yaml", "overrides.yaml", "provenance.json")
+
+
+def refuse_saved_config(words: Sequence[str], beside: Path) -> None:
+    """Stop where Hydra is asked to compose from a run's folder.
+
+    Args:
+        words: What was typed after the program's name.
+        beside: The program's own folder, which Hydra takes relative paths from.
+
+    Raises:
+        UserError: With the command that runs that run again, what else was typed included.
+    """
+    flags, overrides = _parsed(words)
+    named = [flags["path"], *(text.partition("=")[2] for text in overrides if text.startswith("experiment="))]
+    for name in filter(None, named):
+        for path in (Path(name).expanduser(), beside / name):
+            folder = path.parent if path.suffix == ".yaml" else path
+            if all((folder / file).is_file() for file in _RUN):
+                raise _instead(folder.absolute(), [text for text in overrides if not text.startswith("experiment=")])
+
+
+def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    flags, overrides = {"path": "", "name": ""}, []
+    rest: Iterator[str] = iter(words)
+    for word in rest:
+        flag, given, value = word.partition("=")
+        if flag in _FLAGS:
+            flags[_FLAGS[flag]] = value if given else next(rest, "")
+        elif given and not word.startswith("-"):
+            overrides.append(word)
+    return flags, overrides
+
+
+def _instead(folder: Path, overrides: Sequence[str]) -> UserError:
+    from deepfake.commands.restore import is_place
+
+    changes = [word for text in overrides for word in ([text] if is_place(text) else ["--set", text])]
+    return UserError(
+        f"{folder} is the folder of a run: its config has no groups left to choose from",
+        f"run it again with: {shlex.join(['deepfake', 'reproduce', str(folder), *changes])}",
+    )

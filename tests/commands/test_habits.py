@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deepfake.commands.habits import refuse_saved_config
+from deepfake.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    for name in ("config.yaml", "resolved.yaml", "overrides.yaml", "provenance.json"):
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config-path", "{}", "--config-name", "config"],
+        ["--config-path={}", "--config-name=resolved"],
+        ["-cp", "{}", "-cn", "config.yaml"],
+        ["--config-dir={}"],
+        ["experiment={}/config.yaml"],
+    ],
+)
+def test_a_saved_config_names_the_command_that_runs_it_again(words: list[str], run: Path) -> None:
+    with pytest.raises(UserError, match="has no groups left") as caught:
+        refuse_saved_config([word.format(run) for word in words], run.parent)
+    assert caught.value.hint == f"run it again with: deepfake reproduce '{run}'"
+
+
+def test_a_path_from_the_programs_folder_is_found(run: Path) -> None:
+    with pytest.raises(UserError, match="has no groups left"):
+        refuse_saved_config(["--config-path", run.name], run.parent)
+
+
+def test_what_else_was_typed_comes_along(run: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        refuse_saved_config(["--config-path", str(run), "seed=1", "dataset.root=/data"], run.parent)
+    assert caught.value.hint.endswith("--set seed=1 dataset.root=/data")
+
+
+@pytest.mark.parametrize("words", [[], ["model=cnn"], ["--config-path", "conf"], ["experiment=quick"], ["-cp"]])
+def test_other_commands_pass(words: list[str], tmp_path: Path) -> None:
+    refuse_saved_config(words, tmp_path)
