@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake.config import SWEEP_NODES, to_plain, without_sweep
+from deepfake.config import to_plain, without_sweep
+from deepfake.sweeping.jobs import is_sweep_override
 
 #: Written into a sweep's folder before its first job: which tracking run its jobs are nested under.
 PARENT_FILE = "parent.json"
@@ -70,7 +71,7 @@ class RunContext:
             folder=Path(hydra.runtime.output_dir),
             composed=OmegaConf.to_yaml(without_sweep(config)),
             resolved=OmegaConf.to_yaml(OmegaConf.create(to_plain(config))),
-            overrides=[text for text in hydra.overrides.task if not _belongs_to_sweep(text)],
+            overrides=[text for text in hydra.overrides.task if not is_sweep_override(text)],
             choices=choices,
             parent_run_id=read_parent(Path(hydra.sweep.dir)) if swept else None,
             number=int(hydra.job.num) if swept else None,
@@ -89,8 +90,3 @@ def read_parent(folder: Path) -> str | None:
     """The tracking run that the jobs in a sweep's folder belong under, if it has one."""
     file = folder / PARENT_FILE
     return str(json.loads(file.read_text(encoding="utf-8"))["run_id"]) if file.exists() else None
-
-
-def _belongs_to_sweep(override: str) -> bool:
-    key = override.lstrip("+~").split("=", 1)[0].split("@", 1)[0]
-    return key.split(".", 1)[0] in (*SWEEP_NODES, "sampler", "pruner", "hydra")

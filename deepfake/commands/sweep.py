@@ -5,7 +5,7 @@ Listens to the sweeper, which knows no tracking.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from deepfake.config import flatten, load_config, to_plain
 from deepfake.sweeping.observer import FAILED, PRUNED, Job, SweepInfo, SweepResult
 from deepfake.tracking import table
 from deepfake.tracking.folder import write_text
-from deepfake.tracking.run import TrackedRun, track
+from deepfake.tracking.run import TrackedRun, add_failed, track
 from deepfake.tracking.runs import end_abandoned
 from deepfake.tracking.store import locate
 
@@ -34,14 +34,17 @@ class Observer:
     """
 
     def __init__(self, config: DictConfig) -> None:
-        values = DictConfig({key: config[key] for key in config if key != "hydra"}, flags={"allow_objects": True})
-        values._set_parent(config)
+        values = _own(config)
         self._parameters = flatten(to_plain(values))
         self._config = load_config(values)
         self._store = locate(self._config.tracking, self._config.outputs)
         self._console = Console()
         self._open = ExitStack()
         self._parent: TrackedRun | None = None
+
+    def check(self, config: DictConfig) -> None:
+        """Every value of a job typed and in its range, before the first job starts."""
+        load_config(_own(config))
 
     def sweep_started(self, info: SweepInfo) -> None:
         """Begin the parent run, or go on with the one that an earlier start of this sweep began."""
@@ -65,7 +68,16 @@ class Observer:
         """Tell a failure at once; a job that failed before it had a run of its own gets one that says why."""
         if job.status != FAILED:
             return
-        self._console.warn(f"job {job.number} ({' '.join(job.overrides)}) failed: {job.reason}")
+        chosen = " ".join(job.overrides)
+        self._console.warn(f"job {job.number} ({chosen}) failed: {job.reason}")
+        if job.run_id is None and self._parent is not None:
+            add_failed(
+                self._parent,
+                chosen or f"#{job.number}",
+                job.reason or "it gave no reason",
+                tags={"job": job.number},
+                params=dict(text.lstrip("+").split("=", 1) for text in job.overrides if "=" in text),
+            )
 
     def sweep_finished(self, result: SweepResult) -> None:
         """Compare the jobs, keep the table in the parent run, and say where to look."""
@@ -74,8 +86,18 @@ class Observer:
         finally:
             if self._parent is not None:
                 end_abandoned(self._parent.client, self._parent.id)
-            self._open.close()
+                self._parent.tags({"sweep.status": result.status})
+            self._leave(result.status)
         self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {self._store.ui_command}")
+
+    def _leave(self, status: str) -> None:
+        """End the parent run: as one that was cut short, if the sweep was."""
+        if status != "interrupted":
+            self._open.close()
+            return
+        with suppress(KeyboardInterrupt):
+            interruption = KeyboardInterrupt()
+            self._open.__exit__(type(interruption), interruption, None)
 
     def _compare(self, result: SweepResult) -> None:
         objective = result.info.objectives[0]
@@ -96,6 +118,13 @@ class Observer:
             self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
             self._parent.tags({"best.run_id": best["run_id"], "best.overrides": best["overrides"]})
             self._parent.files([folder / "comparison.csv", folder / "comparison.md", *result.files])
+
+
+def _own(config: DictConfig) -> DictConfig:
+    """A job's config without Hydra's node, its interpolations still resolved as if it were there."""
+    values = DictConfig({key: config[key] for key in config if key != "hydra"}, flags={"allow_objects": True})
+    values._set_parent(config)
+    return values
 
 
 def job_table(result: SweepResult) -> pd.DataFrame:

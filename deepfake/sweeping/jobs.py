@@ -61,8 +61,8 @@ class JobRunner:
 
 def is_sweep_override(text: str) -> bool:
     """Whether an override says how runs are chosen rather than what a run is."""
-    key = text.lstrip("+~").partition("=")[0]
-    return key in _SWEEP_KEYS or key.startswith("sweep.")
+    key = text.lstrip("+~").partition("=")[0].partition("@")[0]
+    return key.partition(".")[0] in _SWEEP_KEYS
 
 
 def timed(run: Callable[[], JobReturn]) -> tuple[JobReturn, float]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from omegaconf import DictConfig
+
 from deepfake.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,9 @@ class SweepResult:
 class SweepObserver(Protocol):
     """A listener. Start and end are told under a lock of the sweep's folder, so that two terminals take turns."""
 
+    def check(self, config: DictConfig) -> None:
+        """Before anything starts, with the composed config of a job to come: refuse it by raising UserError."""
+
     def sweep_started(self, info: SweepInfo) -> None:
         """Before the first job."""
 
@@ -108,6 +113,9 @@ class SweepObserver(Protocol):
 
 class Silent:
     """Listens to nothing."""
+
+    def check(self, config: DictConfig) -> None:
+        """Anything goes."""
 
     def sweep_started(self, info: SweepInfo) -> None:
         """Nothing to do."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from deepfake.errors import UserError, nearest
@@ -33,8 +33,16 @@ _DEFAULT_TRIALS = 20
 _MOST_EXAMPLES = 40
 
 
-def make_plan(runner: JobRunner, options: SweepOptions, overrides: Sequence[Override]) -> StudyPlan:
+def make_plan(
+    runner: JobRunner,
+    options: SweepOptions,
+    overrides: Sequence[Override],
+    check: Callable[[DictConfig], None] = lambda config: None,
+) -> StudyPlan:
     """The plan of this start of a study; also names the sweep's folder after the study.
+
+    Args:
+        check: Is shown the config of an example of each kind of trial, and raises where it cannot run.
 
     Raises:
         UserError: Something in the space, the sampler, the objective or the storage does not fit.
@@ -53,7 +61,7 @@ def make_plan(runner: JobRunner, options: SweepOptions, overrides: Sequence[Over
     # A grid whose jobs run side by side is a study that tries every point.
     sampler = options.sampler if chooses(options, overrides) else {"name": "grid"}
     points = check_choice(sampler, options.pruner, parameters, options.objectives)
-    _check_keys(runner, parameters, fixed, flat)
+    _check_keys(runner, parameters, fixed, flat, check)
     keys = {parameter.key for parameter in parameters}
     setting = {key: value for key, value in flat.items() if key not in keys and not _is_under(key, options.volatile)}
     meaning = json.dumps(fingerprint(parameters, options.objectives, setting))
@@ -121,7 +129,11 @@ def _is_under(key: str, prefixes: Sequence[str]) -> bool:
 
 
 def _check_keys(
-    runner: JobRunner, parameters: Sequence[Parameter], fixed: Sequence[str], flat: Mapping[str, str]
+    runner: JobRunner,
+    parameters: Sequence[Parameter],
+    fixed: Sequence[str],
+    flat: Mapping[str, str],
+    check: Callable[[DictConfig], None],
 ) -> None:
     """Compose an example of every condition and of every choice of a group, and look for the swept keys in it."""
     loader = runner.context.config_loader
@@ -137,13 +149,14 @@ def _check_keys(
         if number >= _MOST_EXAMPLES:
             return
         try:
-            runner.compose([*fixed, *to_overrides(point)])
+            config = runner.compose([*fixed, *to_overrides(point)])
         except (HydraException, OmegaConfBaseException) as error:
             _explain(runner, parameters, {key: point[key] for key in point if key in groups}, fixed, flat)
             first = str(error).splitlines()[0]
             raise UserError(
                 f"{' '.join(to_overrides(point))} cannot be composed: {first}", "check the space"
             ) from error
+        check(config)
 
 
 def _explain(

@@ -62,13 +62,14 @@ def sweep(
     options = load_options(cast("dict[str, Any] | None", node and OmegaConf.to_container(node, resolve=True)))
     overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
     runner = JobRunner(context, task, config)
+    listener = create_observer(observer, config)
     if is_study(options, overrides):
-        result = _study(runner, options, overrides, observer)
+        result = _study(runner, options, overrides, listener)
         # Failed trials are part of a search; a search that stopped because of them is not a success.
         searched = chooses(options, overrides) and result.best and result.status != "stopped"
         failed = bool(result.failed) and not searched
     else:
-        result = _grid(runner, options, overrides, observer)
+        result = _grid(runner, options, overrides, listener)
         failed = bool(result.failed)
     if failed:
         failure = SweepFailed(result.failed, len(result.jobs))
@@ -78,23 +79,24 @@ def sweep(
 
 
 def _study(
-    runner: JobRunner, options: SweepOptions, overrides: Sequence[Override], observer: str | None
+    runner: JobRunner, options: SweepOptions, overrides: Sequence[Override], listener: SweepObserver
 ) -> SweepResult:
     # Optuna takes a second to import, which a plain grid need not pay.
     from deepfake.sweeping.conduct import conduct
     from deepfake.sweeping.planning import make_plan
 
-    plan = make_plan(runner, options, overrides)
-    listener = create_observer(observer, runner.config)
+    plan = make_plan(runner, options, overrides, listener.check)
     return conduct(
         runner, plan, options.n_jobs, options.report, listener, lambda info: start(info, listener, runner.config)
     )
 
 
-def _grid(runner: JobRunner, options: SweepOptions, overrides: Sequence[Override], observer: str | None) -> SweepResult:
+def _grid(
+    runner: JobRunner, options: SweepOptions, overrides: Sequence[Override], listener: SweepObserver
+) -> SweepResult:
     points = expand(overrides)
     for point in points:
-        runner.compose(point)
+        listener.check(runner.compose(point))
     keys = {override.get_key_element(): override for override in overrides if override.is_sweep_override()}
 
     def swept(point: Sequence[str]) -> list[str]:
@@ -109,7 +111,6 @@ def _grid(runner: JobRunner, options: SweepOptions, overrides: Sequence[Override
         overrides=[text for text in points[0] if text not in swept(points[0]) and not is_sweep_override(text)],
         space={key: override.get_value_string() for key, override in keys.items()},
     )
-    listener = create_observer(observer, runner.config)
     start(info, listener, runner.config)
     jobs: list[Job] = []
     status = "interrupted"

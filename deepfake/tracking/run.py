@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-__all__ = ["Ending", "RunLog", "TrackedRun", "clean_name", "reopen", "track"]
+__all__ = ["Ending", "RunLog", "TrackedRun", "add_failed", "clean_name", "reopen", "track"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,31 @@ def reopen(store: Store, run_id: str) -> TrackedRun:
     except MlflowException as error:
         raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command}") from error
     return TrackedRun(client, run_id, run.info.experiment_id, run.info.artifact_uri)
+
+
+def add_failed(
+    parent: TrackedRun, name: str, reason: str, *, tags: Mapping[str, object], params: Mapping[str, object]
+) -> str:
+    """Record a job that failed before it began a run of its own, as a FAILED run nested under its parent.
+
+    Args:
+        parent: The sweep's run, still open.
+        name: The run's name.
+        reason: Why it failed, in one line; the tag ``failure``.
+        tags: Tags beyond git, host and process.
+        params: What was chosen for it.
+
+    Returns:
+        The new run's id.
+    """
+    client = parent.client
+    every = _tags(parent.id, {**tags, "failure": reason})
+    run = client.create_run(parent.experiment, run_name=name, tags=every)
+    failed = TrackedRun(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri)
+    failed.params(params)
+    failed.flush()
+    client.set_terminated(failed.id, status="FAILED")
+    return failed.id
 
 
 def _begin(

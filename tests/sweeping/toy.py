@@ -30,6 +30,9 @@ class Listener:
     def __init__(self, config: DictConfig) -> None:
         HEARD.clear()
 
+    def check(self, config: DictConfig) -> None:
+        """Anything goes."""
+
     def sweep_started(self, info: SweepInfo) -> None:
         HEARD.append(("start", info))
 

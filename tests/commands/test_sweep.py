@@ -1,0 +1,95 @@
+"""What a sweep leaves in the tracking store, whichever way it ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepfake.commands.compose import compose_config
+from deepfake.commands.sweep import Observer
+from deepfake.errors import UserError
+from deepfake.sweeping.observer import FAILED, Job, Objective, SweepInfo, SweepResult
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all: making its tables takes seconds."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """An experiment for each test."""
+    return re.sub(r"\W", "_", request.node.name)
+
+
+@pytest.fixture
+def observer(outputs: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Observer:
+    monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(outputs))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Observer(compose_config([f"tracking.experiment={name}"]))
+
+
+@pytest.fixture
+def info(tmp_path: Path) -> SweepInfo:
+    return SweepInfo("tried", "grid", tmp_path / "tried", 2, [Objective("val/roc_auc")], space={"seed": "1,2"})
+
+
+@pytest.fixture
+def runs(outputs: Path, name: str) -> Callable[[], list[Any]]:
+    """Called, the runs in the test's experiment."""
+
+    def search() -> list[Any]:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
+        return list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+
+    return search
+
+
+@pytest.mark.parametrize(
+    ("ended", "status"), [("finished", "FINISHED"), ("stopped", "FINISHED"), ("interrupted", "KILLED")]
+)
+def test_the_parent_run_ends_as_the_sweep_did(
+    observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]], ended: str, status: str
+) -> None:
+    observer.sweep_started(info)
+    observer.sweep_finished(SweepResult(info, [], [], ended))
+    (run,) = runs()
+    assert run.info.status == status
+    assert run.data.tags["sweep.status"] == ended
+
+
+def test_a_job_that_failed_before_its_run_began_is_recorded_with_its_reason(
+    observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]]
+) -> None:
+    observer.sweep_started(info)
+    job = Job(1, ["seed=2"], FAILED, reason="the disk is gone")
+    observer.job_finished(info, job)
+    observer.sweep_finished(SweepResult(info, [job], [], "finished"))
+    parent, child = sorted(runs(), key=lambda run: "mlflow.parentRunId" in run.data.tags)
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (child.info.status, child.data.tags["failure"], child.data.params) == (
+        "FAILED",
+        "the disk is gone",
+        {"seed": "2"},
+    )
+
+
+def test_a_job_with_a_run_of_its_own_gets_no_second(
+    observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]]
+) -> None:
+    observer.sweep_started(info)
+    observer.job_finished(info, Job(1, ["seed=2"], FAILED, run_id="known", reason="NaN"))
+    observer.sweep_finished(SweepResult(info, [], [], "finished"))
+    assert len(runs()) == 1
+
+
+def test_a_value_out_of_range_is_refused(observer: Observer) -> None:
+    with pytest.raises(UserError, match=r"trainer\.batch_size"):
+        observer.check(compose_config(["trainer.batch_size=0"]))
