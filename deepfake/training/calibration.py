@@ -10,7 +10,7 @@ import numpy as np
 from deepfake.errors import UserError, nearest
 from deepfake.training.metrics import check_scores
 
-#: How far a temperature may go; beyond, classes are separated perfectly or not at all and no optimum exists.
+#: How far a temperature may go; beyond, scores say nothing at all of the classes, or next to everything.
 COLDEST, HOTTEST = 0.05, 20.0
 
 
@@ -87,11 +87,18 @@ def load_calibrator(saved: dict[str, Any]) -> Calibrator:
 
 
 def _fit_temperature(labels: np.ndarray, scores: np.ndarray) -> Temperature:
-    """The likeliest factor of the logits: the log loss is convex in it, so its slope is halved in to zero."""
+    """The likeliest factor of the logits: the log loss is convex in it, so its slope is halved in to zero.
+
+    Labels are softened by what so few samples leave open (Platt 1999, "Probabilistic outputs for support vector
+    machines", 2.2). A validation split that happens to be separated perfectly would otherwise be a licence to be
+    certain, for there the colder is always the likelier.
+    """
     z = _logits(scores)
+    fakes, reals = int(labels.sum()), int((1 - labels).sum())
+    targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
 
     def slope(factor: float) -> float:
-        return float(np.sum((0.5 * (1 + np.tanh(0.5 * factor * z)) - labels) * z))
+        return float(np.sum((0.5 * (1 + np.tanh(0.5 * factor * z)) - targets) * z))
 
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(200):

@@ -73,19 +73,22 @@ def test_too_few_reals_cannot_resolve_a_rate() -> None:
         tpr_at_fpr(*sample(), 0.001)
 
 
-def test_temperature_is_the_likeliest() -> None:
+def test_temperature_is_the_likeliest_of_softened_labels() -> None:
     labels, scores = sample()
     fitted = fit_calibrator(labels, scores, "temperature")
     assert isinstance(fitted, Temperature)
     logits = np.log(scores / (1 - scores))
-    slow = minimize_scalar(
-        lambda t: log_loss(labels, 1 / (1 + np.exp(-logits / t))),
-        bounds=(0.1, 10),
-        method="bounded",
-        options={"xatol": 1e-9},
-    )
+    fakes, reals = labels.sum(), (1 - labels).sum()
+    targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+
+    def loss(temperature: float) -> float:
+        # Each sample counted as both classes, by how far its softened label leaves each open.
+        twice = np.r_[np.ones_like(labels), np.zeros_like(labels)]
+        probabilities = np.tile(1 / (1 + np.exp(-logits / temperature)), 2)
+        return float(log_loss(twice, probabilities, sample_weight=np.r_[targets, 1 - targets]))
+
+    slow = minimize_scalar(loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-9})
     assert fitted.temperature == pytest.approx(slow.x, rel=1e-6)
-    assert log_loss(labels, fitted(scores)) == pytest.approx(slow.fun, abs=1e-10)
 
 
 def test_isotonic_agrees_with_scikit_learn() -> None:
@@ -128,3 +131,11 @@ def test_an_unknown_method_gets_the_nearest() -> None:
     with pytest.raises(UserError) as caught:
         fit_calibrator(*sample(), "isotone")
     assert "isotonic" in caught.value.hint
+
+
+def test_separated_classes_promise_no_more_than_their_number_allows() -> None:
+    labels = np.repeat([0, 1], 20)
+    scores = np.where(labels == 1, 0.999, 0.001)
+    sure = fit_calibrator(labels, scores, "temperature")(np.array([0.999]))[0]
+    # Platt's target: 21 of 22.
+    assert sure == pytest.approx(21 / 22, abs=1e-6)
