@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from deepfake.data.augment import change_pixels, draw, uses_device, uses_pixels
+from deepfake.data.augment import Draw, change_pixels, draw, uses_device, uses_pixels
 from deepfake.data.batch import Batch
+from deepfake.data.loader import Readable
 from deepfake.data.media import Pixels
 from deepfake.data.options import AugmentOptions
 from deepfake.data.store import CropStore
 
 
-class ClipSet(Dataset[Batch]):
+class ClipSet(Readable):
     """The clips of some samples, read from a crop store a batch at a time.
 
     Args:
@@ -33,9 +33,6 @@ class ClipSet(Dataset[Batch]):
         shape: T, H, W, C of a clip; the longest in the set, shorter ones are filled up.
         lengths: int64 [items]: frames of each clip that are no fillers.
     """
-
-    #: Reading takes time, which loader processes can take over.
-    at_hand = False
 
     def __init__(
         self, store: CropStore, table: pd.DataFrame, *, augment: AugmentOptions | None = None, seed: int = 0
@@ -68,17 +65,34 @@ class ClipSet(Dataset[Batch]):
     def fetch(self, items: Sequence[int] | np.ndarray, epoch: int = 0) -> Batch:
         """Gather clips and change them at random; an item's changes depend on (seed, epoch, item) only."""
         chosen = np.asarray(items, np.int64)
-        time, height, width, channels = self.shape
-        pixels = torch.empty((len(chosen), time, height, width, channels), dtype=torch.uint8)
-        self._gather(chosen, pixels.numpy())
-        draws = self._change(chosen, epoch, pixels.numpy())
-        mask = torch.from_numpy(np.arange(time) < self.lengths[chosen][:, None])
+        pixels = self.pixels(chosen)
+        drawn = self.draw(chosen, epoch)
+        for clip, one in zip(pixels.numpy(), drawn, strict=bool(drawn)):
+            if one.changes_pixels:
+                change_pixels(clip, one)
+        return self.batch(chosen, pixels, drawn)
+
+    def pixels(self, items: np.ndarray) -> torch.Tensor:
+        """Clips uint8 [B, T, H, W, C] as they are in the store."""
+        pixels = torch.empty((len(items), *self.shape), dtype=torch.uint8)
+        self._gather(items, pixels.numpy())
+        return pixels
+
+    def draw(self, items: np.ndarray, epoch: int) -> list[Draw]:
+        """What happens to each of these items in an epoch; an empty list where nothing ever does."""
+        if self.augment is None or not (uses_device(self.augment) or uses_pixels(self.augment)):
+            return []
+        return [draw(self.augment, self.seed, epoch, item) for item in items.tolist()]
+
+    def batch(self, items: np.ndarray, pixels: torch.Tensor, drawn: list[Draw]) -> Batch:
+        """Clips [B, T, H, W, C] with all that belongs to them; what is drawn for the device is left to be done."""
+        later = drawn and self.augment is not None and uses_device(self.augment)
         return Batch(
             clips=pixels.permute(0, 1, 4, 2, 3),
-            mask=mask,
-            labels=torch.from_numpy(self.labels[chosen]),
-            samples=torch.from_numpy(self.items[chosen, 0]),
-            draws=draws,
+            mask=torch.from_numpy(np.arange(self.shape[0]) < self.lengths[items][:, None]),
+            labels=torch.from_numpy(self.labels[items]),
+            samples=torch.from_numpy(self.items[items, 0]),
+            draws=torch.from_numpy(np.stack([one.device for one in drawn])) if later else None,
         )
 
     def __getitem__(self, item: int) -> Batch:
@@ -95,72 +109,7 @@ class ClipSet(Dataset[Batch]):
                 kept = length // (size // out.shape[1])
                 out[place, kept:] = out[place, kept - 1]
 
-    def _change(self, chosen: np.ndarray, epoch: int, pixels: Pixels) -> torch.Tensor | None:
-        if self.augment is None or not (uses_device(self.augment) or uses_pixels(self.augment)):
-            return None
-        drawn = [draw(self.augment, self.seed, epoch, item) for item in chosen.tolist()]
-        for clip, one in zip(pixels, drawn, strict=True):
-            if one.changes_pixels:
-                change_pixels(clip, one)
-        return torch.from_numpy(np.stack([one.device for one in drawn])) if uses_device(self.augment) else None
-
 
 def _repeat(values: list[int], counts: np.ndarray) -> np.ndarray:
     """Each sample's value once for each of its clips, int64 [items]."""
     return np.repeat(np.array(values, np.int64), counts)
-
-
-class _Batches(Dataset[Batch]):
-    """Each index is a whole batch, so that workers hand over batches and not clips."""
-
-    def __init__(self, clips: ClipSet, batches: Sequence[Sequence[int]], epoch: int) -> None:
-        self.clips = clips
-        self.batches = batches
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, place: int) -> Batch:
-        return self.clips.fetch(self.batches[place], self.epoch)
-
-
-def make_loader(
-    clipset: ClipSet, batches: Sequence[Sequence[int]], epoch: int, num_workers: int = 0, pin: bool = False
-) -> Iterable[Batch]:
-    """Batches in the order given.
-
-    Args:
-        clipset: Where the clips come from.
-        batches: The items of each batch.
-        epoch: Enters the random changes.
-        num_workers: Processes that read ahead; 0 reads in this one, when asked.
-        pin: Hand batches over in page-locked memory, for a faster way to a GPU.
-    """
-    if num_workers == 0:
-        return _InProcess(clipset, batches, epoch, pin)
-    return DataLoader(
-        _Batches(clipset, batches, epoch),
-        batch_size=None,  # an index is a batch already
-        num_workers=num_workers,
-        pin_memory=pin,
-        prefetch_factor=2,
-    )
-
-
-class _InProcess:
-    """A plain loop that can be run through more than once."""
-
-    def __init__(self, clipset: ClipSet, batches: Sequence[Sequence[int]], epoch: int, pin: bool) -> None:
-        self._clipset = clipset
-        self._batches = batches
-        self._epoch = epoch
-        self._pin = pin
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for items in self._batches:
-            batch = self._clipset.fetch(items, self._epoch)
-            yield batch.pin_memory() if self._pin else batch

@@ -18,6 +18,7 @@ import torch
 
 from deepfake.data.batch import Batch
 from deepfake.data.clips import ClipSet
+from deepfake.data.loader import Readable
 from deepfake.data.media import Pixels
 
 Damage = Callable[[Pixels, float, int], Pixels]
@@ -40,7 +41,7 @@ class Kind:
     over_time: bool = False
 
 
-class DamagedClips:
+class DamagedClips(Readable):
     """The clips of a set, each damaged alike; a :class:`deepfake.training.source.ClipSource`.
 
     Args:
@@ -57,13 +58,12 @@ class DamagedClips:
         self.items: np.ndarray = clips.items
         self.labels: np.ndarray = clips.labels
         self.lengths: np.ndarray = clips.lengths
-        self.at_hand = False
 
     def __len__(self) -> int:
         """How many clips there are."""
         return len(self._clips)
 
-    def fetch(self, items: Sequence[int], epoch: int) -> Batch:
+    def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         """The clips of these items, damaged; what is repeated to fill a short one is repeated again."""
         batch = self._clips.fetch(items, epoch)
         clips = batch.clips.permute(0, 1, 3, 4, 2).numpy()

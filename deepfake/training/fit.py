@@ -16,7 +16,7 @@ from deepfake.models.compat import prepare_torchvision
 from deepfake.models.detector import Detector, parameter_groups
 from deepfake.training.checkpoint import BEST, LAST, load_weights
 from deepfake.training.clock import Clock, waiting_note
-from deepfake.training.fitting import choose_batch_size, try_to_compile
+from deepfake.training.fitting import choose_batch_size, choose_workers, try_to_compile
 from deepfake.training.interruption import Interruption
 from deepfake.training.loop import Loop
 from deepfake.training.monitor import create_monitor
@@ -41,6 +41,7 @@ class FitResult:
         stopped_early: Whether patience ran out.
         seconds: Training and validation, over all processes that worked on it one after another.
         batch_size: Clips a step over all processes, as it was in the end.
+        workers: Loader processes per training process.
         notes: What was done differently from what was asked, for the user to read.
     """
 
@@ -52,6 +53,7 @@ class FitResult:
     stopped_early: bool
     seconds: float
     batch_size: int
+    workers: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -106,8 +108,11 @@ def fit(
     monitor = create_monitor(options.monitor, options.mode, options.patience, val.labels)
     notes += more + monitor.notes
     average = _average(detector, options.ema)
+    mine = -(-plan.batch_size // fabric.world_size)
     if options.compile:
-        notes += try_to_compile(detector, train, plan.batch_size // fabric.world_size, fabric)
+        notes += try_to_compile(detector, train, mine, fabric)
+    workers, more = choose_workers(detector, train, options.num_workers, mine, fabric)
+    notes += more
     groups = parameter_groups(detector, optimizer.lr, backbone_lr, optimizer.weight_decay)
     inner = create_optimizer(optimizer, groups, fused=_can_fuse(fabric))
     updates = options.epochs * -(-len(plan) // options.accumulate)
@@ -122,7 +127,10 @@ def fit(
         notes += _resume(state, last, fabric)
     told = progress or Silent()
     judged = evaluation or EvaluationOptions()
-    loop = Loop(train, val, options, fabric, folder / "checkpoints", plan, seed, told, updater, state, began, judged)
+    checkpoints = folder / "checkpoints"
+    loop = Loop(
+        train, val, options, fabric, checkpoints, plan, seed, told, updater, state, began, judged, workers=workers
+    )
     with Interruption(fabric) as interruption:
         loop.run(on_epoch, interruption)
     notes += waiting_note(state.history)
@@ -137,6 +145,7 @@ def fit(
         stopped_early=state.epoch < options.epochs,
         seconds=loop.seconds(),
         batch_size=plan.batch_size,
+        workers=workers,
         notes=notes,
     )
 

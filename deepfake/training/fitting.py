@@ -1,9 +1,13 @@
-"""What is tried on the device before a fit begins: how large a batch may be, and whether it compiles."""
+"""What is tried on the device before a fit begins: how large a batch may be, who reads it, whether it compiles."""
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from lightning_fabric import Fabric
 
 from deepfake.data.batch import Batch
@@ -12,7 +16,11 @@ from deepfake.training.checkpoint import load_state
 from deepfake.training.compiling import compile_or_not
 from deepfake.training.gather import gather
 from deepfake.training.memory import SIZES, kept_bytes, largest_batch, without_trace
+from deepfake.training.setup import loader_workers
 from deepfake.training.source import ClipSource
+
+#: So many times what keeps up on the average: clips and disks differ.
+_AMPLE = 1.5
 
 
 def choose_batch_size(
@@ -52,11 +60,54 @@ def choose_batch_size(
     return fits, [f"trainer.batch_size=auto: {fits}, the largest of {', '.join(map(str, SIZES))} that fits"]
 
 
+def choose_workers(
+    detector: Detector, train: ClipSource, asked: int | str, size: int, fabric: Fabric
+) -> tuple[int, list[str]]:
+    """The loader processes asked for, or for ``auto`` as many as keep up with the device.
+
+    Args:
+        detector: On the device; left as it was.
+        train: What is read.
+        asked: A number or ``auto``, which measures a step and the reading of its batch.
+        size: Clips a step on this process.
+        fabric: Says how many there are cores for: none on a CPU, which they would take from training.
+
+    Returns:
+        Processes, and notes for the user.
+    """
+    most = 0 if train.at_hand else loader_workers(asked, fabric)
+    if asked != "auto" or most == 0 or len(train) == 0:
+        return most, []
+    detector.train()
+    batch = _trial(train, size)
+    reading = _seconds(lambda: _trial(train, size), fabric)
+    with without_trace(detector):
+        step = _seconds(lambda: _backward(detector, batch, fabric), fabric)
+    # Read in this process, a batch would cost the host its head start; a twentieth of a step is too little to notice.
+    needed = 0 if reading < step / 20 else math.ceil(_AMPLE * reading / step)
+    count = min(most, needed)
+    told = f"a batch is read in {1000 * reading:.1f} ms, a step takes {1000 * step:.1f} ms"
+    short = "" if needed <= most else f", {needed} would be needed and there are cores for {most}"
+    return count, [f"trainer.num_workers=auto: {count} ({told}{short})"]
+
+
 def try_to_compile(detector: Detector, train: ClipSource, size: int, fabric: Fabric) -> list[str]:
     """Compile in place where that works; the note that says why not, where it does not."""
     detector.train()
     note = compile_or_not(detector, lambda: _backward(detector, _trial(train, size), fabric))
     return [note] if note else []
+
+
+def _seconds(run: Callable[[], object], fabric: Fabric) -> float:
+    """The faster of two runs after one that warms up."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        run()
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize(fabric.device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
 
 
 def _trial(train: ClipSource, size: int) -> Batch:

@@ -21,8 +21,7 @@ from deepfake.training.metrics import sample_metrics
 from deepfake.training.options import EvaluationOptions, TrainerOptions
 from deepfake.training.progress import Progress, bar
 from deepfake.training.score import sample_table, score_clips
-from deepfake.training.setup import loader_workers
-from deepfake.training.source import BatchPlan, ClipSource, load, share
+from deepfake.training.source import BatchPlan, ClipSource, share
 from deepfake.training.state import FitState
 from deepfake.training.update import EpochSums, Loss, Updater
 
@@ -44,6 +43,7 @@ class Loop:
         state: All that changes; may come from an interrupted fit.
         began: When this process took over, by ``time.perf_counter``.
         evaluation: How a sample's score is made of its clips'.
+        workers: Loader processes.
         unavailable: Validation metrics that do not exist, and why; as of the last epoch.
     """
 
@@ -59,6 +59,7 @@ class Loop:
     state: FitState
     began: float
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    workers: int = 0
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def run(self, on_epoch: Callable[[int, dict[str, float]], None], interruption: Interruption) -> None:
@@ -129,8 +130,7 @@ class Loop:
         """Batches that make one update together: their sizes over all processes, and this one's share of them."""
         mine = [share(batch, self.fabric.global_rank, self.fabric.world_size) for batch in planned]
         pin = self.fabric.device.type == "cuda"
-        workers = loader_workers(self.options.num_workers, self.fabric)
-        loader = iter(load(self.train, mine, self.state.epoch, workers, pin))
+        loader = iter(self.train.read(mine, self.state.epoch, self.workers, pin))
         for i in range(0, len(planned), self.options.accumulate):
             together = planned[i : i + self.options.accumulate]
             with self.updater.clock("data_wait"):
@@ -164,7 +164,7 @@ class Loop:
             self.val,
             fabric=self.fabric,
             batch_size=self.plan.batch_size,
-            num_workers=loader_workers(self.options.num_workers, self.fabric),
+            num_workers=self.workers,
             progress=self.progress,
             text="validating",
         )

@@ -18,7 +18,8 @@ from deepfake.training.metrics import Metrics, sample_metrics
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.pooling import pool_clips, sigmoid
 from deepfake.training.progress import Progress, Silent, bar
-from deepfake.training.source import ClipSource, load, share
+from deepfake.training.source import ClipSource, share
+from deepfake.training.transfer import Transfer
 
 _KEPT = ("sample_id", "label", "method", "dataset")
 
@@ -107,9 +108,10 @@ def score_clips(
     batches = [mine[i : i + size] for i in range(0, len(mine), size)]
     logits, frame_logits, masks = [], [], []
     detector.eval()
+    move = Transfer(fabric.device)
     with bar(progress or Silent(), len(mine), text) as told, torch.inference_mode(), fabric.autocast():
-        for batch in load(clips, batches, 0, num_workers, fabric.device.type == "cuda"):
-            moved = batch.to(fabric.device, non_blocking=True)
+        for batch in clips.read(batches, 0, num_workers, fabric.device.type == "cuda"):
+            moved = move(batch)
             output = detector(moved.clips, moved.mask)
             # Kept on the device: reading them here would make it wait at every batch.
             logits.append(output.logits)

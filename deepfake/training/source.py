@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from deepfake.data.batch import Batch
-from deepfake.data.clips import ClipSet, make_loader
 from deepfake.errors import UserError
 
 
@@ -37,16 +36,13 @@ class ClipSource(Protocol):
     def __len__(self) -> int:
         """How many clips there are."""
 
-    def fetch(self, items: Sequence[int], epoch: int) -> Batch:
+    def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         """The clips of these items; random changes depend only on the source's seed, the epoch and the item."""
 
-
-def load(
-    source: ClipSource, batches: Sequence[Sequence[int]], epoch: int, workers: int, pin: bool = False
-) -> Iterable[Batch]:
-    """Batches in the order asked for, read ahead of their use."""
-    # The loader asks no more of its clips than the protocol promises.
-    return make_loader(cast("ClipSet", source), batches, epoch, 0 if source.at_hand else workers, pin)
+    def read(
+        self, batches: Sequence[Sequence[int]], epoch: int = 0, workers: int = 0, pin: bool = False
+    ) -> Iterable[Batch]:
+        """Batches in the order given; see :class:`deepfake.data.loader.Readable`."""
 
 
 @dataclass(frozen=True)

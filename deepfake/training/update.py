@@ -19,6 +19,7 @@ from deepfake.data.augment import apply_draws
 from deepfake.data.batch import Batch
 from deepfake.training.clock import Clock
 from deepfake.training.memory import is_out_of_memory, split_batch
+from deepfake.training.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ class Updater:
     parts: int = 1
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._move = Transfer(self.fabric.device)
+
     def step(self, batches: Sequence[Batch], clips: int, seed: int, sums: EpochSums) -> None:
         """One update by the mean loss over all clips of all batches and processes.
 
@@ -123,7 +127,7 @@ class Updater:
             # Gradients travel between processes once per update, not once per batch.
             with self.fabric.no_backward_sync(self.model, enabled=i + 1 < len(batches)):
                 with self.clock("transfer"):
-                    moved = batch.to(self.fabric.device, non_blocking=True)
+                    moved = self._move(batch)
                 results.append(self._backward(moved, clips))
         return results
 

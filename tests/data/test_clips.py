@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deepfake.data.clips import ClipSet, make_loader
+from deepfake.data.clips import ClipSet
 from deepfake.data.cut import FRAME, Crops
 from deepfake.data.media import MediaInfo
 from deepfake.data.options import AugmentOptions
@@ -109,9 +110,28 @@ def test_augmenting_never_touches_the_store(store: CropStore) -> None:
 def test_a_loader_gives_batches_in_order(workers: int, store: CropStore) -> None:
     clips = ClipSet(store, _table("s0", "s1", "s2"), augment=EVERYTHING, seed=1)
     batches = [[4, 1], [0, 5], [2]]
-    loaded = list(make_loader(clips, batches, epoch=3, num_workers=workers))
+    loaded = list(clips.read(batches, epoch=3, workers=workers))
     wanted = [clips.fetch(items, 3) for items in batches]
     assert all(torch.equal(a.clips, b.clips) for a, b in zip(loaded, wanted, strict=True))
+
+
+def test_loader_processes_are_kept_between_epochs(store: CropStore) -> None:
+    clips = ClipSet(store, _table("s0", "s1", "s2"), augment=EVERYTHING, seed=1)
+    first = list(clips.read([[0], [1]], epoch=0, workers=1))
+    processes = multiprocessing.active_children()
+    second = list(clips.read([[1], [0], [2]], epoch=1, workers=1))
+    assert multiprocessing.active_children() == processes
+    assert (len(first), len(second)) == (2, 3)
+    assert torch.equal(second[1].clips, clips.fetch([0], 1).clips)
+    clips.close()
+
+
+def test_an_epoch_that_was_left_is_not_gone_on_with(store: CropStore) -> None:
+    clips = ClipSet(store, _table("s0", "s1", "s2"))
+    next(iter(clips.read([[0], [1], [2], [3]], workers=1)))
+    (only,) = clips.read([[4]], workers=1)
+    assert torch.equal(only.clips, clips.fetch([4]).clips)
+    clips.close()
 
 
 def test_a_pickled_set_holds_no_pixels(store: CropStore) -> None:

@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from deepfake.data.batch import Batch
+from deepfake.data.loader import Readable
 from deepfake.models.backbone import Backbone
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.heads import create_head
@@ -18,10 +19,8 @@ from deepfake.training.options import TrainerOptions
 from deepfake.training.setup import create_fabric
 
 
-class FakeClips:
+class FakeClips(Readable):
     """``samples`` samples of two clips each; every third sample of ``failed`` has none."""
-
-    at_hand = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from deepfake.training.features.spec import Layout
 from deepfake.training.features.storage import FrameKind, Written
 from deepfake.training.memory import is_out_of_memory
 from deepfake.training.progress import Progress, bar
-from deepfake.training.source import ClipSource, load
+from deepfake.training.source import ClipSource
 
 #: Frames the backbone reads at once.
 _FRAMES = {"cuda": 256}
@@ -78,7 +78,7 @@ class Extractor:
                     size = max(1, self._most // max([*source.lengths, 1]))
                     batches = [range(i, min(i + size, len(source))) for i in range(0, len(source), size)]
                     pin = self._fabric.device.type == "cuda"
-                    loaded = load(source, batches, view, self._workers, pin)
+                    loaded = source.read(batches, view, self._workers, pin)
                     for items, batch in zip(batches, loaded, strict=True):
                         yield from self._placed(source, items, view, self._extract(batch).cpu())
                         told.advance(len(items))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deepfake.data.batch import Batch
+from deepfake.data.loader import Readable
 from deepfake.models.detector import Detector
 from deepfake.training.features.spec import Layout
 from deepfake.training.source import ClipSource
@@ -36,7 +37,7 @@ class FeatureReader(Detector):
         return clips.to(self.dtype)
 
 
-class FeatureSet:
+class FeatureSet(Readable):
     """The features of a split's clips; batches carry them where others carry pixels.
 
     Args:
@@ -47,7 +48,6 @@ class FeatureSet:
 
     Attributes:
         table, items, labels, lengths: The split's own.
-        at_hand: Loader processes would cost more than they bring.
         dtype: What the backbone gave.
     """
 
