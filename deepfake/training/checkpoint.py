@@ -50,12 +50,25 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
     if not path.is_file():
         raise UserError(f"no weights at {path}", "the run never finished an epoch, or its checkpoints were deleted")
+    hint = "use the backbone and head they were trained with"
     try:
-        module.load_state_dict(load_file(path))
-    except (RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"the weights in {path} do not fit this model: {error}", "use the backbone and head they were trained with"
-        ) from error
+        weights = load_file(path)
+        module.load_state_dict(weights)
+    except SafetensorError as error:
+        raise UserError(f"the weights in {path} cannot be read: {error}", "restore the file") from error
+    except RuntimeError as error:
+        raise UserError(f"the weights in {path} do not fit this model: {_misfit(module, weights)}", hint) from error
+
+
+def _misfit(module: nn.Module, weights: dict[str, torch.Tensor]) -> str:
+    """What tells two models apart, in a line: torch would name every tensor."""
+    own = module.state_dict()
+    kinds = {
+        "lacking": sorted(own.keys() - weights.keys()),
+        "unknown": sorted(weights.keys() - own.keys()),
+        "of another shape": sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape),
+    }
+    return ", ".join(f"{len(names)} tensors {kind}, such as {names[0]}" for kind, names in kinds.items() if names)
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,78 @@
+"""What is fitted on validation, and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepfake.errors import UserError
+from deepfake.training.calibration import Isotonic, Temperature
+from deepfake.training.decision import fit_decision, load_decision
+from deepfake.training.options import EvaluationOptions
+from deepfake.training.threshold import fit_threshold
+
+
+def predictions(labels: list[int], scores: list[float], status: str = "ok") -> pd.DataFrame:
+    return pd.DataFrame({"label": labels, "score": scores, "status": status})
+
+
+MIXED = predictions([0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.55, 0.4, 0.8, 0.9])
+
+
+@pytest.mark.parametrize("how", ["youden", "f1"])
+def test_the_threshold_is_the_one_of_validation(how: str) -> None:
+    decision = fit_decision(MIXED, EvaluationOptions(threshold=how), 0.5, "val")
+    assert decision.threshold == fit_threshold(MIXED["label"].to_numpy(), MIXED["score"].to_numpy(), how)
+    assert decision.cut == decision.threshold
+
+
+def test_fixed_keeps_what_was_set() -> None:
+    assert fit_decision(MIXED, EvaluationOptions(threshold="fixed"), 0.7, "val").cut == 0.7
+
+
+@pytest.mark.parametrize(("name", "kind"), [("temperature", Temperature), ("isotonic", Isotonic)])
+def test_the_calibrator_is_chosen(name: str, kind: type) -> None:
+    assert isinstance(fit_decision(MIXED, EvaluationOptions(calibration=name), 0.5, "val").calibrator, kind)
+
+
+def test_it_says_what_it_was_fitted_on() -> None:
+    decision = fit_decision(MIXED, EvaluationOptions(), 0.5, "the val split of demo")
+    assert decision.fitted_on == {"data": "the val split of demo", "n": 6, "real": 3, "fake": 3}
+
+
+def test_one_class_gives_neither_and_says_why() -> None:
+    decision = fit_decision(predictions([1, 1], [0.2, 0.9]), EvaluationOptions(), 0.5, "val")
+    assert (decision.threshold, decision.calibrator, decision.cut) == (None, None, 0.5)
+    assert decision.unavailable == dict.fromkeys(("threshold", "calibrator"), "validation holds only fake samples")
+    assert np.isnan(decision.calibrated(np.array([0.3]))).all()
+
+
+def test_failed_samples_do_not_count() -> None:
+    failed = predictions([0, 1], [float("nan")] * 2, "no_face")
+    decision = fit_decision(failed, EvaluationOptions(), 0.5, "val")
+    assert decision.unavailable["threshold"] == "no validation sample was scored"
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        fit_decision(predictions([0, 1], [0.1, float("nan")]), EvaluationOptions(), 0.5, "val")
+
+
+@pytest.mark.parametrize("calibration", ["temperature", "isotonic", "none"])
+def test_it_survives_json(calibration: str) -> None:
+    decision = fit_decision(MIXED, EvaluationOptions(calibration=calibration, clips="topk"), 0.5, "val")
+    assert load_decision(json.loads(json.dumps(decision.to_dict()))) == decision
+
+
+def test_a_newer_format_is_refused() -> None:
+    saved = fit_decision(MIXED, EvaluationOptions(), 0.5, "val").to_dict()
+    with pytest.raises(UserError, match="format 99"):
+        load_decision({**saved, "format": 99})
+
+
+def test_a_score_at_the_threshold_is_fake() -> None:
+    decision = fit_decision(MIXED, EvaluationOptions(threshold="fixed"), 0.5, "val")
+    assert decision.calls(np.array([0.5, 0.4999])).tolist() == [True, False]
