@@ -57,8 +57,8 @@ def guarded_call(call: Callable[[], int]) -> int:
         return call()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return told(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
 
 

@@ -58,7 +58,7 @@ def end_abandoned(client: MlflowClient, parent_run_id: str) -> list[str]:
     ended = []
     for run in search(client, [parent.info.experiment_id], children):
         tags = run.data.tags
-        if tags.get("host") != socket.gethostname() or _lives(int(tags["pid"]), run.info.start_time / 1000):
+        if tags.get("host") != socket.gethostname() or lives(int(tags["pid"]), run.info.start_time / 1000):
             continue
         client.set_tag(run.info.run_id, "failure", "its process was killed")
         client.set_terminated(run.info.run_id, status="FAILED")
@@ -66,7 +66,7 @@ def end_abandoned(client: MlflowClient, parent_run_id: str) -> list[str]:
     return ended
 
 
-def _lives(pid: int, since: float) -> bool:
+def lives(pid: int, since: float) -> bool:
     """Whether the process that had this number at that time (seconds since 1970) still runs."""
     import psutil
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +28,9 @@ SMALL = [
     "trainer.batch_size=8",
     "head.hidden=16",
 ]
+
+#: The same with a second epoch, and no model packed for serving.
+TWO_EPOCHS = [*SMALL, "trainer.epochs=2", "tracking.log_model=false", "tracking.system_metrics=false"]
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +57,13 @@ def command(outputs: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run named ``once``, moved away: where it was trained only the tracking store knows it."""
+    done = command("train.py", *TWO_EPOCHS, "name=once")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"^run: (.+)$", done.stdout, re.MULTILINE)
+    assert found, done.stdout
+    return Path(shutil.move(found[1], tmp_path_factory.mktemp("moved") / "once"))

@@ -10,16 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepfake.cli import main
-from tests.end_to_end.conftest import SMALL, Command
-
-
-@pytest.fixture(scope="module")
-def folder(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run, moved away, so that where it was only the tracking store knows the run."""
-    done = command("train.py", *SMALL, "name=once", "tracking.log_model=false")
-    assert done.returncode == 0, done.stderr
-    found = Path(re.search(r"^run: (.+)$", done.stdout, re.MULTILINE)[1])  # type: ignore[index]
-    return Path(shutil.move(found, tmp_path_factory.mktemp("moved") / "once"))
+from tests.end_to_end.conftest import Command
 
 
 @pytest.fixture
@@ -30,7 +21,7 @@ def outputs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_from_the_tracking_store_alone_with_loader_processes_it_is_identical(
-    folder: Path, command: Command, outputs: Path
+    finished: Path, command: Command, outputs: Path
 ) -> None:
     from mlflow import MlflowClient
 
@@ -49,22 +40,22 @@ def test_from_the_tracking_store_alone_with_loader_processes_it_is_identical(
 
 
 def test_from_its_folder_alone_in_another_place_it_is_identical(
-    folder: Path, outputs_elsewhere: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, outputs_elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(["reproduce", str(folder), "tracking.system_metrics=false"])
+    status = main(["reproduce", str(finished), "tracking.system_metrics=false"])
     printed = capsys.readouterr()
     assert status == 0, printed.err
     assert printed.out.rstrip().endswith("verdict: identical")
     (again,) = (outputs_elsewhere / "runs").iterdir()
     report = json.loads((again / "reproduction.json").read_text())
-    assert report["reproduced_from"] == str(folder)
+    assert report["reproduced_from"] == str(finished)
     assert report["data"]["moved"].keys() == {"demo"}
 
 
 def test_with_another_seed_it_is_different_and_says_so(
-    folder: Path, outputs_elsewhere: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, outputs_elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(["reproduce", str(folder / "config.yaml"), "--set", "seed=1", "tracking.system_metrics=false"])
+    status = main(["reproduce", str(finished / "config.yaml"), "--set", "seed=1", "tracking.system_metrics=false"])
     printed = capsys.readouterr().out
     assert status == 1
     assert "changed: seed 0 -> 1" in printed
@@ -74,14 +65,14 @@ def test_with_another_seed_it_is_different_and_says_so(
 
 
 def test_a_check_names_the_files_that_changed_and_trains_nothing(
-    folder: Path, outputs: Path, outputs_elsewhere: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, outputs: Path, outputs_elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    roots = json.loads((folder / "provenance.json").read_text())["data"]["roots"]
+    roots = json.loads((finished / "provenance.json").read_text())["data"]["roots"]
     moved = Path(shutil.copytree(roots["demo"], outputs_elsewhere / "moved"))
     videos = sorted(moved.rglob("*.mp4"))
     videos[0].write_bytes(videos[0].read_bytes() + b"x")
     videos[1].unlink()
-    status = main(["reproduce", str(folder), "--check", f"dataset.root={moved}"])
+    status = main(["reproduce", str(finished), "--check", f"dataset.root={moved}"])
     printed = capsys.readouterr()
     assert status == 1
     assert re.search(rf"{videos[0].stem}\W.*another file: \d+ -> \d+ bytes", printed.out)
@@ -90,8 +81,10 @@ def test_a_check_names_the_files_that_changed_and_trains_nothing(
     assert not (outputs_elsewhere / "runs").exists()
 
 
-def test_a_run_without_its_scores_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lacking = Path(shutil.copytree(folder, tmp_path / "lacking"))
+def test_a_run_without_its_scores_is_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = Path(shutil.copytree(finished, tmp_path / "lacking"))
     (lacking / "metrics.json").unlink()
     assert main(["reproduce", str(lacking)]) == 2
     assert "never finished" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""Which runs may be gone on with, and with what."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from deepfake.commands.compose import compose_config
+from deepfake.commands.context import RunContext
+from deepfake.commands.resume import resumed
+from deepfake.config import load_config, to_plain
+from deepfake.errors import UserError
+from deepfake.tracking.folder import RunFolder
+from deepfake.tracking.options import TrackingOptions
+from deepfake.tracking.run import track
+from deepfake.tracking.store import locate
+
+Go = Callable[..., tuple]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a run that was killed before its first checkpoint leaves in its folder."""
+    config = compose_config(["seed=5", f"paths.outputs={tmp_path}"])
+    kept = RunFolder(tmp_path / "runs" / "mine")
+    kept.write_config(OmegaConf.to_yaml(config), OmegaConf.to_yaml(OmegaConf.create(to_plain(config))), ["seed=5"])
+    kept.write_provenance({"format": 1, "data": {"choices": {"model": "cnn"}}})
+    return kept.path
+
+
+@pytest.fixture
+def go(folder: Path, tmp_path: Path) -> Go:
+    def resume(reference: object, *overrides: str) -> tuple:
+        typed = [f"resume={reference}", *overrides]
+        config = load_config(compose_config([f"paths.outputs={tmp_path}", *typed]))
+        return resumed(config, RunContext(tmp_path / "new", "", "", overrides=typed))
+
+    return resume
+
+
+def tracked(folder: Path, outputs: Path, **tags: object) -> str:
+    """A run in the store whose process is gone without a word."""
+    options = TrackingOptions(system_metrics=False)
+    store = locate(options, outputs)
+    with track(store, "e", "mine", tags={"run_dir": folder, **tags}, options=options) as run:
+        pass
+    run.client.update_run(run.id, status="RUNNING")
+    return run.id
+
+
+def test_a_run_without_a_checkpoint_goes_on_in_its_folder_with_its_config(go: Go, folder: Path) -> None:
+    config, context = go(folder)
+    assert config.seed == 5
+    assert (context.folder, context.resume, context.resume_id) == (folder, True, None)
+    assert context.overrides == ["seed=5"]
+    assert context.choices == {"model": "cnn"}
+
+
+def test_places_may_be_others(go: Go, folder: Path, tmp_path: Path) -> None:
+    config, _ = go(folder, f"tracking.uri=sqlite:///{tmp_path}/other.db")
+    assert config.tracking.uri == f"sqlite:///{tmp_path}/other.db"
+
+
+def test_a_change_is_refused_and_the_way_to_make_it_is_named(go: Go, folder: Path) -> None:
+    with pytest.raises(UserError, match="would change it") as caught:
+        go(folder, "trainer.epochs=9")
+    assert f"deepfake reproduce {folder} --set trainer.epochs=9" in caught.value.hint
+
+
+def test_a_finished_run_is_refused(go: Go, folder: Path) -> None:
+    (folder / "metrics.json").write_text("{}")
+    with pytest.raises(UserError, match="is finished"):
+        go(folder)
+
+
+def test_a_killed_run_is_found_in_the_store(go: Go, folder: Path, tmp_path: Path) -> None:
+    run_id = tracked(folder, tmp_path)
+    for reference in (run_id, folder, "mine"):
+        assert go(reference)[1].resume_id == run_id
+
+
+def test_a_run_that_is_going_on_is_refused(go: Go, folder: Path, tmp_path: Path) -> None:
+    run_id = tracked(folder, tmp_path, pid=os.getppid(), host=socket.gethostname())
+    with pytest.raises(UserError, match=f"still going on, in process {os.getppid()}"):
+        go(run_id)
+
+
+def test_a_run_whose_folder_is_gone_is_refused(go: Go, folder: Path, tmp_path: Path) -> None:
+    run_id = tracked(folder / "gone", tmp_path)
+    with pytest.raises(UserError, match="is gone, and what it saved with it"):
+        go(run_id)
