@@ -65,7 +65,8 @@ def train(composed: DictConfig) -> dict[str, object]:
         return asdict(run(config, context, parameters=flatten(to_plain(composed))))
     except Interrupted as error:
         # As Ctrl-C: a sweep stops too, and its next start goes on with this trial.
-        raise KeyboardInterrupt(str(error)) from error
+        again = "" if context.number is not None else f"; go on with: python train.py resume={context.folder}"
+        raise KeyboardInterrupt(f"{error}{again}") from error
     except UserError as error:
         _remove_if_empty(context.folder)
         if context.number is None:
