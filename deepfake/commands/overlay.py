@@ -59,7 +59,7 @@ def typed(overrides: Sequence[str]) -> Typed:
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
         _check(override)
-    keys = frozenset(override.key_or_group.removeprefix("+") for override in parsed)
+    keys = frozenset(override.key_or_group for override in parsed)
     return Typed(compose_config(overrides), keys)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from deepfake.models.detector import Detector
 
 _DEFAULT_BATCH = 32
+#: Validation samples of a class below which what is fitted on them is luck.
+_FEW = 10
 
 
 @dataclass
@@ -92,6 +94,9 @@ def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trai
     for name, reason in decision.unavailable.items():
         if config.evaluation.calibration != "none" or name != "calibrator":
             console.warn(f"no {name} was fitted: {reason}")
+    few = min(decision.fitted_on.get("real", _FEW), decision.fitted_on.get("fake", _FEW))
+    if 0 < few < _FEW:
+        console.warn(f"threshold and calibration were fitted on only {few} validation samples of one class")
     return Trained(record, config, given, store, detector, fabric, decision)
 
 
