@@ -21,6 +21,7 @@ from deepfake.data.part import Record, read_records
 from deepfake.data.store import CropStore
 from deepfake.data.work import Job, stamp
 from deepfake.tracking import folder as files
+from deepfake.tracking.record import RunRecord
 from deepfake.training.pooling import pool_clips, sigmoid
 from deepfake.training.score import score_clips
 
@@ -59,7 +60,7 @@ def predict_inputs(trained: Trained, inputs: Sequence[Input], progress: Progress
     """An answer for each input, in their order; one that cannot be read does not stop the others."""
     config = trained.config
     settings = cut_settings(config.dataset, config.head.temporal, config.cache)
-    originals = _Originals(trained)
+    originals = Originals(trained.record)
     for start in range(0, len(inputs), _TOGETHER):
         yield from _answer(trained, inputs[start : start + _TOGETHER], settings, originals, progress)
 
@@ -68,7 +69,7 @@ def _answer(
     trained: Trained,
     inputs: Sequence[Input],
     settings: CutSettings,
-    originals: _Originals,
+    originals: Originals,
     progress: Progress | None,
 ) -> Iterator[Answer]:
     known = {str(place): one for place, one in enumerate(inputs) if one.kind}
@@ -112,15 +113,17 @@ def _read(trained: Trained, one: Input, record: Record, score: float, clips: np.
     )
 
 
-class _Originals:
+class Originals:
     """The videos that a run's own fakes were made from: training cut such a fake where its original's face is.
 
     A file of the run's data set is told by its content, wherever it lies now.
+
+    Args:
+        record: The run.
     """
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, record: RunRecord) -> None:
         self._originals: dict[str, tuple[str, Path]] = {}
-        record = trained.record
         if not (record.has(files.MANIFEST) and record.has(files.PROVENANCE)):
             return
         table = record.manifest()
@@ -131,11 +134,11 @@ class _Originals:
             str(row.sample_id): Path(roots.get(str(row.dataset), "")) / plain_path(str(row.path))
             for row in table.itertuples()
         }
-        made = table[table["original"].fillna("").astype(str).isin(where.keys()) & (table["sha256"] != "")]
+        made = table[table["original"].isin(where.keys()) & (table["sha256"].fillna("") != "")]
         self._originals = {str(row.sha256): (str(row.original), where[str(row.original)]) for row in made.itertuples()}
 
     def jobs(self, inputs: Mapping[str, Input]) -> list[Job]:
-        """A job for each input, and one for each original that is needed and still there."""
+        """A job for each input by its name, and one for each original that is needed and still there."""
         jobs: dict[str, Job] = {}
         for name, one in inputs.items():
             original = ""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deepfake.commands.front import PROJECT
+from tests.end_to_end.using import Here
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -67,3 +68,19 @@ def finished(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
     found = re.search(r"^run: (.+)$", done.stdout, re.MULTILINE)
     assert found, done.stdout
     return Path(shutil.move(found[1], tmp_path_factory.mktemp("moved") / "once"))
+
+
+@pytest.fixture(scope="session")
+def kept(command: Command) -> Path:
+    """The folder of a run named ``kept``, which nothing may change: it is evaluated and predicts."""
+    done = command("train.py", *SMALL, "dataset.clips=2", "name=kept")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"^run: (.+)$", done.stdout, re.MULTILINE)
+    assert found, done.stdout
+    return Path(found[1])
+
+
+@pytest.fixture
+def here(outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """``here("predict", …)`` runs a verb in this process."""
+    return Here(outputs, monkeypatch, capsys)
