@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from deepfake.commands.console import Console
+from deepfake.commands.shelf import Shelf
 from deepfake.config import RunConfig
 from deepfake.data.augment import uses_device, uses_pixels
 from deepfake.errors import UserError
@@ -52,11 +54,14 @@ def check_features(config: RunConfig, detector: Detector) -> None:
 
 
 def offered(
-    config: RunConfig, data: Data, detector: Detector, fabric: Fabric, console: Console
+    config: RunConfig, data: Data, detector: Detector, fabric: Fabric, console: Console, shelf: Shelf
 ) -> tuple[Detector, Data]:
-    """The detector and the data as they are, or both with stored features in the place of clips."""
+    """The detector and the data as they are, or both with stored features in the place of clips.
+
+    Without stored features the clips are put on the device where they fit.
+    """
     if not config.features.cached:
-        return detector, data
+        return detector, _near(config, data, fabric, console)
     import torch
 
     from deepfake.data.clips import ClipSet
@@ -71,7 +76,8 @@ def offered(
         drawn = ClipSet(data.store, splits["train"].table, augment=config.augment, seed=VIEW_SEED)
         splits = {**splits, "train": drawn}
     with console.progress() as bar:
-        cache = FeatureCache(config.cache / "features", config.backbone.name, fabric, console.say, bar)
+        keep = partial(shelf.take, "features")
+        cache = FeatureCache(config.cache / "features", config.backbone.name, fabric, console.say, bar, keep)
         found = cache.read(
             detector,
             splits,
@@ -81,6 +87,18 @@ def offered(
             changes=json.dumps({**asdict(config.augment), "seed": VIEW_SEED}, sort_keys=True),
         )
     if found is None:
-        return detector, data
+        return detector, _near(config, data, fabric, console)
     reader, sets = found
     return reader, replace(data, splits=dict(sets))
+
+
+def _near(config: RunConfig, data: Data, fabric: Fabric, console: Console) -> Data:
+    from deepfake.training.features.cached import device_room
+    from deepfake.training.resident import to_device
+
+    if config.dataset.on_device == "never":
+        return data
+    splits, told = to_device(data.splits, fabric.device, device_room(fabric.device))
+    if told:
+        console.say(told)
+    return replace(data, splits=dict(splits))

@@ -21,6 +21,8 @@ from deepfake.commands.front import told
 from deepfake.commands.keeping import keep_inputs, log_model, score_and_keep
 from deepfake.commands.lines import end_lines, epoch_line, start_line
 from deepfake.commands.resume import resumed
+from deepfake.commands.shelf import Shelf, clips_key, of_process, samples_key
+from deepfake.commands.start import first_detector
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError
 from deepfake.sweeping import trial
@@ -85,7 +87,6 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     """
     began = time.time()
     from deepfake.commands.data import described, open_data, read_manifest
-    from deepfake.models.detector import create_detector
     from deepfake.training.setup import create_fabric, seed_everything
 
     fabric = create_fabric(config.trainer)
@@ -93,17 +94,18 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     folder = RunFolder(Path(fabric.broadcast(str(context.folder))))
     store = locate(config.tracking, config.outputs)
     # What a user most often gets wrong fails here, before anything is recorded.
-    manifest = read_manifest(config, console)
+    shelf = Shelf() if context.number is None else of_process()
+    manifest = shelf.take("samples", samples_key(config), lambda: read_manifest(config, console))
     seed_everything(config.seed, config.trainer.deterministic)
-    detector = create_detector(config.backbone, config.head, config.dataset.size)
+    detector = first_detector(config, store, shelf)
     check_features(config, detector)
     console.say(start_line(config, described(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
-        data = open_data(config, manifest, console)
+        data = shelf.take("clips", clips_key(config), lambda: open_data(config, manifest, console))
         if fabric.is_global_zero:
             keep_inputs(config, context, folder, data, log, parameters, str(fabric.device), detector)
             _tell_audit(data, context, console)
-        detector, data = offered(config, data, detector, fabric, console)
+        detector, data = offered(config, data, detector, fabric, console, shelf)
         result = _fit(config, context, data, detector, fabric, folder, log, console, began)
         metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)
         if isinstance(log, TrackedRun) and config.tracking.log_model:

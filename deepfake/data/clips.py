@@ -72,6 +72,11 @@ class ClipSet(Readable):
                 change_pixels(clip, one)
         return self.batch(chosen, pixels, drawn)
 
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether random changes are done here, before the device."""
+        return self.augment is not None and uses_pixels(self.augment)
+
     def pixels(self, items: np.ndarray) -> torch.Tensor:
         """Clips uint8 [B, T, H, W, C] as they are in the store."""
         pixels = torch.empty((len(items), *self.shape), dtype=torch.uint8)

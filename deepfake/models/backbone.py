@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,6 @@ from deepfake.errors import UserError, nearest
 from deepfake.models import tiny
 from deepfake.models.compat import prepare_torchvision
 from deepfake.models.options import BackboneOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Backbone(nn.Module):
@@ -65,12 +64,17 @@ class Backbone(nn.Module):
         return self.vectors(x)
 
 
-def create_backbone(options: BackboneOptions, size: int) -> Backbone:
+#: Gives what was made under a key before, or makes it: how a process that builds many detectors reads weights once.
+Keep = Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
+
+
+def create_backbone(options: BackboneOptions, size: int, keep: Keep | None = None) -> Backbone:
     """Build a timm model (or ``tiny``) by name, with its weights.
 
     Args:
         options: Name, weights, drop rates, gradient checkpointing.
         size: Side of the square images it will read, in pixels; transformers size their grid by it.
+        keep: Keeps weights read from disk for the next detector; None reads them each time.
 
     Raises:
         UserError: timm has no such model, its weights cannot be had or do not fit, or it cannot read ``size``.
@@ -81,13 +85,35 @@ def create_backbone(options: BackboneOptions, size: int) -> Backbone:
     tiny.register()
     if not timm.is_model(options.name.split(".")[0]):
         raise UserError(f"timm has no model {options.name!r}", _nearest_model(options.name, timm.list_models()))
-    model = _build(timm.create_model, options, size)
-    if options.weights is not None:
-        _load_weights(model, Path(options.weights), options.name)
+    model = _weighted(timm.create_model, options, size, keep)
     if options.grad_checkpointing:
         _checkpoint_gradients(model, options.name)
     grid = _token_grid(model, size, options.name)
     return Backbone(model, grid)
+
+
+def _weighted(create: Callable[..., Any], options: BackboneOptions, size: int, keep: Keep | None) -> Any:
+    """A timm model with its weights, read or kept."""
+    made: list[Any] = []
+
+    def read() -> dict[str, Tensor]:
+        model = _build(create, options, size)
+        if options.weights is not None:
+            _load_weights(model, Path(options.weights), options.name)
+        made.append(model)
+        # Training changes the model's own tensors.
+        return {} if keep is None else {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    if keep is None or not (options.pretrained or options.weights):
+        read()
+        return made[0]
+    stamp = Path(options.weights).stat().st_mtime_ns if options.weights and Path(options.weights).exists() else 0
+    weights = keep(f"{options.name} {size} {options.weights} {stamp}", read)
+    if not made:
+        # Built as it was the first time, random weights included, so that what is drawn afterwards is the same.
+        made.append(_build(create, replace(options, pretrained=False, weights=None), size))
+        made[0].load_state_dict(weights)
+    return made[0]
 
 
 def _build(create: Callable[..., Any], options: BackboneOptions, size: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from deepfake.models.backbone import Backbone, create_backbone
+from deepfake.models.backbone import Backbone, Keep, create_backbone
 from deepfake.models.heads import Head, Output, create_head
 from deepfake.models.options import BackboneOptions, HeadOptions
 
@@ -80,18 +80,19 @@ class Detector(nn.Module):
         return self.backbone.maps(x) if self.reads == "maps" else self.backbone.vectors(x)
 
 
-def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int) -> Detector:
+def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int, keep: Keep | None = None) -> Detector:
     """Build a detector for square crops.
 
     Args:
         backbone: Which timm model, which weights, frozen or not.
         head: Which head; its class decides.
         size: Side of the crops in pixels.
+        keep: See :func:`deepfake.models.backbone.create_backbone`.
 
     Raises:
         UserError: Either cannot be built as asked.
     """
-    built = create_backbone(backbone, size)
+    built = create_backbone(backbone, size, keep)
     reader = create_head(head, built.width(head.reads))
     detector = Detector(built, reader, head.reads, freeze=backbone.freeze, chunk=backbone.chunk)
     if head.reads == "maps" and not backbone.freeze:

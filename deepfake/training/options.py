@@ -78,6 +78,8 @@ class TrainerOptions:
     """The loop: how long, how large, on what, and which epoch wins."""
 
     epochs: int = ranged(10, low=1)
+    # A run whose detector this one begins with, such as best:<sweep>; all its weights must fit.
+    init_from: str | None = None
     # Clips a step over all devices; auto takes the largest that fits, 16 to 64.
     batch_size: str | int = ranged(32, low=1, words=("auto",))
     # Batches whose gradients are added up before a step; the effective batch is batch_size x accumulate.

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from deepfake.errors import UserError
-from deepfake.models.backbone import create_backbone
+from deepfake.models.backbone import Keep, create_backbone
 from deepfake.models.compat import prepare_torchvision
 from deepfake.models.options import BackboneOptions
 
@@ -140,3 +140,39 @@ def test_pretrained_weights_come_from_the_cache_offline() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 0
+
+
+def kept_in(held: dict[str, dict[str, torch.Tensor]]) -> Keep:
+    return lambda key, make: held[key] if key in held else held.setdefault(key, make())
+
+
+def test_weights_are_read_once_and_what_is_drawn_after_them_is_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    file = tmp_path / "weights.pth"
+    torch.save(create_backbone(options("tiny"), 64).model.state_dict(), file)
+    wanted = options("tiny", weights=str(file))
+    held: dict[str, dict[str, torch.Tensor]] = {}
+    built, drawn = [], []
+    for keep in (None, kept_in(held), kept_in(held)):
+        torch.manual_seed(0)
+        built.append(create_backbone(wanted, 64, keep).state_dict())
+        drawn.append(torch.rand(3))
+    assert len(held) == 1
+    for other in built[1:]:
+        assert all(torch.equal(tensor, built[0][name]) for name, tensor in other.items())
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
+def test_training_does_not_change_what_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(create_backbone(options("tiny"), 64).model.state_dict(), file)
+    held: dict[str, dict[str, torch.Tensor]] = {}
+    wanted = options("tiny", weights=str(file))
+    for _ in range(2):
+        backbone = create_backbone(wanted, 64, kept_in(held))
+        with torch.no_grad():
+            for parameter in backbone.parameters():
+                parameter.add_(1)
+    fresh = create_backbone(wanted, 64, kept_in(held)).model.state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in torch.load(file).items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,8 +139,12 @@ def test_those_who_start_together_compute_once(tmp_path: Path) -> None:
 
 def test_what_a_process_holds_open_is_not_read_again(tmp_path: Path) -> None:
     held: dict[str, torch.Tensor] = {}
-    Told(tmp_path, held=held).read(frozen(), splits())
-    again = Told(tmp_path, held=held)
+
+    def keep(key: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        return held[key] if key in held else held.setdefault(key, make())
+
+    Told(tmp_path, keep=keep).read(frozen(), splits())
+    again = Told(tmp_path, keep=keep)
     again.read(frozen(), splits())
     assert again.lines == []
 

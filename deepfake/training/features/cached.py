@@ -5,7 +5,7 @@ Processes that need the same features at the same time compute them once: the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class FeatureCache:
         fabric: Device and precision, as in training.
         say: Told in a line what was done.
         progress: Told how far computing is.
-        held: Open features by key; whoever passes it in keeps them for the next run of this process.
+        keep: Gives the features opened under a key before, or opens them: how a process keeps them for its next run.
         keys: Of all features that were read.
     """
 
@@ -48,7 +48,7 @@ class FeatureCache:
     fabric: Fabric
     say: Callable[[str], None]
     progress: Progress = field(default_factory=Silent)
-    held: MutableMapping[str, Tensor] = field(default_factory=dict)
+    keep: Callable[[str, Callable[[], Tensor]], Tensor] = lambda key, open_them: open_them()
     keys: list[str] = field(default_factory=list)
 
     def read(
@@ -101,10 +101,12 @@ class FeatureCache:
             return torch.empty(0, 1)
         spec = describe(detector, self.name, layout, self.fabric, views=views, changes=changes)
         self.keys.append(spec.key)
-        if spec.key not in self.held:
+
+        def open_them() -> Tensor:
             extractor = Extractor(detector, sources, layout, views, self.fabric, loader_workers("auto", self.fabric))
-            self.held[spec.key] = self._on_device(self._locked(spec, extractor))
-        return self.held[spec.key]
+            return self._on_device(self._locked(spec, extractor))
+
+        return self.keep(spec.key, open_them)
 
     def _locked(self, spec: FeatureSpec, extractor: Extractor) -> Tensor:
         folder = self.folder / spec.key
