@@ -91,6 +91,7 @@ def score_and_keep(
 ) -> dict[str, float]:
     """Validation and, once, test are scored with the best epoch's weights."""
     from deepfake.commands.judging import judge
+    from deepfake.training.latency import latency_ms
 
     judgement = judge(config, data, detector, fabric, result.batch_size)
     judgement.metrics |= {
@@ -98,6 +99,7 @@ def score_and_keep(
         "epochs_run": float(result.epochs_run),
         "train_seconds": result.seconds,
         "parameters": float(sum(p.numel() for p in detector.parameters())),
+        "latency_ms": latency_ms(detector, int(max(data.splits["train"].lengths)), config.dataset.size, fabric),
     }
     if fabric.is_global_zero:
         _keep_outputs(folder, log, result, judgement, config)

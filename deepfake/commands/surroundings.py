@@ -15,6 +15,8 @@ from deepfake.commands.console import Console
 from deepfake.commands.data import read_manifest
 from deepfake.commands.keeping import provenance
 from deepfake.commands.restore import Restored
+from deepfake.commands.shelf import Shelf
+from deepfake.commands.start import first_detector
 from deepfake.config import RunConfig
 from deepfake.data.crops import cut_settings
 from deepfake.data.digests import digest_files
@@ -25,6 +27,7 @@ from deepfake.errors import UserError
 from deepfake.models.detector import Detector
 from deepfake.tracking.changes import DataChanges, compare_manifests, compare_worlds
 from deepfake.tracking.record import RunRecord
+from deepfake.tracking.store import locate
 
 _CODE = ("git commit", "uncommitted changes")
 
@@ -75,7 +78,6 @@ def own_code(git: Mapping[str, Any]) -> str:
 
 def _equipment(config: RunConfig) -> tuple[str, Detector | None, list[str]]:
     """The device and the untrained detector, as far as they can be had, and why not."""
-    from deepfake.models.detector import create_detector
     from deepfake.training.setup import create_fabric, seed_everything
 
     device, detector, notes = "none", None, []
@@ -85,7 +87,7 @@ def _equipment(config: RunConfig) -> tuple[str, Detector | None, list[str]]:
         notes.append(f"{error.message}; {error.hint}")
     seed_everything(config.seed, config.trainer.deterministic)
     try:
-        detector = create_detector(config.backbone, config.head, config.dataset.size)
+        detector = first_detector(config, locate(config.tracking, config.outputs), Shelf())
     except UserError as error:
         notes.append(f"{error.message}; {error.hint}")
     return device, detector, notes
