@@ -71,8 +71,8 @@ class FitState:
         if fabric.is_global_zero:
             state = {
                 "identity": self.identity,
-                "detector": self.detector.state_dict(),
-                "average": None if self.average is None else self.average.module.state_dict(),
+                "detector": _changing(self.detector),
+                "average": None if self.average is None else _changing(self.average.module),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "scaler": fabric.strategy.precision.state_dict(),
@@ -92,9 +92,10 @@ class FitState:
             A note on what differs from the fit that wrote it, empty if nothing does.
         """
         state = load_state(path)
-        self.detector.load_state_dict(state["detector"])
+        whole = not self.detector.freeze
+        self.detector.load_state_dict(state["detector"], strict=whole)
         if self.average is not None and state["average"] is not None:
-            self.average.module.load_state_dict(state["average"])
+            self.average.module.load_state_dict(state["average"], strict=whole)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         fabric.strategy.precision.load_state_dict(state["scaler"])
@@ -108,6 +109,12 @@ class FitState:
             return ""
         listed = ", ".join(f"{key} {state['identity'].get(key)} -> {self.identity[key]}" for key in changed)
         return f"resumed with changes ({listed}): the result is not that of an uninterrupted run"
+
+
+def _changing(detector: Detector) -> dict[str, torch.Tensor]:
+    """What training changes of a detector: without a frozen backbone, which is most of it and saved at every epoch."""
+    state = detector.state_dict()
+    return {name: tensor for name, tensor in state.items() if not (detector.freeze and name.startswith("backbone."))}
 
 
 def _my_sums(saved: list[tuple[torch.Tensor, ...]], fabric: Fabric) -> EpochSums:

@@ -16,7 +16,7 @@ import torch
 from deepfake.errors import UserError
 from deepfake.models.detector import Detector
 from deepfake.models.options import HeadOptions, Lstm, Mean, Vit
-from deepfake.training.checkpoint import BEST, load_weights
+from deepfake.training.checkpoint import BEST, LAST, load_weights
 from deepfake.training.features import cached, storage
 from deepfake.training.features.cached import FeatureCache
 from deepfake.training.features.source import FeatureReader, FeatureSet
@@ -348,3 +348,27 @@ def test_only_training_clips_have_views(tmp_path: Path) -> None:
     batch = sources["val"].fetch([2])
     for epoch in range(4):
         torch.testing.assert_close(sets["val"].fetch([2], epoch).clips, detector.extract(batch.clips))
+
+
+def test_a_cached_fit_that_is_resumed_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    sources = splits()
+    reader, sets = Told(tmp_path / "cache").read(frozen(), sources)
+    whole, _ = run(tmp_path / "whole", reader, epochs=4, **sets)
+
+    def stop(epoch: int, metrics: dict[str, float]) -> None:
+        if epoch == 2:
+            raise InterruptedError
+
+    begun, sets = Told(tmp_path / "cache").read(frozen(), sources)
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "parts", begun, epochs=4, on_epoch=stop, **sets)
+    again, sets = Told(tmp_path / "cache").read(frozen(), sources)
+    resumed, _ = run(tmp_path / "parts", again, epochs=4, resume=True, **sets)
+    assert lasting(resumed.history) == lasting(whole.history)
+
+
+def test_the_state_between_epochs_leaves_a_frozen_backbone_out(tmp_path: Path) -> None:
+    reader, sets = Told(tmp_path / "cache").read(frozen(), splits())
+    run(tmp_path, reader, epochs=1, **sets)
+    saved = torch.load(tmp_path / "checkpoints" / LAST, weights_only=True)["detector"]
+    assert saved.keys() == {name for name in reader.state_dict() if name.startswith("head.")}
