@@ -95,7 +95,7 @@ def score_and_keep(
 
     judgement = judge(config, data, detector, fabric, result.batch_size)
     judgement.metrics |= {
-        "best_epoch": float(result.best_epoch),
+        "best_epoch": float(result.best_epoch + 1),
         "epochs_run": float(result.epochs_run),
         "train_seconds": result.seconds,
         "parameters": float(sum(p.numel() for p in detector.parameters())),

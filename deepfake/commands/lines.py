@@ -43,4 +43,4 @@ def end_lines(folder: Path, metrics: Mapping[str, float], ui_command: str) -> st
         f"{name} {metrics[f'test/{name}']:.4f}" if f"test/{name}" in metrics else f"{name} not available"
         for name in _SHOWN
     )
-    return f"test: {shown} (epoch {int(metrics['best_epoch']) + 1})\nrun: {folder}\ntracked: {ui_command}"
+    return f"test: {shown} (epoch {int(metrics['best_epoch'])})\nrun: {folder}\ntracked: {ui_command}"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from deepfake.commands.compose import compose_config
-from deepfake.commands.sweep import Observer
+from deepfake.commands.sweep import Observer, job_table
 from deepfake.errors import UserError
-from deepfake.sweeping.observer import FAILED, Job, Objective, SweepInfo, SweepResult
+from deepfake.sweeping.observer import COMPLETED, FAILED, Job, Objective, SweepInfo, SweepResult
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,12 @@ def test_a_job_with_a_run_of_its_own_gets_no_second(
     observer.job_finished(info, Job(1, ["seed=2"], FAILED, run_id="known", reason="NaN"))
     observer.sweep_finished(SweepResult(info, [], [], "finished"))
     assert len(runs()) == 1
+
+
+def test_rates_are_numbers_that_a_table_can_round_and_epochs_whole(info: SweepInfo) -> None:
+    jobs = [Job(0, ["optimizer.lr=0.00012345678", "trainer.batch_size=16"], COMPLETED, {"best_epoch": 3.0})]
+    (row,) = job_table(SweepResult(info, jobs, jobs, "finished")).to_dict("records")
+    assert (row["optimizer.lr"], row["trainer.batch_size"], str(row["best_epoch"])) == (0.00012345678, "16", "3")
 
 
 def test_a_value_out_of_range_is_refused(observer: Observer) -> None:
