@@ -30,27 +30,39 @@ class Kinship:
     trained: int
 
 
+def holds_own(own: pd.DataFrame, read: pd.DataFrame) -> bool:
+    """Whether a data set is the run's own, by the names of its samples and the sizes of their files.
+
+    Args:
+        own: The run's manifest.
+        read: The other one's.
+    """
+    return int(_keys(read).isin(set(_keys(own))).sum()) >= max(1, len(read) / 2)
+
+
+def _keys(table: pd.DataFrame) -> pd.Series:
+    # Names such as images/fake/1 are no one's own.
+    return table["sample_id"] + " " + table["bytes"].astype(str)
+
+
 def kinship(record: RunRecord, scored: pd.DataFrame, digests: pd.Series) -> Kinship:
     """Compare samples with a run's own, by name and by content.
 
     Args:
         record: The run.
-        scored: Manifest rows: ``sample_id``.
+        scored: Manifest rows: ``sample_id`` and ``bytes``.
         digests: SHA-256 of each row's file, in the same order; empty where unknown.
     """
     if not record.has(files.MANIFEST):
         return Kinship(True, 0)
     own = record.manifest()
-    own_digests = own["sha256"].fillna("") if "sha256" in own else pd.Series("", index=own.index)
+    trained = own[own["split"] == "train"]
+    known, seen = (set(table["sha256"].fillna("")) - {""} if "sha256" in table else set() for table in (own, trained))
     digests = digests.fillna("").reset_index(drop=True)
-    same = digests.isin(set(own_digests) - {""})
-    named = scored["sample_id"].reset_index(drop=True).isin(set(own["sample_id"]))
-    other = int((same | named).sum()) < len(scored) / 2
-    train = own["split"] == "train"
-    again = digests.isin(set(own_digests[train]) - {""})
-    if not other:
-        again |= scored["sample_id"].reset_index(drop=True).isin(set(own.loc[train, "sample_id"]))
-    return Kinship(other, int(again.sum()))
+    keys = _keys(scored).reset_index(drop=True)
+    same = digests.isin(known) | keys.isin(set(_keys(own)))
+    again = digests.isin(seen) | keys.isin(set(_keys(trained)))
+    return Kinship(other=int(same.sum()) < len(scored) / 2, trained=int(again.sum()))
 
 
 def doubts(

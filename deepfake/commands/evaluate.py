@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
     target = Target(
         config,
         request.split,
-        read_part(config, request.split, console),
+        read_part(config, request.split, trained.record, console),
         named="name" in trained.given.under("dataset"),
     )
     result = evaluate_one(trained, target, arguments.by, arguments.robustness, request.overrides, console)
@@ -117,4 +117,6 @@ def target_of(trained: Trained, overrides: Sequence[str], split: str, console: C
     """Another data set for a run that is loaded already."""
     given = typed(overrides)
     config = lay_over(trained.record, given)
-    return Target(config, split, read_part(config, split, console), named="name" in given.under("dataset"))
+    return Target(
+        config, split, read_part(config, split, trained.record, console), named="name" in given.under("dataset")
+    )

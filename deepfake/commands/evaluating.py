@@ -11,7 +11,7 @@ import pandas as pd
 
 from deepfake.commands.console import Console
 from deepfake.commands.data import audit, failures, prepare
-from deepfake.commands.doubts import Kinship, doubts, kinship
+from deepfake.commands.doubts import Kinship, doubts, holds_own, kinship
 from deepfake.commands.trained import Trained
 from deepfake.config import RunConfig
 from deepfake.data.clips import ClipSet
@@ -19,6 +19,8 @@ from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.data.read import read_dataset
 from deepfake.data.store import CropStore
 from deepfake.errors import DataError, UserError, nearest
+from deepfake.tracking import folder as files
+from deepfake.tracking.record import RunRecord
 from deepfake.training.breakdown import break_down, macro_average, usual_columns
 from deepfake.training.evaluation import Evaluation, Units, evaluate_predictions, resampling_units
 from deepfake.training.score import Scored, score
@@ -93,8 +95,10 @@ class Evaluated:
         return values
 
 
-def read_part(config: RunConfig, split: str, console: Console) -> Manifest:
+def read_part(config: RunConfig, split: str, record: RunRecord, console: Console) -> Manifest:
     """The samples of one split of the configured data set, or of all of it.
+
+    The run's own data set has the splits it was trained with; of another one without a training part all is test.
 
     Raises:
         UserError: No such split, or nothing in it.
@@ -102,6 +106,8 @@ def read_part(config: RunConfig, split: str, console: Console) -> Manifest:
     if split not in (*SPLITS, ALL):
         raise UserError(f"split={split!r} is not a split", nearest(split, (*SPLITS, ALL)))
     manifest = read_dataset(config.dataset, config.cache, config.demo, trains=False)
+    if record.has(files.MANIFEST) and holds_own(record.manifest(), manifest.table):
+        manifest = read_dataset(config.dataset, config.cache, config.demo)
     for note in manifest.notes:
         console.say(f"note: {note}")
     if split == ALL:

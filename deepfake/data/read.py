@@ -27,7 +27,8 @@ def read_dataset(
         options: Where it lies and how it is read and split.
         cache: Where the demo is generated, as ``cache/demo/<key>``; nothing else is written.
         demo: How the demo is drawn; read only by the demo layout without a root.
-        trains: Whether it is to be trained on; what is only scored needs no training part.
+        trains: Whether it is to be trained on. What is only scored needs no training part: of a set that publishes
+            none, all that no published split names is test.
 
     Returns:
         A manifest in which every sample has a split and, where it is trained on, train holds both classes.
@@ -37,11 +38,23 @@ def read_dataset(
     """
     manifest = read_mix(options, cache) if options.parts else _read_one(options, cache, demo)
     check_manifest(manifest)
-    manifest = assign_splits(manifest, options)
+    manifest = assign_splits(manifest, options) if trains or not _only_tests(manifest, options) else _all_test(manifest)
     manifest = _limit(manifest, options)
     check_manifest(manifest)
     _check_classes(manifest, trains)
     return manifest
+
+
+def _only_tests(manifest: Manifest, options: DatasetOptions) -> bool:
+    return options.splits == "auto" and not (manifest.table["split"] == "train").any()
+
+
+def _all_test(manifest: Manifest) -> Manifest:
+    """Where nothing is published to train on, nothing is kept from the test."""
+    table = manifest.table
+    unnamed = table["split"] == ""
+    notes = [*manifest.notes, f"no published training part: all {int(unnamed.sum())} samples without a split are test"]
+    return replace(manifest, table=table.assign(split=table["split"].where(~unnamed, "test")), notes=notes)
 
 
 def _read_one(options: DatasetOptions, cache: Path, demo: DemoOptions | None) -> Manifest:

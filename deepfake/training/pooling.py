@@ -40,7 +40,8 @@ def pool_clips(rows: np.ndarray, logits: np.ndarray, samples: int, how: str = "m
     scored, first, counts = np.unique(rows[order], return_index=True, return_counts=True)
     place = np.arange(len(rows)) - np.repeat(first, counts)
     table = np.full((len(scored), int(counts.max())), np.nan)
-    table[np.repeat(np.arange(len(scored)), counts), place] = logits[order]
+    # A NaN here would pass for a clip that is not there; its sample is marked below.
+    table[np.repeat(np.arange(len(scored)), counts), place] = np.nan_to_num(logits[order])
     # Rounding may put the mean of ones a hair above one.
     pooled[scored] = np.minimum(POOLS[how](table, top_k), 1.0)
     pooled[rows[np.isnan(logits)]] = np.nan

@@ -28,6 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     names = [f"images/{i}" for i in range(10)]
     table = pd.DataFrame({"sample_id": names, "split": ["train"] * 6 + ["test"] * 4, "kind": "image"})
     table["sha256"] = [f"digest{i}" for i in range(10)]
+    table["bytes"] = range(100, 110)
     table.assign(groups=[[name] for name in names]).to_parquet(folder / "manifest.parquet")
     return RunRecord("own", None, "FINISHED", None, (folder,))
 
@@ -99,8 +100,8 @@ def test_what_is_no_suite_is_told(text: str) -> None:
         read_suite(text, "test")
 
 
-def scored(names: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"sample_id": names})
+def scored(names: list[str], first: int = 100) -> pd.DataFrame:
+    return pd.DataFrame({"sample_id": names, "bytes": [first + int(name[-1]) for name in names]})
 
 
 def test_other_names_and_contents_are_another_data_set(run: RunRecord) -> None:
@@ -114,6 +115,10 @@ def test_the_same_contents_under_other_names_are_known_again(run: RunRecord) -> 
 
 def test_training_samples_are_counted_by_name(run: RunRecord) -> None:
     assert kinship(run, scored(["images/0", "images/9"]), pd.Series(["", ""])) == Kinship(other=False, trained=1)
+
+
+def test_the_same_names_on_other_files_are_another_data_set(run: RunRecord) -> None:
+    assert kinship(run, scored(["images/0", "images/9"], 500), pd.Series(["", ""])) == Kinship(other=True, trained=0)
 
 
 def test_a_fall_on_other_data_is_told_with_what_may_have_been_learnt(run: RunRecord) -> None:

@@ -32,11 +32,12 @@ _ONE_VIDEO = {
 
 @dataclass(frozen=True)
 class _Folder:
-    """One folder of videos: where it is, what made them, and whether they are fakes."""
+    """One folder of videos: where it is, what made them, whether they are fakes, and how far they are compressed."""
 
     path: str
     method: str
     label: int
+    compression: str
 
 
 class FaceForensics:
@@ -64,7 +65,7 @@ class FaceForensics:
             files = list_files(root, folder.path, VIDEO_SUFFIXES)
             if not files:
                 notes.append(f"{folder.path} holds no videos")
-            rows += make_sample_rows(files, folder.method, folder.label, options.name)
+            rows += make_sample_rows(files, folder.method, folder.label, options.name, folder.compression)
         splits = read_split_files(root, options, notes)
         for row in rows:
             row["split"] = split_of(str(row["stem"]), splits)
@@ -74,13 +75,16 @@ class FaceForensics:
         return Manifest(table, {options.name: root}, notes, official=bool(splits))
 
 
-def make_sample_rows(files: list[File], method: str, label: int, dataset: str) -> list[dict[str, object]]:
+def make_sample_rows(
+    files: list[File], method: str, label: int, dataset: str, compression: str
+) -> list[dict[str, object]]:
     """Manifest rows of one method's videos, each with its ``stem`` beside."""
     ids = sample_ids(dataset, [(method, file.stem) for file in files], [file.path for file in files])
     return [
         {
             "sample_id": name, "path": file.path, "kind": "video", "label": label, "method": method,
             "dataset": dataset, "bytes": file.bytes, "groups": footage(file.stem), "stem": file.stem,
+            "compression": compression,
         }
         for name, file in zip(ids, files, strict=True)
     ]  # fmt: skip
@@ -200,7 +204,8 @@ def _find_folders(root: Path, options: DatasetOptions, known: tuple[str, ...], n
             notes.append(f"{path} has no {compression}; it has {', '.join(have) or 'nothing'}")
             continue
         videos = child(root / path / found, "videos")
-        folders.append(_Folder(f"{path}/{found}/{videos}" if videos else f"{path}/{found}", method, label))
+        where = f"{path}/{found}/{videos}" if videos else f"{path}/{found}"
+        folders.append(_Folder(where, method, label, compression))
     return folders
 
 

@@ -50,7 +50,7 @@ class FfC23:
         rows: list[dict[str, object]] = []
         for folder, method, label in folders:
             files = list_files(root, folder, VIDEO_SUFFIXES, depth=1)
-            rows += make_sample_rows(files, method, label, options.name)
+            rows += make_sample_rows(files, method, label, options.name, "c23")
         _note_actors(rows, notes)
         known = {"original", "csv", "splits", *(name.lower() for name in METHODS)}
         unknown = [name for lower, name in sorted(there.items()) if lower not in known]

@@ -13,7 +13,7 @@ import pandas as pd
 from deepfake.data.layouts.base import kind_of, listed, printable, sample_ids
 from deepfake.data.layouts.folders import SPLIT_FOLDERS
 from deepfake.data.layouts.polarity import check_paths
-from deepfake.data.manifest import FAKE, REAL, Manifest, make_rows
+from deepfake.data.manifest import COLUMNS, FAKE, REAL, Manifest, make_rows
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest
 
@@ -187,6 +187,9 @@ def _rows(
     notes: list[str],
 ) -> list[dict[str, object]]:
     values = {part: [str(v).strip() for v in raw[name]] for part, name in columns.items()}
+    # What else the table says of a sample goes along, for breakdowns by it.
+    more = [name for name in raw.columns if name not in (*columns.values(), *COLUMNS, "original")]
+    extra = {str(name): [str(v).strip() for v in raw[name]] for name in more}
     methods = [
         m or ("fake" if y else "real") for m, y in zip(values.get("method", [""] * len(raw)), labels, strict=True)
     ]
@@ -209,6 +212,7 @@ def _rows(
             row["split"] = _split(values["split"][i], f"row {i + 2}")
         own = [g.strip() for g in values["group"][i].split(";") if g.strip()] if "group" in values else []
         row["groups"] = tuple(f"{options.name}/{g}" for g in own) or (ids[i],)
+        row |= {name: column[i] for name, column in extra.items()}
         rows.append(row)
     if absent:
         notes.append(f"{len(absent)} of {len(paths)} files that the table names are not there: {listed(absent)}")
