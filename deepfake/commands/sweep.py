@@ -117,8 +117,13 @@ class Observer:
         if self._parent is not None:
             best = ranked.iloc[0]
             self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
-            self._parent.tags({"best.run_id": best["run_id"], "best.overrides": best["overrides"]})
-            self._parent.files([folder / "comparison.csv", folder / "comparison.md", *result.files])
+            chosen = {f"best.{key}": best[key] for key in result.info.space if key in ranked}
+            # Tags, for a study that goes on may find a better one, and parameters cannot be changed.
+            self._parent.tags({"best.run_id": best["run_id"], "best.overrides": best["overrides"], **chosen})
+            figures = [path for path in result.files if path.suffix == ".png"]
+            self._parent.files(figures, "figures")
+            others = [path for path in result.files if path not in figures]
+            self._parent.files([folder / "comparison.csv", folder / "comparison.md", *others])
 
 
 def _own(config: DictConfig) -> DictConfig:
