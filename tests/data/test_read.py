@@ -72,3 +72,27 @@ def test_a_limit_is_dealt_evenly(tmp_path: Path) -> None:
     )
     table = read_dataset(DatasetOptions(root=str(tmp_path), limit=12), tmp_path).table
     assert table.groupby(["split", "label"]).size().tolist() == [2] * 6
+
+
+def images(root: Path) -> DatasetOptions:
+    return DatasetOptions(name="images", layout="images", root=str(root))
+
+
+def test_what_is_only_scored_is_all_test_where_nothing_is_published(tmp_path: Path) -> None:
+    plant(tmp_path, [f"{name}/{i}.jpg" for name in ("real", "fake") for i in range(5)])
+    assert set(read_dataset(images(tmp_path), tmp_path, trains=False).table["split"]) == {"test"}
+
+
+def test_what_is_only_scored_keeps_its_published_splits(tmp_path: Path) -> None:
+    classes = ("real", "fake")
+    plant(tmp_path, [f"{split}/{name}/{i}.jpg" for split in ("train", "test") for name in classes for i in "ab"])
+    table = read_dataset(images(tmp_path), tmp_path, trains=False).table
+    published = table["path"].str.split("/").str[0]
+    assert (table["split"] == "test").equals(published == "test")
+
+
+def test_what_is_only_scored_may_lack_a_class_to_train_on(tmp_path: Path) -> None:
+    plant(tmp_path, ["train/fake/a.jpg", "test/real/b.jpg", "test/fake/c.jpg"])
+    with pytest.raises(DataError, match="the training part"):
+        read_dataset(images(tmp_path), tmp_path)
+    assert len(read_dataset(images(tmp_path), tmp_path, trains=False)) == 3

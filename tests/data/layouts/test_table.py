@@ -103,3 +103,9 @@ def test_labels_that_contradict_the_folders_are_refused(tmp_path: Path) -> None:
     pd.DataFrame({"path": paths, "label": [1] * 10 + [0] * 10}).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(DataError, match="inverted"):
         read("table", tmp_path)
+
+
+def test_what_else_it_says_of_a_sample_goes_along(table: Path) -> None:
+    rewrite(table, camera=range(len(pd.read_csv(table))))
+    found = read("table", table.parent, table=str(table)).table
+    assert set(found["camera"]) == {str(i) for i in range(len(found))}
