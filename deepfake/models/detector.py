@@ -44,9 +44,10 @@ class Detector(nn.Module):
 
     def train(self, mode: bool = True) -> Detector:
         """As for any module, but a frozen backbone stays in evaluation mode."""
-        super().train(mode)
-        if self.freeze:
-            self.backbone.eval()
+        self.training = mode
+        self.head.train(mode)
+        if not self.freeze:
+            self.backbone.train(mode)
         return self
 
     def extract(self, clips: Tensor) -> Tensor:

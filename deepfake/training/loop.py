@@ -45,6 +45,7 @@ class Loop:
         evaluation: How a sample's score is made of its clips'.
         workers: Loader processes.
         unavailable: Validation metrics that do not exist, and why; as of the last epoch.
+        flops: Operations of training on one clip, once they were counted.
     """
 
     train: ClipSource
@@ -61,6 +62,7 @@ class Loop:
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     workers: int = 0
     unavailable: dict[str, str] = field(default_factory=dict)
+    flops: float | None = None
 
     def run(self, on_epoch: Callable[[int, dict[str, float]], None], interruption: Interruption) -> None:
         """Go on to the last epoch, or until patience runs out; see ``fit`` for what it raises."""
@@ -180,8 +182,10 @@ class Loop:
         if not self.options.profile:
             return {}
         metrics = self.updater.clock.read()
-        batch = self.train.fetch([0], 0).to(self.fabric.device)
-        rate = clips_per_second * clip_flops(self.state.detector, batch.clips, batch.mask)
+        if self.flops is None:
+            batch = self.train.fetch([0], 0).to(self.fabric.device)
+            self.flops = clip_flops(self.state.detector, batch.clips, batch.mask)
+        rate = clips_per_second * self.flops
         metrics |= {"profile/peak_memory_bytes": peak_memory(self.fabric.device), "profile/flops_per_second": rate}
         peak = peak_flops(self.fabric.device, self.fabric.strategy.precision.precision)
         return metrics if peak is None else metrics | {"profile/mfu": rate / peak / self.fabric.world_size}
