@@ -97,12 +97,7 @@ def _entry(entry: object, number: int, split: str, folder: Path | None) -> tuple
         if folder is not None and values.get(key) is not None and not Path(str(values[key])).expanduser().is_absolute():
             values[key] = str((folder / str(values[key])).absolute())
     overrides = [f"dataset={values['dataset']}"]
-    # Hydra takes keys into an empty mapping, such as dataset.columns, only where it is told to add them.
-    overrides += [
-        f"{'++' if isinstance(value, Mapping) else ''}dataset.{key}={_quoted(value)}"
-        for key, value in values.items()
-        if key not in _OWN
-    ]
+    overrides += [f"dataset.{key}={_quoted(value)}" for key, value in values.items() if key not in _OWN]
     return overrides, str(values.get("split", split))
 
 

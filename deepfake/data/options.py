@@ -31,7 +31,7 @@ class DatasetOptions:
     split_ratios: list[float] = ranged([0.7, 0.15, 0.15], low=0, high=1)
     split_seed: int = 0
     # Columns of a table layout; a group column keeps rows that share footage or a person on one side.
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] | None = None
     table: str | None = None
     limit: int | None = ranged(None, low=2)
     # The layout mix: several data sets at once, each with the keys above of its own.

@@ -142,17 +142,17 @@ def match_columns(header: list[str], given: dict[str, str]) -> dict[str, str]:
 
 def _choose_columns(raw: pd.DataFrame, options: DatasetOptions, file: Path) -> dict[str, str]:
     header = [str(name) for name in raw.columns]
-    for part, name in options.columns.items():
+    for part, name in (options.columns or {}).items():
         if part not in NAMES:
             raise DataError(f"dataset.columns names {part!r}, which no table has", nearest(part, NAMES))
         if name not in header:
             raise DataError(f"{file.name} has no column {name!r} for {part}", nearest(name, header))
-    columns = match_columns(header, dict(options.columns))
+    columns = match_columns(header, options.columns or {})
     for part in ("path", "label"):
         if part not in columns:
             raise DataError(
                 f"{file.name} has no {part} column; its columns are {', '.join(header)}",
-                f"say which it is: dataset.columns.{part}=NAME",
+                f"say which it is: dataset.columns={{{part}: NAME}}",
             )
     return columns
 
