@@ -57,7 +57,7 @@ def _processor() -> str:
 
 def row(what: str, ratio: float, reach: str, **detail: float | str) -> dict[str, Any]:
     """One line of a report: what was compared, the ratio, the figure to reach, and the seconds behind it."""
-    return {"what": what, "ratio": round(ratio, 3), "reach": reach, **detail}
+    return {"what": what, "ratio": float(f"{ratio:.4g}"), "reach": reach, **detail}
 
 
 def report(name: str, method: str, rows: list[dict[str, Any]], where: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ def report(name: str, method: str, rows: list[dict[str, Any]], where: dict[str, 
     )
     for line in rows:
         detail = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in list(line.items())[3:])
-        print(f"{line['ratio']:>9.2f}  {line['reach']:<8} {line['what']}  ({detail})")
+        print(f"{line['ratio']:>9.4g}  {line['reach']:<8} {line['what']}  ({detail})")
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"benchmark": name, "method": method, "machine": where, "rows": rows}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
