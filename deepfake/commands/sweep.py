@@ -107,8 +107,10 @@ class Observer:
             self._console.warn(f"no run has {objective.metric}: there is nothing to compare")
             return
         ranked = table.rank(runs, objective.metric, larger_is_better=objective.maximize)
-        shown = [metric for metric in SHOWN if metric in ranked and metric != objective.metric]
+        metrics = dict.fromkeys([*(item.metric for item in result.info.objectives[1:]), *SHOWN])
+        shown = [metric for metric in metrics if metric in ranked and metric != objective.metric]
         columns = ["run", *[key for key in result.info.space if key in ranked], "status", objective.metric, *shown]
+        columns = table.unrepeated(ranked, columns)
         title = f"{len(ranked)} runs compared by {objective.metric}"
         self._console.table(table.to_terminal(ranked, columns, objective.metric, title))
         folder: Path = result.info.folder
