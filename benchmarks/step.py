@@ -23,7 +23,7 @@ from deepfake.data.batch import Batch
 from deepfake.models.detector import Detector, create_detector, parameter_groups
 from deepfake.models.options import BackboneOptions, Lstm
 from deepfake.training.clock import Clock
-from deepfake.training.optimizers import create_optimizer, create_schedule
+from deepfake.training.optimizers import Schedule, create_optimizer, create_schedule
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.setup import create_fabric
 from deepfake.training.update import EpochSums, Loss, Updater
@@ -44,26 +44,40 @@ def make_batch(clips: int = BATCH, frames: int = FRAMES, size: int = SIZE) -> Ba
     )
 
 
-def ours(
-    detector: Detector, batch: Batch, fabric: Fabric, *, steps: int = STEPS, profile: bool = False
-) -> Callable[[], None]:
-    """The step as ``fit`` takes it: Fabric, seeding, clipping, schedule and sums included."""
-    detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def updater_for(
+    detector: Detector, fabric: Fabric, *, profile: bool = False, channels_last: bool = True
+) -> tuple[Updater, Schedule]:
+    """What ``fit`` takes its steps with, and what it changes the rates with."""
+    if channels_last:
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     detector.to(fabric.device)
     optimizer = create_optimizer(AdamW(lr=LR), parameter_groups(detector, LR, LR, 0.01), fused=True)
     schedule = create_schedule(Cosine(), optimizer, updates=UPDATES, mode="max")
     model, wrapped = fabric.setup(detector, optimizer)
-    clock = Clock(fabric.device, profile)
     loss = Loss(torch.tensor(1.0, device=fabric.device))
-    updater = Updater(fabric, model, wrapped, loss, TrainerOptions().clip_norm, clock)
+    clock = Clock(fabric.device, profile)
     detector.train()
+    return Updater(fabric, model, wrapped, loss, TrainerOptions().clip_norm, clock), schedule
+
+
+def ours(
+    detector: Detector,
+    batch: Batch,
+    fabric: Fabric,
+    *,
+    steps: int = STEPS,
+    profile: bool = False,
+    channels_last: bool = True,
+) -> Callable[[], None]:
+    """The step as ``fit`` takes it: Fabric, seeding, clipping, schedule and sums included."""
+    updater, schedule = updater_for(detector, fabric, profile=profile, channels_last=channels_last)
 
     def run() -> None:
         sums = EpochSums()
         for step in range(steps):
             updater.step([batch], len(batch.labels), step, sums)
             schedule.after_update()
-        clock.read()
+        updater.clock.read()
 
     return run
 
