@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 
 from rich.console import Console as RichConsole
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -49,6 +50,10 @@ class Console:
             self._out.print(table)
         else:
             RichConsole(file=self._file, width=200, quiet=self._quiet, highlight=False).print(table)
+
+    def show(self, parts: RenderableType) -> None:
+        """Anything rich can print, as wide as :meth:`table`."""
+        RichConsole(file=self._file, width=None if self._out.is_terminal else 200, quiet=self._quiet).print(parts)
 
     def progress(self) -> Bar:
         """A bar with count, rate and time left; drawn only on a terminal."""

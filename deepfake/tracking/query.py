@@ -50,7 +50,7 @@ def find_run(reference: str, store: Store, outputs: Path) -> RunRecord:
         return _with_store(from_folder(path), store, outputs)
     if path.suffix in (".yaml", ".yml"):
         raise UserError(f"there is no file {reference}", "name a config.yaml inside a run's folder")
-    client = _client(store)
+    client = open_existing(store)
     if match := _BEST.fullmatch(reference):
         return _best(match["study"], client, store, outputs)
     if match := _TRIAL.fullmatch(reference):
@@ -92,8 +92,8 @@ def record(client: MlflowClient, run: Run, outputs: Path) -> RunRecord:
     )
 
 
-def _client(store: Store) -> MlflowClient | None:
-    # Asking about runs must not leave an empty database behind.
+def open_existing(store: Store) -> MlflowClient | None:
+    """The store, opened; None where there is none, since asking about runs must not leave an empty one behind."""
     if store.database is not None and not store.database.exists():
         return None
     return connect(store)
@@ -101,7 +101,7 @@ def _client(store: Store) -> MlflowClient | None:
 
 def _with_store(found: RunRecord, store: Store, outputs: Path) -> RunRecord:
     """What the store knows of a folder's run; the folder's own files stay the first place to look."""
-    client = _client(store)
+    client = open_existing(store)
     if client is None:
         return found
     folder = str(found.places[0]).replace("'", "")
@@ -132,7 +132,7 @@ def _best(study: str, client: MlflowClient | None, store: Store, outputs: Path) 
             f"best:{study} needs the tracking store, and {store.uri} does not exist",
             "name the run's folder, or set tracking.uri",
         )
-    for parent in _parents(client, study):
+    for parent in sweep_parents(client, study):
         if best := parent.data.tags.get("best.run_id"):
             return _by_id(client, best, store, outputs)
     raise UserError(f"the sweep {study!r} has no best run yet", "wait for it to end, or name one of its trials")
@@ -140,7 +140,7 @@ def _best(study: str, client: MlflowClient | None, store: Store, outputs: Path) 
 
 def _trial(study: str, number: int, client: MlflowClient | None, outputs: Path) -> RunRecord:
     if client is not None:
-        parents = _parents(client, study)
+        parents = sweep_parents(client, study)
         children = [run for parent in parents for run in _children(client, parent.info.run_id)]
         numbers = sorted({int(run.data.tags["job"]) for run in children if run.data.tags.get("job", "").isdigit()})
         mine = [run for run in children if run.data.tags.get("job") == str(number)]
@@ -156,7 +156,12 @@ def _trial(study: str, number: int, client: MlflowClient | None, outputs: Path) 
     raise UserError(f"there is no trial {number} of {study!r} in {outputs / 'sweeps'}", "name the run's folder")
 
 
-def _parents(client: MlflowClient, study: str) -> list[Run]:
+def sweep_parents(client: MlflowClient, study: str) -> list[Run]:
+    """The parent runs of the sweeps of that name, newest first.
+
+    Raises:
+        UserError: There is none.
+    """
     quoted = study.replace("'", "")
     parents = _search(client, f"tags.sweep = '{quoted}'")
     parents = [run for run in parents if "mlflow.parentRunId" not in run.data.tags]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -60,7 +60,7 @@ def to_terminal(report: Report) -> Group:
         if section.rows.empty:
             parts.append(Text(f"{section.heading}: none"))
             continue
-        parts.append(table.to_terminal(section.rows, list(section.rows.columns), "", section.heading))
+        parts.append(table.to_terminal(section.rows, table.without_ends(section.rows), "", section.heading))
         parts += [Text(section.remark, style="dim")] if section.remark else []
     parts += [Text(f"note: {note}") for note in report.notes]
     return Group(*parts)  # type: ignore[arg-type]
@@ -71,7 +71,9 @@ def to_markdown(report: Report) -> str:
     parts = [f"# {report.title}", table.to_markdown(report.runs, report.columns, report.by)]
     for section in report.sections:
         parts.append(f"## {section.heading}")
-        parts.append(table.to_markdown(section.rows, list(section.rows.columns), "") if len(section.rows) else "None.")
+        parts.append(
+            table.to_markdown(section.rows, table.without_ends(section.rows), "") if len(section.rows) else "None."
+        )
         parts += [section.remark] if section.remark else []
     if report.notes:
         parts.append("\n".join(f"- {note}" for note in report.notes))
@@ -86,19 +88,27 @@ def to_html(report: Report) -> str:
     for section in report.sections:
         body.append(f"<h2>{html.escape(section.heading)}</h2>")
         body += [f"<p>{html.escape(section.remark)}</p>"] if section.remark else []
-        body.append(_table(section.rows, list(section.rows.columns), "") if len(section.rows) else "<p>None.</p>")
+        body.append(_table(section.rows, table.without_ends(section.rows), "") if len(section.rows) else "<p>None.</p>")
     body += [_figure(caption, path) for caption, path in report.figures.items()]
     page = resources.files("deepfake.tracking").joinpath("page.html").read_text(encoding="utf-8")
     return page.replace("{{title}}", html.escape(report.title)).replace("{{body}}", "\n".join(body))
 
 
-def write(report: Report, folder: Path, name: str = "comparison") -> list[Path]:
-    """Write ``<name>.md``, ``<name>.csv`` and ``<name>.html``; returns their paths."""
+def write(
+    report: Report, folder: Path, name: str = "comparison", formats: Sequence[str] = ("markdown", "csv", "html")
+) -> list[Path]:
+    """Write ``<name>.md``, ``<name>.csv`` and ``<name>.html``, or those asked for; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}{suffix}" for suffix in (".md", ".csv", ".html")]
-    write_text(paths[0], to_markdown(report))
-    table.to_csv(report.runs, report.columns, paths[1])
-    write_text(paths[2], to_html(report))
+    writers: dict[str, tuple[str, Callable[[Path], None]]] = {
+        "markdown": (".md", lambda path: write_text(path, to_markdown(report))),
+        "csv": (".csv", lambda path: table.to_csv(report.runs, report.columns, path)),
+        "html": (".html", lambda path: write_text(path, to_html(report))),
+    }
+    paths = []
+    for kind in formats:
+        suffix, writer = writers[kind]
+        paths.append(folder / f"{name}{suffix}")
+        writer(paths[-1])
     return paths
 
 
@@ -119,7 +129,7 @@ def _table(rows: pd.DataFrame, columns: Sequence[str], by: str) -> str:
 def _head(column: str, number: bool, order: str) -> str:
     direction = f' aria-sort="{order}"' if order else ""
     kind = ' class="number"' if number else ""
-    return f'<th scope="col"{kind}{direction}><button type="button">{html.escape(column)}</button></th>'
+    return f'<th scope="col"{kind}{direction}><button type="button">{html.escape(table.heading(column))}</button></th>'
 
 
 def _cell(text: str, value: object, number: bool) -> str:

@@ -12,8 +12,34 @@ from rich.table import Table
 
 from deepfake.errors import UserError, nearest
 
+#: What people call columns; others are shown under their own names.
+HEADINGS = {
+    "run": "Run",
+    "model": "Model",
+    "status": "Status",
+    "test/accuracy": "Accuracy",
+    "test/f1": "F1",
+    "test/roc_auc": "ROC-AUC",
+    "val/roc_auc": "ROC-AUC (val)",
+    "best_epoch": "Best epoch",
+    "epochs_run": "Epochs",
+    "train_seconds": "Seconds",
+    "gpu_hours": "GPU-hours",
+    "parameters": "Parameters",
+    "latency_ms": "Latency, ms",
+    "against": "Against",
+    "difference": "Difference",
+    "real": "Real",
+    "key": "Key",
+}
+
 #: How a cell says that a run has no such number.
 ABSENT = "–"
+
+
+def heading(column: str) -> str:
+    """What people call a column."""
+    return HEADINGS.get(column, column)
 
 
 def rank(runs: pd.DataFrame, by: str, *, larger_is_better: bool = True) -> pd.DataFrame:
@@ -38,6 +64,20 @@ def varying(runs: pd.DataFrame, columns: Iterable[str]) -> list[str]:
     return [column for column in columns if runs[column].astype(str).nunique(dropna=False) > 1]
 
 
+def unrepeated(ranked: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """The columns without ``run`` where another says the same of every run, and without a status all runs share."""
+    same = any(column != "run" and (ranked[column].astype(str) == ranked["run"]).all() for column in columns)
+    settled = "status" in columns and (ranked["status"] == "finished").all()
+    left_out = {"run": same, "status": settled}
+    return [column for column in columns if not left_out.get(column, False)]
+
+
+def without_ends(rows: pd.DataFrame) -> list[str]:
+    """The columns but those that are shown as another's interval."""
+    ends = {end for column in rows.columns for end in interval_of(str(column))}
+    return [str(column) for column in rows.columns if column not in ends]
+
+
 def to_terminal(ranked: pd.DataFrame, columns: Sequence[str], by: str, title: str = "") -> Table:
     """A rich table; the first row with a value of ``by`` is marked as best.
 
@@ -50,7 +90,7 @@ def to_terminal(ranked: pd.DataFrame, columns: Sequence[str], by: str, title: st
     table = Table(title=title or None, header_style="bold", title_justify="left")
     for column in columns:
         number = pd.api.types.is_numeric_dtype(ranked[column])
-        header = f"{column} {'▼' if descending(ranked, by) else '▲'}" if column == by else column
+        header = f"{heading(column)} {'▼' if descending(ranked, by) else '▲'}" if column == by else heading(column)
         table.add_column(header, justify="right" if number else "left", overflow="fold")
     best = best_place(ranked, by)
     for place, texts in enumerate(cells(ranked, columns)):
@@ -62,7 +102,7 @@ def to_markdown(ranked: pd.DataFrame, columns: Sequence[str], by: str) -> str:
     """A Markdown table; the best run's row is in bold."""
     numbers = [pd.api.types.is_numeric_dtype(ranked[column]) for column in columns]
     lines = [
-        "| " + " | ".join(_escape(column) for column in columns) + " |",
+        "| " + " | ".join(_escape(heading(column)) for column in columns) + " |",
         "| " + " | ".join("---:" if number else "---" for number in numbers) + " |",
     ]
     best = best_place(ranked, by)

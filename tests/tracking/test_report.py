@@ -79,7 +79,7 @@ def test_page_sorts_by_numbers_not_by_their_text(report: Report) -> None:
 
 def test_page_names_the_column_it_is_sorted_by(report: Report) -> None:
     assert to_html(report).count("<th") - to_html(report).count("<thead") == 6
-    assert 'aria-sort="descending"><button type="button">test/roc_auc' in to_html(report)
+    assert 'aria-sort="descending"><button type="button">ROC-AUC' in to_html(report)
 
 
 def test_markdown_holds_tables_remarks_and_notes(report: Report) -> None:

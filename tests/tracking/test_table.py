@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from deepfake.errors import UserError
-from deepfake.tracking.table import cell, rank, to_csv, to_markdown, to_terminal, varying
+from deepfake.tracking.table import cell, rank, to_csv, to_markdown, to_terminal, unrepeated, varying, without_ends
 
 NAN = float("nan")
 
@@ -29,7 +29,7 @@ def test_smaller_is_better_where_said(runs: pd.DataFrame) -> None:
 def test_arrow_says_which_way_the_metric_is_sorted(runs: pd.DataFrame) -> None:
     for larger, arrow in ((True, "▼"), (False, "▲")):
         table = to_terminal(rank(runs, "test/f1", larger_is_better=larger), ["name", "test/f1"], "test/f1")
-        assert table.columns[1].header == f"test/f1 {arrow}"
+        assert table.columns[1].header == f"F1 {arrow}"
 
 
 def test_unknown_metric_names_the_nearest(runs: pd.DataFrame) -> None:
@@ -40,7 +40,7 @@ def test_unknown_metric_names_the_nearest(runs: pd.DataFrame) -> None:
 def test_markdown_marks_the_best_and_keeps_its_columns(runs: pd.DataFrame) -> None:
     lines = to_markdown(rank(runs, "test/roc_auc"), ["name", "test/roc_auc"], "test/roc_auc").splitlines()
     assert lines == [
-        "| name | test/roc_auc |",
+        "| name | ROC-AUC |",
         "| --- | ---: |",
         "| **c\\|d** | **0.9000** |",
         "| a | 0.8000 |",
@@ -52,7 +52,7 @@ def test_terminal_shows_every_run(runs: pd.DataFrame) -> None:
     written = io.StringIO()
     console = Console(width=80, file=written)
     console.print(to_terminal(rank(runs, "test/f1"), ["name", "test/f1"], "test/f1", "Runs"))
-    assert all(word in written.getvalue() for word in ("Runs", "test/f1 ▼", "c|d", "1.0000"))
+    assert all(word in written.getvalue() for word in ("Runs", "F1 ▼", "c|d", "1.0000"))
 
 
 def test_csv_keeps_every_digit(runs: pd.DataFrame, tmp_path: Path) -> None:
@@ -82,3 +82,13 @@ def test_only_what_differs_is_worth_a_column() -> None:
 )
 def test_cell(value: object, shown: str) -> None:
     assert cell(value) == shown
+
+
+def test_a_run_named_as_what_was_chosen_for_it_is_named_once() -> None:
+    runs = pd.DataFrame({"run": ["a", "b"], "model": ["a", "b"], "status": "finished", "seed": [1, 2]})
+    assert unrepeated(runs, list(runs.columns)) == ["model", "seed"]
+    assert unrepeated(runs.assign(model="a", status=["finished", "failed"]), list(runs.columns)) == list(runs.columns)
+
+
+def test_the_ends_of_an_interval_are_no_columns_of_their_own() -> None:
+    assert without_ends(pd.DataFrame(columns=["d", "d_low", "d_high", "low"])) == ["d", "low"]

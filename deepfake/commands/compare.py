@@ -1,0 +1,192 @@
+"""``deepfake compare RUN…``: a leaderboard, which differences are real, what differs in the configs, the curves."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from deepfake.commands.compose import compose_run
+from deepfake.commands.console import Console
+from deepfake.commands.leaderboard import (
+    SPLIT,
+    Entry,
+    Shared,
+    columns_of,
+    enter,
+    leaderboard,
+    metric_named,
+    parameters,
+    share,
+    usable,
+)
+from deepfake.commands.restore import is_place
+from deepfake.config import RunConfig
+from deepfake.errors import UserError
+from deepfake.tracking import report, table
+from deepfake.tracking.query import find_runs
+from deepfake.tracking.record import RunRecord
+from deepfake.tracking.report import Report, Section
+from deepfake.tracking.select import matching_runs, sweep_runs
+from deepfake.tracking.store import locate
+from deepfake.training.metrics import LESS_IS_BETTER
+from deepfake.training.pairs import EVERY_PAIR, Difference, compare_pairs
+
+_SWEEP = "study:"
+_FORMATS = ("markdown", "csv", "html")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which runs, by what, and where the page goes."""
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="ids, names, folders, STUDY:NUMBER, or study:NAME")
+    parser.add_argument("--sweep", metavar="NAME", help="the runs of a sweep")
+    parser.add_argument("--experiment", metavar="NAME", help="the runs of an MLflow experiment")
+    parser.add_argument("--filter", metavar="FILTER", help="runs that meet an MLflow filter: metrics.`test/f1` > 0.8")
+    parser.add_argument("--by", default=f"{SPLIT}/roc_auc", metavar="METRIC", help="what to sort by")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: outputs/comparisons)")
+    for name in _FORMATS:
+        parser.add_argument(f"--{name}", action="store_true", help=f"write {name} (default: all three)")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Read, compare, print and write."""
+    console = Console()
+    typed = [text for text in arguments.runs if is_place(text) and "=" in text]
+    config = compose_run(typed)
+    records, notes = _chosen([text for text in arguments.runs if text not in typed], arguments, config)
+    entries = enter(records)
+    if len(entries) < 2:
+        raise UserError(f"there is only one run to compare: {entries[0].label}", "name another one")
+    shared = share(entries)
+    options = config.evaluation
+    board = leaderboard(entries, shared, options.resamples, options.level)
+    by, larger = metric_named(arguments.by, board)
+    ranked = table.rank(board, by, larger_is_better=larger)
+    ordered = sorted(entries, key=lambda entry: list(ranked["run"]).index(entry.label))
+    folder = arguments.out or config.outputs / "comparisons" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    found = Report(
+        title=f"{len(entries)} runs compared by {table.heading(by)}",
+        runs=ranked,
+        columns=columns_of(ranked, ordered, by),
+        by=by,
+        sections=[_differences(ordered, shared, by, config), Section("Parameters that differ", parameters(ordered))],
+        figures=_draw(ordered, shared, ranked, folder) if _asked(arguments, "html") else {},
+        notes=[*notes, *shared.notes, _how(shared, config)],
+    )
+    console.show(report.to_terminal(found))
+    formats = [name for name in _FORMATS if _asked(arguments, name)]
+    for path in report.write(found, folder, formats=formats):
+        console.say(f"written: {path}")
+    return 0
+
+
+def _asked(arguments: argparse.Namespace, name: str) -> bool:
+    return getattr(arguments, name) or not any(getattr(arguments, other) for other in _FORMATS)
+
+
+def _chosen(
+    named: Sequence[str], arguments: argparse.Namespace, config: RunConfig
+) -> tuple[list[RunRecord], list[str]]:
+    """The runs that are meant, and a note on those of a whole group that cannot be compared.
+
+    Raises:
+        UserError: None is meant, several ways of choosing are mixed, or nothing is left.
+    """
+    store, outputs = locate(config.tracking, config.outputs), config.outputs
+    sweeps = [name.removeprefix(_SWEEP) for name in named if name.startswith(_SWEEP) and not name[-1].isdigit()]
+    sweeps += [arguments.sweep] if arguments.sweep else []
+    bulk = bool(arguments.experiment or arguments.filter)
+    if not named and not sweeps and not bulk:
+        raise UserError(
+            "nothing to compare", "name two runs or more, or use --sweep NAME, --experiment NAME or --filter FILTER"
+        )
+    found = [record for name in sweeps for record in sweep_runs(name, store, outputs)]
+    if bulk:
+        found += matching_runs(arguments.experiment, arguments.filter or "", store, outputs)
+    reasons = {str(record): usable(record) for record in found}
+    left = [record for record in found if not reasons[str(record)]]
+    out = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+    singles = [name for name in named if name.removeprefix(_SWEEP) not in sweeps]
+    left += find_runs(singles, store, outputs)
+    if not left:
+        raise UserError(f"none of the {len(found)} runs can be compared: {'; '.join(out[:5])}", "name finished runs")
+    more = f" and {len(out) - 5} more" if len(out) > 5 else ""
+    return _once(left), [f"Left out: {'; '.join(out[:5])}{more}."] if out else []
+
+
+def _once(records: Sequence[RunRecord]) -> list[RunRecord]:
+    return list({record.run_id or str(record.places[0]): record for record in records}.values())
+
+
+def _differences(ordered: Sequence[Entry], shared: Shared, by: str, config: RunConfig) -> Section:
+    """Which runs differ by more than chance, in the metric they are sorted by where it has a test, else in ROC-AUC."""
+    base = by.removeprefix(f"{SPLIT}/")
+    metric = base if by.startswith(f"{SPLIT}/") and base in LESS_IS_BETTER else "roc_auc"
+    options = config.evaluation
+    heading = f"Differences in {table.heading(f'{SPLIT}/{metric}')}"
+    try:
+        found = compare_pairs(
+            shared.labels,
+            {entry.label: shared.scores[entry.label] for entry in ordered},
+            shared.units.codes,
+            metric=metric,
+            threshold=ordered[0].threshold,
+            resamples=options.resamples,
+            level=options.level,
+        )
+    except ValueError as error:
+        return Section(heading, pd.DataFrame(), f"They cannot be tested: {error}.")
+    which = "every pair" if len(ordered) <= EVERY_PAIR else "the best run with each of the others"
+    return Section(
+        heading,
+        pd.DataFrame([_row(difference, options.level) for difference in found]),
+        f"Tested: {which}. p by a paired bootstrap over {len(shared.units)} {shared.units.name}, "
+        f"{options.resamples} draws; p (DeLong) takes samples for independent. Both corrected for {len(found)} tests "
+        f"(Holm). Real: p below {1 - options.level:.2g}.",
+    )
+
+
+def _row(found: Difference, level: float) -> dict[str, object]:
+    row: dict[str, object] = {
+        "run": found.first,
+        "against": found.second,
+        "difference": found.difference.value,
+        "difference_low": found.difference.low,
+        "difference_high": found.difference.high,
+        "p": found.p,
+    }
+    row |= {"p (DeLong)": found.p_delong} if found.p_delong is not None else {}
+    return {**row, "real": "yes" if found.real(level) else "not shown"}
+
+
+def _how(shared: Shared, config: RunConfig) -> str:
+    fakes = int(shared.labels.sum())
+    level = f"{100 * config.evaluation.level:g}%"
+    drawn = f"bootstrap over {len(shared.units)} {shared.units.name}"
+    how = f"by {drawn}" if shared.grouped else f"of ROC-AUC by DeLong, of accuracy and F1 by {drawn}"
+    return f"{len(shared.labels) - fakes} real and {fakes} fake {SPLIT} samples. {level} intervals {how}."
+
+
+def _draw(ordered: Sequence[Entry], shared: Shared, ranked: pd.DataFrame, folder: Path) -> dict[str, Path]:
+    from deepfake.tracking.figures.comparison import overlaid_learning, overlaid_roc
+    from deepfake.tracking.figures.scores import Interval
+    from deepfake.tracking.figures.style import save
+
+    tables = {
+        entry.label: pd.DataFrame({"label": shared.labels, "score": shared.scores[entry.label]}) for entry in ordered
+    }
+    ends = [f"{SPLIT}/roc_auc{end}" for end in ("", "_low", "_high")]
+    areas = {}
+    if set(ends) <= set(ranked):
+        areas = {
+            row["run"]: Interval(*(row[end] for end in ends)) for row in ranked.dropna(subset=ends).to_dict("records")
+        }
+    monitor = str(ordered[0].values.get("trainer.monitor", "val/roc_auc"))
+    histories = {entry.label: entry.history() for entry in ordered}
+    return {
+        "ROC curves": save(overlaid_roc(tables, areas), folder / "roc.png"),
+        "Learning curves": save(overlaid_learning(histories, metric=monitor), folder / "learning_curves.png"),
+    }
