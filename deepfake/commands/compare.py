@@ -11,18 +11,8 @@ import pandas as pd
 
 from deepfake.commands.compose import compose_run
 from deepfake.commands.console import Console
-from deepfake.commands.leaderboard import (
-    SPLIT,
-    Entry,
-    Shared,
-    columns_of,
-    enter,
-    leaderboard,
-    metric_named,
-    parameters,
-    share,
-    usable,
-)
+from deepfake.commands.entries import SPLIT, Entry, Shared, enter, share, usable
+from deepfake.commands.leaderboard import columns_of, leaderboard, metric_named, parameters
 from deepfake.commands.restore import is_place
 from deepfake.config import RunConfig
 from deepfake.errors import UserError

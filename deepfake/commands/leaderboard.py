@@ -1,155 +1,32 @@
-"""Runs of the past side by side: their numbers on the samples they share, and which differences are real.
+"""Runs side by side: their numbers on the samples they share, what they cost, and what was set otherwise.
 
-Reads records and computes tables; prints and writes nothing.
+Computes tables; prints and writes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from deepfake.commands.entries import SPLIT, Entry, Shared
 from deepfake.commands.restore import is_place
-from deepfake.config import flatten
 from deepfake.errors import UserError, nearest
 from deepfake.tracking import table
-from deepfake.tracking.folder import HISTORY, PREDICTIONS, PROVENANCE
-from deepfake.tracking.record import RunRecord
+from deepfake.tracking.folder import PROVENANCE
 from deepfake.tracking.verdict import is_timing
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.delong import Interval, auc_interval
-from deepfake.training.evaluation import MIN_GROUPS, Units, resampling_units
 from deepfake.training.metrics import LESS_IS_BETTER
 
-SPLIT = "test"
 #: Metrics computed anew on the shared samples, with intervals.
 MEASURED = ("accuracy", "f1", "roc_auc")
 #: Further columns, where any run has them.
 FACTS = ("epochs_run", "train_seconds", "gpu_hours", "parameters", "latency_ms")
 _MOST_TYPED = 6
 _HOUR = 3600.0
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One run of a comparison.
-
-    Attributes:
-        label: Its name, or more where another run has the same.
-        record: The run.
-        values: Its config by dotted key.
-        metrics: As it logged them.
-        scores: Label and score of the test samples that were scored, by sample id.
-    """
-
-    label: str
-    record: RunRecord
-    values: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    scores: pd.DataFrame
-
-    @property
-    def threshold(self) -> float:
-        """Where accuracy and F1 cut the score."""
-        return float(self.values.get("trainer.threshold", 0.5))
-
-    def history(self) -> list[dict[str, float]]:
-        """The metrics of each epoch; none where the file is gone."""
-        return self.record.history() if self.record.has(HISTORY) else []
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The samples that every run of a comparison scored.
-
-    Attributes:
-        labels: 0 or 1 [n].
-        scores: Probabilities [n] by run.
-        units: What a bootstrap draws.
-        notes: What a reader must know of them.
-    """
-
-    labels: np.ndarray
-    scores: dict[str, np.ndarray]
-    units: Units
-    notes: list[str]
-
-    @property
-    def grouped(self) -> bool:
-        """Whether samples share footage or people, so that they are not independent."""
-        return len(self.units) < len(self.labels)
-
-
-def enter(records: Sequence[RunRecord]) -> list[Entry]:
-    """Read what a comparison needs of each run.
-
-    Raises:
-        UserError: A run did not finish, or its files are gone.
-    """
-    entries = []
-    for record, label in zip(records, _labels(records), strict=True):
-        if "pruned" in record.tags:
-            raise UserError(f"run {record} was pruned: it has no test scores", "leave it out")
-        predictions = record.require_finished().predictions()
-        kept = predictions[(predictions["split"] == SPLIT) & (predictions["status"] == "ok")]
-        scores = kept.set_index("sample_id")[["label", "score"]]
-        entries.append(Entry(label, record, flatten(record.config()), record.metrics(), scores))
-    return entries
-
-
-def usable(record: RunRecord) -> str:
-    """Why a run cannot be compared; empty if it can."""
-    if "pruned" in record.tags:
-        return "pruned"
-    if record.status != "FINISHED":
-        return record.status.lower()
-    return "" if record.has(PREDICTIONS) else "its predictions are gone"
-
-
-def share(entries: Sequence[Entry]) -> Shared:
-    """The samples that all runs scored.
-
-    Raises:
-        UserError: There are none, or the runs do not agree on their labels.
-    """
-    first, *others = entries
-    common = first.scores.index
-    for entry in others:
-        common = common.intersection(entry.scores.index, sort=False)
-    if common.empty:
-        raise UserError(
-            f"no {SPLIT} sample was scored by all {len(entries)} runs: {_scored(entries)}",
-            "compare runs on the same data, or score them on it first: deepfake evaluate RUN dataset=…",
-        )
-    labels = first.scores.loc[common, "label"]
-    for entry in others:
-        other = labels[labels != entry.scores.loc[common, "label"]]
-        if not other.empty:
-            raise UserError(
-                f"{first.label} and {entry.label} do not agree on the label of {len(other)} samples, "
-                f"such as {other.index[0]!r}",
-                "one of them was trained on data read another way; compare runs on the same data",
-            )
-    notes = []
-    more = {entry.label: len(entry.scores) - len(common) for entry in entries if len(entry.scores) > len(common)}
-    if more:
-        listed = ", ".join(f"{label} {count}" for label, count in more.items())
-        notes.append(
-            f"Compared on the {len(common)} {SPLIT} samples that every run scored; these scored more: {listed}. "
-            "Accuracy, F1 and ROC-AUC here may differ from what the runs say of themselves."
-        )
-    units = _units(first.record, common)
-    if len(units) < MIN_GROUPS:
-        notes.append(
-            f"Only {len(units)} {units.name} of footage or people: samples are drawn as if they were independent, "
-            "so intervals are narrower and differences look surer than they are."
-        )
-        units = Units(np.arange(len(common)), "samples")
-    scores = {entry.label: entry.scores.loc[common, "score"].to_numpy(np.float64) for entry in entries}
-    return Shared(labels.to_numpy(np.int64), scores, units, notes)
 
 
 def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level: float) -> pd.DataFrame:
@@ -222,26 +99,6 @@ def metric_named(by: str, board: pd.DataFrame) -> tuple[str, bool]:
     return name, not (LESS_IS_BETTER.get(base, False) or costs or base in ("loss", "parameters"))
 
 
-def _labels(records: Sequence[RunRecord]) -> list[str]:
-    """Names that tell runs apart: those of a sweep by their number, others by their id or folder."""
-    names = [record.name for record in records]
-    labels = []
-    for record in records:
-        apart = f"#{record.tags['job']}" if "job" in record.tags else (record.run_id or record.places[0].name)[:8]
-        labels.append(record.name if names.count(record.name) == 1 else f"{record.name} {apart}")
-    counts = {label: labels.count(label) for label in labels}
-    return [
-        label if counts[label] == 1 else f"{label} {(record.run_id or str(record.places[0]))[-24:]}"
-        for label, record in zip(labels, records, strict=True)
-    ]
-
-
-def _units(record: RunRecord, samples: pd.Index) -> Units:
-    groups = record.manifest().set_index("sample_id")["groups"]
-    own = pd.Series([(name,) for name in samples], samples)
-    return resampling_units(groups.reindex(samples).where(lambda found: found.notna(), own).reset_index(drop=True))
-
-
 def _ends(name: str, found: Interval) -> dict[str, float]:
     ends = {f"{SPLIT}/{name}_low": found.low, f"{SPLIT}/{name}_high": found.high} if name in MEASURED else {}
     return {f"{SPLIT}/{name}": found.value, **ends}
@@ -264,9 +121,3 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     value = values.get(key, table.ABSENT)
     # Of a class in the config its name says enough.
     return "null" if value is None else str(value).rpartition(".")[2] if key.endswith("._target_") else str(value)
-
-
-def _scored(entries: Sequence[Entry]) -> str:
-    return "; ".join(
-        f"{entry.label} {len(entry.scores)} of {entry.values.get('dataset.name', 'its data')}" for entry in entries[:5]
-    )

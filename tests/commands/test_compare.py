@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from deepfake.cli import main
-from deepfake.commands.leaderboard import enter, leaderboard, metric_named, parameters, share
+from deepfake.commands.entries import enter, share
+from deepfake.commands.leaderboard import leaderboard, metric_named, parameters
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.errors import UserError
 from deepfake.tracking.folder import RunFolder
