@@ -152,18 +152,6 @@ def on_device(clips: ClipSet) -> None:
             apply_draws(batch.clips.float().div_(255), batch.draws)
 
 
-def bare_gather(clips: ClipSet) -> None:
-    """The least there is: copy the same bytes out of the memory map, without labels, masks or shapes."""
-    part = next(iter({record["part"] for record in clips.store.records.values()}))
-    flat = clips.store.pixels(part)
-    size = FRAMES * SIZE * SIZE * 3
-    starts = [record["offset"] for record in clips.store.records.values()]
-    for start in range(0, CLIPS, BATCH):
-        out = np.empty((BATCH, size), np.uint8)
-        for place, offset in enumerate(starts[start : start + BATCH]):
-            out[place] = flat[offset : offset + size]
-
-
 def main() -> None:
     """Measure, print and keep."""
     torch.set_num_threads(1)
@@ -174,7 +162,6 @@ def main() -> None:
             "png": lambda: from_files(png, "png"),
             "jpeg": lambda: from_files(jpeg, "jpg"),
             "png changed": lambda: from_files_changed(png),
-            "gather": lambda: bare_gather(plain),
             "ours": lambda: from_store(plain),
             "ours changed": lambda: from_store(forensic),
             "ours changed, colour here": lambda: on_device(forensic),
@@ -198,8 +185,6 @@ def main() -> None:
         compare("PNG folder with the changes / ours, flip and colour on this CPU too", "png changed",
                 "ours changed, colour here"),
         compare("PNG folder without changes / ours, every change for every clip", "png", "ours, every change"),
-        row("ours / a bare gather of the same bytes", each["ours"] / each["gather"], "<= 1.5",
-            other_ms=each["gather"], ours_ms=each["ours"]),
     ]  # fmt: skip
     packages = ["numpy", "torch", "opencv-python-headless", "simplejpeg"]
     if library is not None:

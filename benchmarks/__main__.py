@@ -1,0 +1,31 @@
+"""All benchmarks, one after another, each in a process of its own: ``python -m benchmarks``.
+
+Takes about three quarters of an hour; each can be run alone, as ``python -m benchmarks.<name>``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+#: In the order in which they run, the short ones first.
+NAMES = ("step", "loop", "clips", "evaluate", "gpu", "features", "prepare", "sweep")
+
+
+def main() -> int:
+    """Run them; one that fails does not stop the others. Returns how many failed."""
+    failed = []
+    for name in NAMES:
+        print(f"== {name}", flush=True)
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=Path(__file__).parents[1], check=False)
+        if done.returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    print("README's table: python -m benchmarks.table --write")
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""README's table of what was measured, made from ``results/*.json``.
+
+python -m benchmarks.table            # prints it
+python -m benchmarks.table --write    # puts it into README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.aims import AIMS
+from benchmarks.measure import RESULTS
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+BEGIN, END = "<!-- made by python -m benchmarks.table --write -->", "<!-- made so far -->"
+
+#: Files of rows, in the order of the table.
+_FILES = ("step", "loop", "features", "clips", "prepare", "evaluate")
+
+#: What of a sweep's figures is a ratio or a count: the words, the number, and what it is to reach.
+_SWEEP: dict[str, tuple[str, Callable[[dict[str, Any]], str], str]] = {
+    "cost": (
+        "CPU time of a trial in a fresh process / in a worker of ours, training not counted",
+        lambda found: _short(found["fresh_over_ours"]),
+        ">= 15",
+    ),
+    "workers": (
+        "trials of unequal length: four workers of ours / batches of four",
+        lambda found: _short(found["throughput"]),
+        ">= 1.5",
+    ),
+    "start": (
+        "trials done by eight processes that start one study at once, of 24",
+        lambda found: str(found["COMPLETE"]),
+        "24",
+    ),
+    "kills": (
+        "trials done, each once, of 40 in a study killed ten times",
+        lambda found: str(found["distinct"]),
+        "40",
+    ),
+}
+
+
+def lines(results: Path = RESULTS) -> Iterator[str]:
+    """The table in Markdown, line by line.
+
+    Args:
+        results: The folder of JSON files.
+    """
+    yield "| what | measured | to reach | in |"
+    yield "| --- | --- | --- | --- |"
+    for name in _FILES:
+        for line in _rows(results / f"{name}.json"):
+            if line["reach"]:
+                yield _line(line["what"], _short(line["ratio"]), line["reach"], name)
+    sweep = _read(results / "sweep.json")
+    for key, (what, told, reach) in _SWEEP.items():
+        yield _line(what, told(sweep[key]) if key in sweep else "not measured", reach, "sweep")
+    yield from _gpu(results / "gpu.json")
+
+
+def table(results: Path = RESULTS) -> str:
+    """All of it, with the marks it stands between in README."""
+    return "\n".join([BEGIN, *lines(results), END])
+
+
+def replaced(text: str, new: str) -> str:
+    """A page with the table between the marks exchanged.
+
+    Raises:
+        ValueError: It has no such marks.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no {BEGIN!r} and {END!r} in the page")
+    return before + new + after
+
+
+def _gpu(path: Path) -> Iterator[str]:
+    found = _read(path)
+    measured = {line["what"]: line for line in found.get("rows", [])}
+    device = found.get("machine", {}).get("device")
+    for what, reach in AIMS.values():
+        value = _short(measured[what]["ratio"]) if what in measured else "not measured"
+        yield _line(f"GPU{f' ({device})' if device else ''}: {what}", value, reach, "gpu")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _read(path).get("rows", [])
+    return rows
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _line(what: str, value: str, reach: str, name: str) -> str:
+    return f"| {what} | {value} | {reach.replace('<=', '≤').replace('>=', '≥')} | `{name}` |"
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
+def main() -> None:
+    """Print the table, or put it where it belongs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    if parser.parse_args().write:
+        README.write_text(replaced(README.read_text(encoding="utf-8"), table()), encoding="utf-8")
+    else:
+        print(table())
+
+
+if __name__ == "__main__":
+    main()
