@@ -160,7 +160,7 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
     digests = store.samples["sha256"].reindex(manifest.table["sample_id"])
     kin = kinship(trained.record, manifest.table, digests)
     result = Evaluated(
-        name=_name(trained, target, kin),
+        name=_name(trained, target),
         target=target,
         store=store,
         clips=clips,
@@ -184,6 +184,10 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
         config.evaluation.min_coverage,
         audit(tested, store).warnings,
     )
+    if not kin.other and target.split in ("val", ALL):
+        result.warnings.insert(
+            0, "best epoch, threshold and calibration were chosen on validation, which is scored here"
+        )
     return result
 
 
@@ -212,11 +216,25 @@ def _coverage(store: CropStore, predictions: pd.DataFrame) -> dict[str, float]:
     return found | {f"status_{name}": count for name, count in sorted(counts.items())}
 
 
-def _name(trained: Trained, target: Target, kin: Kinship) -> str:
-    """The data set's name, told from the run's own where both have one name, with the split where it is not test."""
+def _name(trained: Trained, target: Target) -> str:
+    """The data set's name, with its folder's where the run keeps another set's evaluation under the same name."""
     dataset = target.config.dataset
-    name = dataset.name
-    if kin.other and not target.named and dataset.root and name == trained.record.config()["dataset"]["name"]:
-        name = f"{name}-{Path(dataset.root).name}"
+    names = [dataset.name]
+    if dataset.root and not target.named:
+        names.append(f"{dataset.name}-{Path(dataset.root).name}")
+    places = [_place(name, target.split) for name in names]
+    return next((place for place in places if not _taken(trained, place, target)), places[-1])
+
+
+def _place(name: str, split: str) -> str:
     name = re.sub(r"[^\w.-]+", "_", name)
-    return name if target.split == "test" else f"{name}/{target.split}"
+    return name if split == "test" else f"{name}/{split}"
+
+
+def _taken(trained: Trained, place: str, target: Target) -> bool:
+    """Whether an evaluation of other data lies there; one of the same data is done again in its place."""
+    kept = f"{FOLDER}/{place}/{METRICS}"
+    if not trained.record.has(kept):
+        return False
+    told = json.loads(trained.record.file(kept).read_text(encoding="utf-8"))
+    return told["data"]["manifest"] != target.manifest.digest()

@@ -22,6 +22,7 @@ from deepfake.training.bands import PLACES, precision_band, roc_band
 
 FOLDER = "eval"
 _WRONG = 18  # crops on the contact sheet
+_BARS = 40  # of a column with more values the largest groups are drawn; the table has all
 
 
 def file_evaluation(
@@ -161,4 +162,5 @@ def _drawn(trained: Trained, result: Evaluated, curves: Mapping[str, pd.DataFram
 
 def _bars(groups: pd.DataFrame) -> pd.DataFrame:
     names = {"roc_auc": "value", "roc_auc_low": "low", "roc_auc_high": "high"}
-    return groups[["group", "n", *names]].rename(columns=names).reset_index(drop=True)
+    largest = groups.sort_values("n", ascending=False, kind="stable").head(_BARS).sort_index()
+    return largest[["group", "n", *names]].rename(columns=names).reset_index(drop=True)

@@ -6,7 +6,7 @@ Knows which keys belong to the model and which to the data; loads and scores not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from deepfake.commands.compose import compose_config
 from deepfake.config import RunConfig, load_config, to_plain
 from deepfake.data.read import settle_faces
 from deepfake.errors import UserError
+from deepfake.tracking import folder as files
 from deepfake.tracking.record import RunRecord
 
 #: How frames are cut: the model was trained on crops of this kind, so these keys come from its run.
@@ -74,7 +75,7 @@ def lay_over(record: RunRecord, given: Typed) -> RunConfig:
     values: dict[str, Any] = {**to_plain(OmegaConf.create(saved)), "resume": None}
     said = to_plain(given.config)
     values["paths"], values["tracking"] = said["paths"], said["tracking"]
-    values["dataset"] = _dataset(run, values["dataset"], said["dataset"], given)
+    values["dataset"] = _dataset(run, _placed(values["dataset"], record), said["dataset"], given)
     # Where it was trained is not where it is used.
     values["trainer"] = {**values.get("trainer", {}), "accelerator": "auto", "devices": "auto"}
     for section in ("demo", "trainer", "evaluation"):
@@ -103,9 +104,12 @@ def _dataset(run: RunConfig, own: dict[str, Any], said: dict[str, Any], given: T
     return {**said, **cut, **chosen}
 
 
-def with_data(config: RunConfig, **changes: Any) -> RunConfig:
-    """The config with other dataset keys."""
-    return replace(config, dataset=replace(config.dataset, **changes))
+def _placed(own: dict[str, Any], record: RunRecord) -> dict[str, Any]:
+    """The run's data where it was then: what was typed as a relative path may mean another folder here."""
+    root = own.get("root")
+    if root is None or Path(root).expanduser().is_absolute() or not record.has(files.PROVENANCE):
+        return own
+    return {**own, "root": record.provenance().get("data", {}).get("roots", {}).get(own["name"], root)}
 
 
 def _check(override: Override) -> None:

@@ -60,6 +60,15 @@ def test_without_a_data_set_it_is_the_runs_own(run: RunRecord) -> None:
     assert (config.dataset.name, config.dataset.root) == ("images", "/moved")
 
 
+def test_a_relative_root_means_the_folder_of_then(run: RunRecord, tmp_path: Path) -> None:
+    folder = tmp_path / "relative"
+    folder.mkdir()
+    (folder / "resolved.yaml").write_text(run.file("resolved.yaml").read_text().replace("/data/own", "../own"))
+    (folder / "provenance.json").write_text('{"format": 1, "data": {"roots": {"images": "/data/own"}}}')
+    moved = RunRecord("relative", None, "FINISHED", None, (folder,))
+    assert lay_over(moved, typed([])).dataset.root == "/data/own"
+
+
 def test_the_model_is_the_runs_own(run: RunRecord) -> None:
     assert type(lay_over(run, typed(["dataset=demo"])).head).__name__ == "Mean"
 
