@@ -31,7 +31,7 @@ class Verdict:
     Attributes:
         word: ``identical``, ``within tolerance`` or ``different``.
         metrics: One row per metric: metric, then, now, and the difference as text.
-        notes: A line on the epochs, one on the predictions, and one on what could not be compared.
+        notes: A line each on the metrics, the epochs, the predictions, and on what could not be compared.
         tolerance: What was allowed.
     """
 
@@ -71,7 +71,7 @@ def compare_results(
     rows, worst_row = _predictions(*predictions)
     largest = max(worst, worst_epoch, worst_row)
     word = IDENTICAL if largest == 0 else WITHIN if largest <= tolerance else DIFFERENT
-    notes = [epochs, rows]
+    notes = [_metrics_told(table), epochs, rows]
     if more := [name for name in now if name not in then and not is_timing(name)]:
         notes.append(f"not compared, as the first run has none of them: {', '.join(more)}")
     return Verdict(word, table, notes, tolerance)
@@ -88,6 +88,14 @@ def _metrics(then: Mapping[str, float], now: Mapping[str, float]) -> tuple[pd.Da
         )
         worst = max(worst, _distance(a, b))
     return pd.DataFrame(rows, columns=["metric", "then", "now", "difference"]), worst
+
+
+def _metrics_told(table: pd.DataFrame) -> str:
+    other = table[table["difference"] != "none"]
+    if other.empty:
+        return f"metrics: all {len(table)} are the same"
+    few = ", ".join(f"{row.metric} {row.then:.6g} -> {row.now:.6g}" for row in other.head(_FEW).itertuples())
+    return f"metrics: {len(other)} of {len(table)} differ ({few}{', …' if len(other) > _FEW else ''})"
 
 
 def _epochs(then: Sequence[Mapping[str, float]], now: Sequence[Mapping[str, float]]) -> tuple[str, float]:

@@ -42,6 +42,12 @@ def test_a_metric_may_be_off_by_the_tolerance(off: float, word: str) -> None:
     assert compared({**METRICS, "test/roc_auc": 0.9 + off}).word == word
 
 
+def test_the_metrics_that_differ_are_named() -> None:
+    assert compared().notes[0] == "metrics: all 2 are the same"
+    other = compared({**METRICS, "test/roc_auc": 0.5})
+    assert other.notes[0] == "metrics: 1 of 2 differ (test/roc_auc 0.9 -> 0.5)"
+
+
 def test_a_large_metric_may_be_off_by_a_share_of_its_size() -> None:
     assert compared({**METRICS, "test/log_loss": 40.03}).word == WITHIN
 
@@ -58,7 +64,7 @@ def test_a_metric_that_is_gone_differs_and_a_new_one_is_told() -> None:
 def test_a_score_may_be_off_by_the_tolerance(score: float, word: str) -> None:
     found = compared(table=TABLE.assign(score=[score, math.nan]))
     assert found.word == word
-    assert "1 of 2 rows differ (a)" in found.notes[1]
+    assert "1 of 2 rows differ (a)" in found.notes[2]
 
 
 @pytest.mark.parametrize(("column", "value"), [("status", "ok"), ("frames_used", 4), ("label", 0)])
@@ -67,19 +73,19 @@ def test_what_is_no_score_must_agree(column: str, value: object) -> None:
     table.loc[1, column] = value
     found = compared(table=table)
     assert found.word == DIFFERENT
-    assert f"{column} differs in 1 rows (b)" in found.notes[1]
+    assert f"{column} differs in 1 rows (b)" in found.notes[2]
 
 
 def test_missing_and_new_rows_are_named() -> None:
     found = compared(table=TABLE.assign(sample_id=["a", "c"]))
     assert found.word == DIFFERENT
-    assert "1 missing (b), 1 new (c)" in found.notes[1]
+    assert "1 missing (b), 1 new (c)" in found.notes[2]
 
 
 def test_the_first_epoch_that_differs_is_named() -> None:
     found = compared(history=[{"epoch": 0.0, "train/loss": 0.8}])
     assert found.word == DIFFERENT
-    assert "train/loss of epoch 1" in found.notes[0]
+    assert "train/loss of epoch 1" in found.notes[1]
 
 
 def test_another_number_of_epochs_differs() -> None:
