@@ -110,6 +110,8 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)
         if isinstance(log, TrackedRun) and config.tracking.log_model:
             log_model(log, config, folder)
+        if fabric.is_global_zero:
+            folder.end()
     console.say(end_lines(folder.path, metrics, store.ui_command))
     return RunResult(log.id, str(folder.path), config.name, "finished", metrics)
 
@@ -149,6 +151,7 @@ def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[N
         yield
     except trial.Pruned:
         log.folder(folder.path, skip=UNFINISHED)
+        folder.end()
         raise
 
 

@@ -56,6 +56,10 @@ class RunFolder:
         """The weights of the best epoch."""
         return self.path / "checkpoints" / "best.safetensors"
 
+    def end(self) -> None:
+        """Remove what is of use only while the run goes on: the training state, larger than all the rest."""
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+
     def write_config(self, composed: str, resolved: str, overrides: Sequence[str]) -> None:
         """The configuration as YAML text, with and without its interpolations, and what was overridden."""
         write_text(self.path / CONFIG, composed)

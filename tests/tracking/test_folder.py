@@ -49,3 +49,13 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
 def test_undecodable_names_survive(tmp_path: Path) -> None:
     write_text(tmp_path / "t.txt", b"\xff.mp4".decode("utf-8", "surrogateescape"))
     assert (tmp_path / "t.txt").read_bytes() == b"\xff.mp4"
+
+
+def test_the_end_of_a_run_leaves_its_best_weights_and_not_its_training_state(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("best.safetensors", "last.pt"):
+        (tmp_path / "checkpoints" / name).touch()
+    folder.end()
+    folder.end()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.safetensors"]
