@@ -22,8 +22,8 @@ from deepfake.data.store import CropStore
 from deepfake.data.work import Job, stamp
 from deepfake.tracking import folder as files
 from deepfake.tracking.record import RunRecord
-from deepfake.training.pooling import pool_clips, sigmoid
-from deepfake.training.score import score_clips
+from deepfake.training.pooling import sigmoid
+from deepfake.training.score import score
 
 #: Files whose crops lie on the disk at once.
 _TOGETHER = 64
@@ -79,19 +79,24 @@ def _answer(
         records = read_records(folder)
         store = CropStore(folder, {name: records[name] for name in known})
         table = pd.DataFrame({"sample_id": [*known], "label": 0, "method": "", "dataset": ""})
-        clips = ClipSet(store, table)
-        scores = score_clips(trained.detector, clips, fabric=trained.fabric, batch_size=trained.batch_size)
-        options = trained.config.evaluation
-        pooled = pool_clips(clips.items[:, 0], scores.logits, len(table), options.clips, options.top_k)
-        rows = {name: row for row, name in enumerate(known)}
+        scored = score(
+            trained.detector,
+            ClipSet(store, table),
+            fabric=trained.fabric,
+            batch_size=trained.batch_size,
+            split="",
+            options=trained.config.evaluation,
+        )
+        scores = dict(zip(known, scored.samples["score"], strict=True))
+        clips = dict(iter(scored.clips.groupby("sample_id")["logit"]))
         looks = settings.faces not in ("center", "none")
         for place, one in enumerate(inputs):
             name = str(place)
             if name not in known:
                 yield Answer(one, reason=one.reason, detail=one.detail)
                 continue
-            mine = sigmoid(scores.logits[clips.items[:, 0] == rows[name]])
-            yield _read(trained, one, records[name], float(pooled[rows[name]]), mine, looks)
+            mine = sigmoid(clips[name].to_numpy()) if name in clips else np.empty(0)
+            yield _read(trained, one, records[name], float(scores[name]), mine, looks)
 
 
 def _read(trained: Trained, one: Input, record: Record, score: float, clips: np.ndarray, looks: bool) -> Answer:

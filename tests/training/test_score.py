@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepfake.models.options import Gru
-from deepfake.training.score import score, score_clips
+from deepfake.training.score import full_precision, score, score_clips
 from tests.training.fakes import FakeClips, cpu, small_detector
 
 COLUMNS = ["sample_id", "label", "method", "dataset", "split", "score", "frames_used", "status"]
@@ -57,3 +57,30 @@ def test_scoring_leaves_the_detector_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     score(detector, FakeClips(3), fabric=cpu(), batch_size=4, split="val")
     assert all(torch.equal(before[name], tensor) for name, tensor in detector.state_dict().items())
+
+
+def test_kept_scores_are_those_of_full_precision() -> None:
+    clips, detector = FakeClips(5), small_detector()
+    half, full = (
+        score(detector, clips, fabric=cpu(precision=name), batch_size=4, split="val").samples["score"]
+        for name in ("bf16", "32")
+    )
+    np.testing.assert_array_equal(half, full)
+
+
+def test_scores_in_training_are_as_fast_as_training() -> None:
+    clips, detector = FakeClips(5), small_detector()
+    half, full = (
+        score_clips(detector, clips, fabric=cpu(precision=name), batch_size=4).logits for name in ("bf16", "32")
+    )
+    assert not np.array_equal(half, full)
+
+
+def test_full_precision_ends_when_it_is_left() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with full_precision():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
