@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ from deepfake.training.evaluation import Evaluation, Units, evaluate_predictions
 from deepfake.training.score import Scored, score
 
 ALL = "all"
+#: In a run's folder and among its artifacts and metrics: evaluations, each below the name of its data.
+FOLDER = "eval"
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,7 @@ def _place(name: str, split: str) -> str:
 
 def _taken(trained: Trained, place: str, target: Target) -> bool:
     """Whether an evaluation of other data lies there; one of the same data is done again in its place."""
-    kept = f"{FOLDER}/{place}/{METRICS}"
+    kept = f"{FOLDER}/{place}/{files.METRICS}"
     if not trained.record.has(kept):
         return False
     told = json.loads(trained.record.file(kept).read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deepfake.commands.data import FAILURES
-from deepfake.commands.evaluating import Evaluated
+from deepfake.commands.evaluating import FOLDER, Evaluated
 from deepfake.commands.trained import Trained
 from deepfake.tracking import folder as files
 from deepfake.tracking.figures import Scored, draw_evaluation
@@ -20,7 +20,6 @@ from deepfake.tracking.folder import write_json, write_text
 from deepfake.tracking.run import RunLog, reopen
 from deepfake.training.bands import PLACES, precision_band, roc_band
 
-FOLDER = "eval"
 _WRONG = 18  # crops on the contact sheet
 _BARS = 40  # of a column with more values the largest groups are drawn; the table has all
 

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from deepfake.commands.console import Console
 from deepfake.commands.evaluate import UNCOVERED, Request, evaluate_one, target_of
-from deepfake.commands.evaluating import Evaluated, Target
-from deepfake.commands.filing import FOLDER, run_folder
+from deepfake.commands.evaluating import FOLDER, Evaluated, Target
+from deepfake.commands.filing import run_folder
 from deepfake.commands.trained import Trained, open_run
 from deepfake.errors import UserError
 from deepfake.tracking.folder import write_text
