@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,6 +25,7 @@ from benchmarks.aims import AIMS, MODELS
 from benchmarks.making import make_splits
 from benchmarks.measure import in_turns, machine, report, row
 from benchmarks.sharing import trials_a_second
+from benchmarks.sizes import TINY, Sizes
 from benchmarks.step import bare, make_batch, ours, updater_for
 from deepfake.data.batch import Batch
 from deepfake.data.clips import ClipSet
@@ -41,58 +41,6 @@ from deepfake.training.setup import create_fabric, seed_everything
 from deepfake.training.update import EpochSums
 
 Row = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured.
-
-    Attributes:
-        clips: In the store.
-        batch: Clips a step.
-        frames: Of a clip.
-        pixels: A frame's side.
-        steps: Taken between two readings of the clock.
-        rounds: In turns.
-        models: timm's name for each model of the table.
-        backend: That compiles.
-        trials: That share the device.
-        trial_clips: In each of those trials' splits.
-        trial_epochs: Of each.
-    """
-
-    clips: int = 384
-    batch: int = 16
-    frames: int = 8
-    pixels: int = 224
-    steps: int = 8
-    rounds: int = 5
-    models: dict[str, str] = field(
-        default_factory=lambda: {
-            "resnet50": "resnet50",
-            "efficientnet_b4": "efficientnet_b4",
-            "vit_base": "vit_base_patch16_224",
-        }
-    )
-    backend: str = "inductor"
-    trials: int = 8
-    trial_clips: int = 512
-    trial_epochs: int = 12
-
-
-TINY = Sizes(
-    clips=8,
-    batch=4,
-    frames=2,
-    pixels=32,
-    steps=1,
-    rounds=1,
-    models={"resnet50": "resnet18", "efficientnet_b4": "mobilenetv3_small_100", "vit_base": "vit_tiny_patch16_224"},
-    backend="eager",
-    trials=2,
-    trial_clips=8,
-    trial_epochs=1,
-)
 
 
 class Bench:

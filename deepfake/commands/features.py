@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from deepfake.commands.console import Console
 from deepfake.commands.shelf import Shelf
 from deepfake.config import RunConfig
-from deepfake.data.augment import uses_device, uses_pixels
 from deepfake.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ def check_features(config: RunConfig, detector: Detector) -> None:
         if options.views is not None:
             raise UserError(f"features.views={options.views} is read only by features=cached", "add features=cached")
         return
+    from deepfake.data.augment import uses_device, uses_pixels
     from deepfake.training.features.cached import check_frozen
 
     check_frozen(detector)

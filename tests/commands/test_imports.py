@@ -1,0 +1,16 @@
+"""A mistyped key is told before anything heavy is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from deepfake.commands.front import PROJECT
+
+HEAVY = ("torch", "timm", "mlflow", "optuna", "sklearn", "matplotlib", "cv2", "av")
+
+
+def test_the_way_in_imports_nothing_heavy() -> None:
+    code = f"import sys, deepfake.cli, deepfake.commands.train; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
