@@ -69,6 +69,11 @@ def train(composed: DictConfig) -> dict[str, object]:
         # As Ctrl-C: a sweep stops too, and its next start goes on with this trial.
         again = "" if context.number is not None else f"; go on with: python train.py resume={context.folder}"
         raise KeyboardInterrupt(f"{error}{again}") from error
+    except RuntimeError as error:
+        lost = _lost(error, context)
+        if lost is None:
+            raise
+        raise lost from error
     except UserError as error:
         _remove_if_empty(context.folder)
         if context.number is None:
@@ -204,6 +209,18 @@ def _fit(
     for note in result.notes:
         console.warn(note)
     return result
+
+
+def _lost(error: RuntimeError, context: RunContext) -> SystemExit | None:
+    """The end of this process, where its device was lost; a sweep then gives the trial to a fresh one."""
+    from deepfake.training.memory import is_device_lost
+
+    if not is_device_lost(error):
+        return None
+    again = f"python train.py resume={context.folder}" if context.number is None else "the same command"
+    first = str(error).strip().splitlines()[0]
+    lost = UserError(f"the device was lost in mid-run: {first}", f"once it is back, go on with: {again}")
+    return SystemExit(told(lost))
 
 
 def _remove_if_empty(folder: Path) -> None:
