@@ -220,11 +220,12 @@ def _coverage(store: CropStore, predictions: pd.DataFrame) -> dict[str, float]:
 
 
 def _name(trained: Trained, target: Target) -> str:
-    """The data set's name, with its folder's where the run keeps another set's evaluation under the same name."""
+    """The data set's name, with more of it where the run keeps other data's evaluation under the same name."""
     dataset = target.config.dataset
     names = [dataset.name]
-    if dataset.root and not target.named:
-        names.append(f"{dataset.name}-{Path(dataset.root).name}")
+    if not target.named:
+        source = Path(dataset.root or dataset.table or "").stem
+        names += [f"{dataset.name}-{more}" for more in (source, target.manifest.digest()[:8]) if more]
     places = [_place(name, target.split) for name in names]
     return next((place for place in places if not _taken(trained, place, target)), places[-1])
 

@@ -95,6 +95,18 @@ def test_the_store_is_enough(kept: Path, outputs: Path, here: Here, tmp_path: Pa
     assert json.loads(found.read_text())["data"]["split"] == "train"
 
 
+def test_other_data_of_the_same_name_is_kept_beside_it(kept: Path, demo: Path, here: Here, tmp_path: Path) -> None:
+    rows = pd.read_parquet(kept / "manifest.parquet")
+    for count in (6, 8, 6):
+        file = table_of(demo, kept, tmp_path, rows.groupby("label").head(count // 2))
+        said = here("evaluate", "kept", "dataset=table", f"dataset.table={file}")
+        assert said.status == 0, said.err
+    kept_there = {
+        path.name: kept_numbers(path)["metrics"]["coverage/samples"] for path in (kept / "eval").glob("table*")
+    }
+    assert kept_there == {"table": 6, "table-some": 8}
+
+
 def test_one_class_says_why_and_does_not_fail(kept: Path, demo: Path, here: Here, tmp_path: Path) -> None:
     rows = pd.read_parquet(kept / "manifest.parquet")
     file = table_of(demo, kept, tmp_path, rows[rows["label"] == 1].head(4))
