@@ -28,6 +28,7 @@ def swept(command: Command) -> str:
 
 def test_a_table_compares_the_runs_and_says_how_to_open_them(swept: str) -> None:
     table = swept[swept.index("2 runs compared by val/roc_auc") :]
+    assert re.search(r"Model .* Accuracy .* F1 .* ROC-AUC ", table)
     assert "cnn_lstm" in table
     assert "cnn_gru" in table
     assert "mlflow ui" in table

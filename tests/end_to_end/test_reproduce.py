@@ -42,7 +42,7 @@ def test_from_the_tracking_store_alone_with_loader_processes_it_is_identical(
 def test_from_its_folder_alone_in_another_place_it_is_identical(
     finished: Path, outputs_elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(["reproduce", str(finished), "tracking.system_metrics=false"])
+    status = main(["reproduce", str(finished)])
     printed = capsys.readouterr()
     assert status == 0, printed.err
     assert printed.out.rstrip().endswith("verdict: identical")
@@ -53,14 +53,16 @@ def test_from_its_folder_alone_in_another_place_it_is_identical(
 
 
 def test_with_another_seed_it_is_different_and_says_so(
-    finished: Path, outputs_elsewhere: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(["reproduce", str(finished / "config.yaml"), "--set", "seed=1", "tracking.system_metrics=false"])
+    monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(outputs))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    status = main(["reproduce", str(finished / "config.yaml"), "--set", "seed=1", "name=reseeded"])
     printed = capsys.readouterr().out
     assert status == 1
     assert "changed: seed 0 -> 1" in printed
     assert printed.rstrip().endswith("verdict: different")
-    (again,) = (outputs_elsewhere / "runs").iterdir()
+    (again,) = (outputs / "runs").glob("*_reseeded_*")
     assert "seed=1" in (again / "overrides.yaml").read_text()
 
 
