@@ -90,7 +90,7 @@ def _again(record: RunRecord, restored: Restored, around: Surroundings, toleranc
     try:
         result = run(restored.config, context, parameters=flatten(restored.values))
     except Interrupted as error:
-        raise KeyboardInterrupt(str(error)) from error
+        raise KeyboardInterrupt(f"{error}; go on with: python train.py resume={context.folder}") from error
     store = locate(restored.config.tracking, restored.config.outputs)
     again = find_run(result.run_dir, store, restored.config.outputs)
     verdict = compare_results(
