@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from deepfake.options import ranged
 
@@ -14,7 +14,7 @@ class TrackingOptions:
     uri: str | None = None
     # None: the data set's name.
     experiment: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] | None = None
     system_metrics: bool = True
     system_metrics_seconds: float = ranged(2.0, low=0.5)
     # The trained model as an MLflow model with its signature.

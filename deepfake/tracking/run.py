@@ -68,7 +68,8 @@ def track(
     """
     options = options or TrackingOptions()
     client = connect(store)
-    run = _begin(client, store, experiment, name, resume_id, _tags(parent_run_id, {**options.tags, **(tags or {})}))
+    known = _tags(parent_run_id, {**(options.tags or {}), **(tags or {})})
+    run = _begin(client, store, experiment, name, resume_id, known)
     sampler = SystemSampler(client, run.id, options.system_metrics_seconds) if options.system_metrics else None
     if sampler is not None:
         sampler.start()

@@ -64,7 +64,7 @@ class ClassFolders:
         """Every file of the class folders and up to two levels below them."""
         notes: list[str] = []
         found = class_folders(root)
-        _refuse_half_classes(root, found)
+        _note_missing_class(root, found, notes)
         rows: list[dict[str, object]] = []
         for split, folder, label in found:
             for file in list_files(root, folder, self.suffixes, depth=2):
@@ -96,11 +96,13 @@ def _classes(root: Path, above: str, split: str) -> list[tuple[str, str, int]]:
     return found
 
 
-def _refuse_half_classes(root: Path, found: list[tuple[str, str, int]]) -> None:
-    labels = {label for _, _, label in found}
-    if labels != {REAL, FAKE}:
-        there = ", ".join(folder for _, folder, _ in found) or "neither"
-        raise DataError(f"{root} needs both a real and a fake folder; found {there}", "add the class that is missing")
+def _note_missing_class(root: Path, found: list[tuple[str, str, int]], notes: list[str]) -> None:
+    """One class is enough to be scored; that training needs both is checked where the splits are known."""
+    if not found:
+        raise DataError(f"{root} needs a real and a fake folder; found neither", "sort the files into two such folders")
+    if len({label for _, _, label in found}) == 1:
+        there = ", ".join(folder for _, folder, _ in found)
+        notes.append(f"{root} has only {there}: one class is enough to be scored, not to train on")
 
 
 def _row(file: File, folder: str, split: str, label: int, dataset: str) -> dict[str, object]:

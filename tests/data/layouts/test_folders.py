@@ -69,10 +69,24 @@ def test_one_name_in_two_splits_does_not_collide(tmp_path: Path) -> None:
     assert read("images", tmp_path).table["sample_id"].is_unique
 
 
-def test_a_missing_class_is_named(tmp_path: Path) -> None:
-    plant(tmp_path, ["train/real/a.jpg", "val/real/b.jpg"])
-    with pytest.raises(DataError, match="both a real and a fake folder"):
-        read("images", tmp_path)
+@pytest.fixture
+def reals(tmp_path: Path) -> Path:
+    return plant(tmp_path / "set", [f"{split}/real/{n}.jpg" for split in ("train", "val") for n in range(4)])
+
+
+def test_a_missing_class_is_named(reals: Path) -> None:
+    assert any("has only train/real, val/real" in note for note in read("images", reals).notes)
+
+
+def test_one_class_cannot_be_trained_on(reals: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the training part has no fake samples"):
+        read_dataset(DatasetOptions(layout="images", root=str(reals)), tmp_path)
+
+
+def test_one_class_can_be_scored(tmp_path: Path) -> None:
+    plant(tmp_path / "fakes", [f"fake/{n}.jpg" for n in range(4)])
+    found = read_dataset(DatasetOptions(layout="images", root=str(tmp_path / "fakes")), tmp_path, trains=False)
+    assert len(found.split("test")) == 4
 
 
 def test_unknown_folders_are_named(tmp_path: Path) -> None:
