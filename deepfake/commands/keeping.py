@@ -97,6 +97,7 @@ def score_and_keep(
     judgement.metrics |= {
         "best_epoch": float(result.best_epoch + 1),
         "epochs_run": float(result.epochs_run),
+        "batch_size": float(result.batch_size),
         "train_seconds": result.seconds,
         "parameters": float(sum(p.numel() for p in detector.parameters())),
         "latency_ms": latency_ms(detector, int(max(data.splits["train"].lengths)), config.dataset.size, fabric),

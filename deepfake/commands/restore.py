@@ -78,6 +78,7 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
         "paths.outputs": compose_config().paths.outputs,
         "name": _name(str(now.get("name", record.name))),
         "resume": None,
+        **_settled(record, values),
         **{override.key_or_group: override.value() for override in _parse([*places, *_named(sets)])},
     }
     for key, value in moved.items():
@@ -99,6 +100,14 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
             key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key, ...) != now.get(key, ...)
         },
     )
+
+
+def _settled(record: RunRecord, values: dict[str, Any]) -> dict[str, int]:
+    """The batch size that ``auto`` came to: on another machine it could come to another."""
+    if values["trainer"]["batch_size"] != "auto" or record.config()["trainer"]["batch_size"] != "auto":
+        return {}
+    found = record.metrics().get("batch_size")
+    return {} if found is None else {"trainer.batch_size": int(found)}
 
 
 def check_places(overrides: Sequence[str]) -> None:

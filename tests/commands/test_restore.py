@@ -50,6 +50,14 @@ def test_outputs_are_those_of_this_command(kept: Kept, tmp_path: Path) -> None:
     assert OmegaConf.create(moved.context.composed).paths.outputs == f"{tmp_path}/new"
 
 
+def test_a_batch_size_that_was_found_is_kept(kept: Kept) -> None:
+    record = kept("trainer.batch_size=auto")
+    RunFolder(record.places[0]).write_metrics({"metrics": {"batch_size": 48.0}})
+    restored = restore(record, [], [])
+    assert restored.config.trainer.batch_size == 48
+    assert restored.changes == {}
+
+
 def test_the_name_is_another_one_but_grows_only_once(kept: Kept) -> None:
     once = restore(kept("name=mine"), [], [])
     assert once.config.name == "mine-reproduced"
