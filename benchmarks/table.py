@@ -38,6 +38,11 @@ _SWEEP: dict[str, tuple[str, Callable[[dict[str, Any]], str], str]] = {
         lambda found: str(found["COMPLETE"]),
         "24",
     ),
+    "pruning": (
+        "epochs without / with successive halving (and the best ROC-AUC lost by it, to stay below 0.01)",
+        lambda found: f"{found['fewer_epochs']:.2f} ({found['mean_loss']:.3f})",
+        ">= 2",
+    ),
     "kills": (
         "trials done, each once, of 40 in a study killed ten times",
         lambda found: str(found["distinct"]),
