@@ -47,13 +47,23 @@ class Judgement:
         self.unavailable |= {f"{prefix}/{name}": reason for name, reason in found.unavailable.items()}
 
 
-def judge(config: RunConfig, data: Data, detector: Detector, fabric: Fabric, batch_size: int) -> Judgement:
+def judge(
+    config: RunConfig, data: Data, detector: Detector, fabric: Fabric, batch_size: int, workers: int = 0
+) -> Judgement:
     """Score validation, fit on it, and score test once; intervals are drawn over groups."""
     from deepfake.training.score import score
 
     options = config.evaluation
     val, test = (
-        score(detector, data.splits[split], fabric=fabric, batch_size=batch_size, split=split, options=options)
+        score(
+            detector,
+            data.splits[split],
+            fabric=fabric,
+            batch_size=batch_size,
+            split=split,
+            num_workers=workers,
+            options=options,
+        )
         for split in ("val", "test")
     )
     decision = fit_decision(val.samples, options, config.trainer.threshold, f"the val split of {config.dataset.name}")

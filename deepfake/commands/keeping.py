@@ -93,7 +93,7 @@ def score_and_keep(
     from deepfake.commands.judging import judge
     from deepfake.training.latency import latency_ms
 
-    judgement = judge(config, data, detector, fabric, result.batch_size)
+    judgement = judge(config, data, detector, fabric, result.batch_size, result.workers)
     judgement.metrics |= {
         "best_epoch": float(result.best_epoch + 1),
         "epochs_run": float(result.epochs_run),
