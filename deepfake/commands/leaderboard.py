@@ -47,7 +47,7 @@ def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level:
             {
                 "run": entry.label,
                 "run_id": entry.record.run_id,
-                **{key: values[entry.label] for key, values in typed.items()},
+                **{key: table.typed_value(values[entry.label]) for key, values in typed.items()},
                 **own,
                 **_gpu_hours(entry),
                 **{key: value for name, found in measured.items() for key, value in _ends(name, found).items()},

@@ -5,7 +5,6 @@ Listens to the sweeper, which knows no tracking.
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -148,7 +147,7 @@ def job_table(result: SweepResult) -> pd.DataFrame:
                 "status": status,
                 "run_id": job.run_id,
                 "overrides": " ".join(job.overrides),
-                **{key: _value(text) for key, text in chosen.items()},
+                **{key: table.typed_value(text) for key, text in chosen.items()},
                 **job.metrics,
             }
         )
@@ -156,8 +155,3 @@ def job_table(result: SweepResult) -> pd.DataFrame:
     if "best_epoch" in runs:
         runs["best_epoch"] = runs["best_epoch"].astype("Int64")
     return runs
-
-
-def _value(text: str) -> float | str:
-    """A rate as the number it is, so that tables can round it; anything else as it was written."""
-    return float(text) if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?|-?\d+(\.\d+)?e-?\d+", text) else text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,11 @@ def unrepeated(ranked: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     settled = "status" in columns and (ranked["status"] == "finished").all()
     left_out = {"run": same, "status": settled}
     return [column for column in columns if not left_out.get(column, False)]
+
+
+def typed_value(text: str) -> float | str:
+    """A rate as it was typed or chosen, as the number it is, so that tables can round it; anything else as it is."""
+    return float(text) if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?|-?\d+(\.\d+)?e-?\d+", text) else text
 
 
 def without_ends(rows: pd.DataFrame) -> list[str]:
