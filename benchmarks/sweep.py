@@ -213,7 +213,7 @@ def kills(times: int = 10, trials: int = 40, seed: int = 0, jobs: int = 1) -> di
     return {"status": status, **counts, "ended_at_kill": [c.get("COMPLETE", 0) for c in ended], "reached": exact}
 
 
-def pruning(seeds: Sequence[int] = (3, 4, 5), trials: int = 16, epochs: int = 12, people: int = 48) -> dict[str, Any]:
+def pruning(seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12, people: int = 64) -> dict[str, Any]:
     """Successive halving against none on the demo: epochs spent, and the best value.
 
     Both try the same random points, so that nothing but the pruner differs. Its settings were chosen on seeds 0 to 2.
