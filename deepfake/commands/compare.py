@@ -17,7 +17,7 @@ from deepfake.commands.restore import is_place
 from deepfake.config import RunConfig
 from deepfake.errors import UserError
 from deepfake.tracking import report, table
-from deepfake.tracking.query import find_runs
+from deepfake.tracking.query import TRIAL, find_runs
 from deepfake.tracking.record import RunRecord
 from deepfake.tracking.report import Report, Section
 from deepfake.tracking.select import matching_runs, sweep_runs
@@ -86,7 +86,8 @@ def _chosen(
         UserError: None is meant, several ways of choosing are mixed, or nothing is left.
     """
     store, outputs = locate(config.tracking, config.outputs), config.outputs
-    sweeps = [name.removeprefix(_SWEEP) for name in named if name.startswith(_SWEEP) and not name[-1].isdigit()]
+    # study:3 and study:x:3 are trials, as everywhere: of a sweep that is itself called study, or study:x.
+    sweeps = [name.removeprefix(_SWEEP) for name in named if name.startswith(_SWEEP) and not TRIAL.fullmatch(name)]
     sweeps += [arguments.sweep] if arguments.sweep else []
     bulk = bool(arguments.experiment or arguments.filter)
     if not named and not sweeps and not bulk:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-_TRIAL = re.compile(r"(?P<study>.+):(?P<number>\d+)")
+#: How a trial of a sweep is named.
+TRIAL = re.compile(r"(?P<study>.+):(?P<number>\d+)")
 _BEST = re.compile(r"best:(?P<study>.+)")
 _NAMED = 5
 
@@ -53,7 +54,7 @@ def find_run(reference: str, store: Store, outputs: Path) -> RunRecord:
     client = open_existing(store)
     if match := _BEST.fullmatch(reference):
         return _best(match["study"], client, store, outputs)
-    if match := _TRIAL.fullmatch(reference):
+    if match := TRIAL.fullmatch(reference):
         return _trial(match["study"], int(match["number"]), client, outputs)
     if client is None:
         return _folder_named(reference, store, outputs)

@@ -168,3 +168,14 @@ def test_nothing_named_says_what_to_name(
     monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(tmp_path))
     assert main(["compare"]) == 2
     assert "--experiment NAME" in capsys.readouterr().err
+
+
+def test_a_sweep_may_have_a_name_that_ends_in_a_digit(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for number, skill in enumerate((0.1, 0.8)):
+        make("tried", skill, folder=f"sweeps/tried2/{number}")
+    assert main(["compare", "study:tried2", "--csv", "--out", str(tmp_path / "page")]) == 0
+    assert "2 runs compared" in capsys.readouterr().out
