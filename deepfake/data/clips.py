@@ -79,9 +79,11 @@ class ClipSet(Readable):
 
     def pixels(self, items: np.ndarray) -> torch.Tensor:
         """Clips uint8 [B, T, H, W, C] as they are in the store."""
-        pixels = torch.empty((len(items), *self.shape), dtype=torch.uint8)
-        self._gather(items, pixels.numpy())
-        return pixels
+        # numpy asks the kernel for huge pages, torch does not: a batch is fresh memory, and 4 KiB page faults would
+        # cost more than the copy.
+        pixels = np.empty((len(items), *self.shape), np.uint8)
+        self._gather(items, pixels)
+        return torch.from_numpy(pixels)
 
     def draw(self, items: np.ndarray, epoch: int) -> list[Draw]:
         """What happens to each of these items in an epoch; an empty list where nothing ever does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import pickle
 from pathlib import Path
@@ -141,3 +142,23 @@ def test_a_pickled_set_holds_no_pixels(store: CropStore) -> None:
     clips = ClipSet(store, _table("s0"))
     clips.fetch([0])
     assert len(pickle.dumps(clips)) < 20_000
+
+
+def test_a_large_batch_lies_in_huge_pages_where_the_kernel_offers_them(tmp_path: Path) -> None:
+    offered = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not offered.is_file() or "[never]" in offered.read_text():
+        pytest.skip("this kernel offers no huge pages")
+    import resource
+
+    side = 512
+    pixels = np.zeros((1, 16, side, side, 3), np.uint8)
+    writer = StoreWriter(tmp_path)
+    crops = Crops(pixels, np.array([16]), np.zeros((1, 16), FRAME), INFO, (1, 2), np.zeros((16, 16), np.uint8))
+    writer.append({"sample_id": "s0", "status": "ok", "clips": 1}, crops)
+    writer.close()
+    clips = ClipSet(CropStore(tmp_path, read_records(tmp_path)), _table("s0"))
+    clips.fetch([0])  # the store's own pages are met here
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    batch = clips.fetch([0, 0, 0, 0])
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < batch.clips.numel() / mmap.PAGESIZE / 2
