@@ -9,10 +9,11 @@ import logging
 import os
 import re
 import shlex
+import sqlite3
 import sys
 import urllib.error
 import urllib.request
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)")
 _DATABASES = ("postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https")
+_ROOM = "make room on its disk, or set tracking.uri to a place on another"
+#: What sqlite keeps beside a database while it is written.
+_BESIDE = ("-journal", "-wal", "-shm")
+#: Tables without which a database holds nothing that anybody would miss.
+_PRECIOUS = {"runs", "registered_models"}
 
 
 @dataclass(frozen=True)
@@ -78,25 +84,33 @@ def connect(store: Store) -> MlflowClient:
     """Open a store, making it first where it does not exist yet.
 
     MLflow creates a database by running its migrations; two processes doing so at once corrupt one another,
-    so opening is done one process at a time.
+    so opening is done one process at a time. A sqlite file is made beside its place and moved there whole: what
+    stops a process in between leaves nothing that the next one would stumble over.
 
     Raises:
-        UserError: The server does not answer, or the database is of another MLflow version or no database.
+        UserError: The server does not answer, the disk is full, or the database is of another MLflow version or no
+            database.
     """
     if store.uri.split(":", 1)[0] in _SERVERS:
         _check_answers(store.uri)
     quiet_mlflow()
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     with _opening_lock(store):
         try:
-            client = MlflowClient(store.uri)
-            client.search_experiments(max_results=1)
+            if store.database is not None and _is_blank(store.database):
+                _make(store.database)
+            try:
+                return _opened(store)
+            except (MlflowException, SQLAlchemyError) as error:
+                if store.database is None or not _is_unfinished(store.database, error):
+                    raise
+                _set_aside(store.database)
+                _make(store.database)
+                return _opened(store)
         except (MlflowException, SQLAlchemyError) as error:
             raise _explained(store, error) from error
-    return client
 
 
 def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
@@ -154,6 +168,98 @@ def _opening_lock(store: Store) -> AbstractContextManager[object]:
     return FileLock(store.database.with_name(f".{store.database.name}.lock"))
 
 
+def _opened(store: Store) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store.uri)
+    client.search_experiments(max_results=1)
+    return client
+
+
+def _make(database: Path) -> None:
+    """Make a database beside its place, and move it there once it is whole and on disk."""
+    partial = database.with_name(f".{database.name}.partial")
+    # What a killed process left of it. The lock says that nobody is at it now.
+    _remove(partial)
+    uri = f"sqlite:///{partial}"
+    try:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        SqlAlchemyStore(uri, str(database.parent / "artifacts"))
+        _let_go(uri)
+        _sync(partial)
+        # A journal that belongs to what lay here before would be played back into the new file.
+        for ending in _BESIDE:
+            database.with_name(database.name + ending).unlink(missing_ok=True)
+        partial.replace(database)
+        _sync(database.parent)
+    except OSError as error:
+        raise UserError(f"cannot write the tracking store {database}: {error.strerror}", _ROOM) from error
+    finally:
+        _let_go(uri)
+        _remove(partial)
+
+
+def _let_go(uri: str) -> None:
+    """Close MLflow's connections to a file that is about to be moved; they would go on using it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    engine = SqlAlchemyStore._engine_map.pop(uri, None)
+    if engine is not None:
+        engine.dispose()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(database: Path) -> None:
+    for ending in ("", *_BESIDE):
+        database.with_name(database.name + ending).unlink(missing_ok=True)
+
+
+def _is_blank(database: Path) -> bool:
+    """Whether there is no database yet: no file, or one of no length, which sqlite makes when it is first opened."""
+    return not database.exists() or database.stat().st_size == 0
+
+
+def _is_unfinished(database: Path, error: Exception) -> bool:
+    """Whether a database that does not open is one whose making was stopped, so that it cannot hold a run."""
+    if "Can't locate revision" in str(error):
+        return False
+    try:
+        with closing(sqlite3.connect(database)) as connection:
+            names = {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            held = [connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone() for name in names & _PRECIOUS]
+            # MLflow makes these first; another program's database does not have them.
+            ours = not names or bool(names & {"alembic_version", "experiments"})
+            return ours and not any(count for (count,) in held)
+    except sqlite3.Error:
+        return False
+
+
+def _set_aside(database: Path) -> None:
+    _let_go(f"sqlite:///{database}")
+    aside = database.with_name(f"{database.name}.unfinished")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = database.with_name(f"{database.name}.unfinished-{number}")
+    # Its journal belongs to it, and would be played back into the new file.
+    for ending in _BESIDE:
+        with suppress(FileNotFoundError):
+            database.with_name(database.name + ending).rename(aside.with_name(aside.name + ending))
+    database.rename(aside)
+    print(
+        f"warning: {database} was stopped while it was being made and holds no run: made anew, the old file is {aside}",
+        file=sys.stderr,
+    )
+
+
 def _check_answers(uri: str) -> None:
     # MLflow itself retries a silent server for minutes before it says so.
     try:
@@ -170,6 +276,8 @@ def _check_answers(uri: str) -> None:
 
 def _explained(store: Store, error: Exception) -> UserError:
     text = str(error)
+    if "database or disk is full" in text or "disk I/O error" in text:
+        return UserError(f"cannot write the tracking store {store.uri}: {text.splitlines()[0]}", _ROOM)
     if "out-of-date database schema" in text or "Can't locate revision" in text:
         hint = f"back the file up, then run {_python()} -m mlflow db upgrade {shlex.quote(store.uri)}"
         if "Can't locate revision" in text:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import resource
 import shlex
+import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +80,91 @@ def test_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database at all, but long enough to look like a file of something")
     with pytest.raises(UserError, match="cannot open the tracking store"):
         connect(locate(TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db"), tmp_path))
+
+
+def stopped_halfway(database: Path, number: int) -> int | None:
+    """How a process ends that a signal meets between MLflow's first tables and its migrations."""
+
+    def make() -> None:
+        import mlflow.store.db.utils
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        mlflow.store.db.utils._upgrade_db = lambda engine: os.kill(os.getpid(), number)
+        connect(locate(TrackingOptions(uri=f"sqlite:///{database}"), database.parent))
+
+    child = multiprocessing.get_context("fork").Process(target=make)
+    child.start()
+    child.join(60)
+    return child.exitcode
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_store_whose_making_was_stopped_is_made_by_the_next(client, tmp_path: Path, number: int) -> None:
+    assert stopped_halfway(tmp_path / "mlflow.db", number) != 0
+    assert not (tmp_path / "mlflow.db").exists()
+    connect(locate(TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db"), tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.lock", "artifacts", "mlflow.db"]
+
+
+def left_by_older_code(database: Path, run: bool = False) -> None:
+    """A database made in place, its making stopped before the migrations."""
+    import sqlalchemy
+    from mlflow.store.db.base_sql_model import Base  # noqa: F401
+    from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
+
+    engine = sqlalchemy.create_engine(f"sqlite:///{database}")
+    InitialBase.metadata.create_all(engine)
+    engine.dispose()
+    with sqlite3.connect(database) as connection:
+        # As far as a migration that makes a table and was stopped before it was written down.
+        connection.execute("CREATE TABLE datasets (name TEXT)")
+        if run:
+            connection.execute("INSERT INTO runs (run_uuid, user_id, experiment_id) VALUES ('a', 'me', 0)")
+    connection.close()
+
+
+def test_what_older_code_left_unfinished_is_set_aside_and_said(
+    client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left_by_older_code(tmp_path / "mlflow.db")
+    (tmp_path / "mlflow.db.unfinished").touch()
+    store = locate(TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db"), tmp_path)
+    assert experiment_id(connect(store), store, "e")
+    assert (tmp_path / "mlflow.db.unfinished-2").stat().st_size > 0
+    assert "holds no run: made anew" in capsys.readouterr().err
+
+
+def test_an_unfinished_database_with_a_run_in_it_is_left_alone(client, tmp_path: Path) -> None:
+    left_by_older_code(tmp_path / "mlflow.db", run=True)
+    with pytest.raises(UserError, match="cannot open the tracking store"):
+        connect(locate(TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db"), tmp_path))
+    assert [path.name for path in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]
+
+
+def test_a_file_of_no_length_is_no_database_yet(client, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    connect(locate(TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db"), tmp_path))
+    assert [path.name for path in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]
+
+
+def _fail_for_want_of_room(folder: Path, told: multiprocessing.Queue[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        connect(locate(TrackingOptions(uri=f"sqlite:///{folder}/mlflow.db"), folder))
+    except UserError as error:
+        told.put(str(error))
+
+
+def test_no_room_for_the_store_is_told_and_leaves_nothing(client, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    child = context.Process(target=_fail_for_want_of_room, args=(tmp_path, told))
+    child.start()
+    text = told.get(timeout=60)
+    child.join(60)
+    assert "cannot write the tracking store" in text
+    assert "make room" in text
+    assert list(tmp_path.glob("*mlflow.db*")) == [tmp_path / ".mlflow.db.lock"]
 
 
 def test_experiment_is_made_once(store, client, experiment: str) -> None:
