@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from deepfake import __version__
-from deepfake.commands.front import guarded_call
+from deepfake.commands.front import guarded_call, start_training
 from deepfake.errors import UserError, nearest
 
 VERBS = {
+    "train": "train one detector, or many with -m: what python train.py does, from any folder",
     "datasets": "name the data sets that are known, and those found under a folder",
     "prepare": "read a data set, audit it and cut its faces, before any training",
     "evaluate": "score a trained run on any data set: metrics with intervals, breakdowns, robustness, suites",
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="deepfake",
-        description="Deepfake detection: everything beside training, which is python train.py.",
+        description="Deepfake detection: train, evaluate, predict, compare, run again.",
         epilog="\n".join(f"  {verb:<12} {text}" for verb, text in VERBS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -49,13 +50,16 @@ def _dispatch(words: list[str]) -> int:
     parser.add_argument("verb", metavar="VERB", help="one of those below; deepfake VERB --help says more")
     if not words or words[0].startswith("-"):
         parser.parse_args(words)
-    verb = words[0]
+    verb, rest = words[0], words[1:]
     if verb not in VERBS:
         raise UserError(f"{verb!r} is no command of deepfake", nearest(verb, VERBS))
+    if verb == "train":
+        # Hydra reads the command line itself, its own flags and --help included.
+        return start_training(rest)
     module = cast(Verb, importlib.import_module(f"deepfake.commands.{verb}"))
     own = argparse.ArgumentParser(prog=f"deepfake {verb}", description=VERBS[verb])
     module.add_arguments(own)
-    return module.main(own.parse_intermixed_args(words[1:]))
+    return module.main(own.parse_intermixed_args(rest))
 
 
 if __name__ == "__main__":

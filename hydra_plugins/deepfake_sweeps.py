@@ -5,7 +5,6 @@ Hydra imports every module of this namespace at every start, so nothing heavy is
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -14,15 +13,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-import deepfake
+from deepfake.installation import SWEEPS
 
 
 class SweepsSearchPath(SearchPathPlugin):
-    """Appends the folder ``sweeps/`` beside the package: the groups search, sampler, pruner and launchers."""
+    """Appends the folder ``sweeps/``: the groups search, sampler, pruner and launchers."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        sweeps = Path(deepfake.__file__).resolve().parent.parent / "sweeps"
-        search_path.append("deepfake-sweeps", f"file://{sweeps}")
+        search_path.append("deepfake-sweeps", f"file://{SWEEPS}")
 
 
 class DeepfakeSweeper(Sweeper):

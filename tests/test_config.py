@@ -6,13 +6,14 @@ import pytest
 from hydra.errors import HydraException
 
 from deepfake.commands.compose import compose_config as composed
-from deepfake.commands.front import PROJECT, translate
+from deepfake.commands.front import translate
 from deepfake.config import flatten, known_keys, load_config, to_plain
 from deepfake.errors import UserError
+from deepfake.installation import CONF
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"
-    for path in sorted((PROJECT / "conf").glob("*/*.yaml"))
+    for path in sorted((CONF).glob("*/*.yaml"))
     if not path.stem.startswith("_") and path.parent.name != "hydra"
 ]
 

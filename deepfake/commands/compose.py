@@ -8,8 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from deepfake.commands.front import PROJECT, register_resolvers
+from deepfake.commands.front import register_resolvers
 from deepfake.config import RunConfig, load_config
+from deepfake.installation import CONF
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
@@ -20,7 +21,7 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """
     register_resolvers()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", list(overrides))
 
 

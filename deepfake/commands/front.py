@@ -7,17 +7,16 @@ import re
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deepfake.commands.habits import refuse_saved_config
+from deepfake.commands.habits import absolute_config_path, refuse_saved_config
 from deepfake.errors import UserError, nearest
+from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
 
-PROJECT = Path(__file__).resolve().parents[2]
 USER_ERROR = 2
 
 _UNIQUE = uuid.uuid4().hex[:6]
@@ -25,7 +24,9 @@ _UNIQUE = uuid.uuid4().hex[:6]
 
 def register_resolvers() -> None:
     """What ``${project:}`` and ``${unique:}`` stand for in a config; safe to call again."""
-    OmegaConf.register_new_resolver("project", lambda: str(PROJECT), replace=True)
+    # A value, not a question: Hydra sends its resolvers to other processes, which may stand elsewhere.
+    folder = str(project_folder())
+    OmegaConf.register_new_resolver("project", lambda: folder, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: _UNIQUE, replace=True)
 
 
@@ -44,11 +45,32 @@ def guarded(entry: Callable[[], object]) -> int:
     _keep_ranks_apart()
 
     def run() -> int:
-        refuse_saved_config(sys.argv[1:], PROJECT)
+        refuse_saved_config(sys.argv[1:], project_folder())
         entry()
         return 0
 
     return guarded_call(run)
+
+
+def start_training(words: Sequence[str]) -> int:
+    """What ``python train.py <words>`` does, from any folder.
+
+    Args:
+        words: Hydra's flags and overrides. ``--config-path`` counts from the working directory.
+
+    Returns:
+        The exit status, as :func:`guarded`.
+    """
+    import hydra
+
+    from deepfake.commands.train import train
+
+    typed = sys.argv
+    sys.argv = [typed[0], *absolute_config_path(words)]
+    try:
+        return guarded(hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(train))
+    finally:
+        sys.argv = typed
 
 
 def guarded_call(call: Callable[[], int]) -> int:
@@ -100,16 +122,16 @@ def translate(error: Exception) -> UserError:
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None and str(cause).strip():
         first = f"{first}: {str(cause).strip().splitlines()[0]}"
-    return UserError(first, "python train.py --help lists the groups and keys")
+    return UserError(first, f"{TRAIN} --help lists the groups and keys")
 
 
 def _groups() -> list[str]:
-    return [path.name for root in ("conf", "sweeps") for path in (PROJECT / root).iterdir() if path.is_dir()]
+    return [path.name for root in (CONF, SWEEPS) for path in root.iterdir() if path.is_dir()]
 
 
 def _short(hint: str) -> str:
     meant, _, _ = hint.partition("? choices:")
-    return f"{meant}?" if meant != hint else "python train.py --cfg job lists every key"
+    return f"{meant}?" if meant != hint else f"{TRAIN} --cfg job lists every key"
 
 
 def _keep_ranks_apart() -> None:

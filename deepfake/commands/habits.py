@@ -36,6 +36,27 @@ def refuse_saved_config(words: Sequence[str], beside: Path) -> None:
                 raise _instead(folder.absolute(), [text for text in overrides if not text.startswith("experiment=")])
 
 
+def absolute_config_path(words: Sequence[str]) -> list[str]:
+    """The same words with ``--config-path`` counted from the working directory.
+
+    Hydra counts it from the folder of the program's file, which is the package where there is no script.
+    """
+    changed = list(words)
+    for place, word in enumerate(changed):
+        flag, given, value = word.partition("=")
+        if flag not in ("--config-path", "-cp"):
+            continue
+        if given:
+            changed[place] = f"{flag}={_absolute(value)}"
+        elif place + 1 < len(changed):
+            changed[place + 1] = _absolute(changed[place + 1])
+    return changed
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("pkg://") else str(Path(path).expanduser().absolute())
+
+
 def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     flags, overrides = {"path": "", "name": ""}, []
     rest: Iterator[str] = iter(words)

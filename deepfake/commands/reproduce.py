@@ -13,6 +13,7 @@ from deepfake.commands.restore import Restored, check_places, restore
 from deepfake.commands.surroundings import Surroundings, look_around
 from deepfake.config import flatten
 from deepfake.errors import UserError
+from deepfake.installation import TRAIN
 from deepfake.tracking import table
 from deepfake.tracking.folder import write_json
 from deepfake.tracking.query import find_run
@@ -71,7 +72,7 @@ def _check_result(record: RunRecord) -> None:
     if "pruned" in record.tags:
         raise UserError(
             f"run {record} was pruned by its sweep before it had a result",
-            "name another trial, or train this one to its end: python train.py with its overrides "
+            f"name another trial, or train this one to its end: {TRAIN} with its overrides "
             f"({' '.join(record.overrides())})",
         )
     record.require_finished().provenance()
@@ -90,7 +91,7 @@ def _again(record: RunRecord, restored: Restored, around: Surroundings, toleranc
     try:
         result = run(restored.config, context, parameters=flatten(restored.values))
     except Interrupted as error:
-        raise KeyboardInterrupt(f"{error}; go on with: python train.py resume={context.folder}") from error
+        raise KeyboardInterrupt(f"{error}; go on with: {TRAIN} resume={context.folder}") from error
     store = locate(restored.config.tracking, restored.config.outputs)
     again = find_run(result.run_dir, store, restored.config.outputs)
     verdict = compare_results(

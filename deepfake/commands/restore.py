@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from deepfake import __version__
 from deepfake.commands.compose import compose_config
 from deepfake.commands.context import RunContext
-from deepfake.commands.front import PROJECT
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError
+from deepfake.installation import CONF
 from deepfake.tracking.record import RunRecord
 
 #: Keys that say where things lie or how the machine is used: a run is the same run whatever they are.
@@ -180,7 +180,7 @@ def _parse(texts: Iterable[str]) -> list[Override]:
 
 
 def _is_choice(override: Override) -> bool:
-    return (PROJECT / "conf" / override.key_or_group).is_dir() and isinstance(override.value(), str)
+    return (CONF / override.key_or_group).is_dir() and isinstance(override.value(), str)
 
 
 def _named(sets: Sequence[str]) -> list[str]:
@@ -197,10 +197,11 @@ def _checked(values: dict[str, Any], record: RunRecord) -> RunConfig:
     except UserError as error:
         made = record.provenance()
         version = made.get("packages", {}).get("deepfake-sweeps", "unknown")
+        commit = (made.get("git") or {}).get("commit")
+        by = f"version {version} at commit {commit}" if commit else f"version {version}"
         raise UserError(
             f"run {record} cannot be run by this version: {error.message}",
-            f"{error.hint} (it was made by version {version} at commit {(made.get('git') or {}).get('commit')}, "
-            f"this is {__version__})",
+            f"{error.hint} (it was made by {by}, this is {__version__})",
         ) from error
 
 

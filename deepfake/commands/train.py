@@ -25,6 +25,7 @@ from deepfake.commands.shelf import Shelf, clips_key, of_process, samples_key
 from deepfake.commands.start import first_detector
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError
+from deepfake.installation import TRAIN
 from deepfake.sweeping import trial
 from deepfake.tracking.folder import UNFINISHED, RunFolder
 from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
@@ -67,7 +68,7 @@ def train(composed: DictConfig) -> dict[str, object]:
         return asdict(run(config, context, parameters=flatten(to_plain(composed))))
     except Interrupted as error:
         # As Ctrl-C: a sweep stops too, and its next start goes on with this trial.
-        again = "" if context.number is not None else f"; go on with: python train.py resume={context.folder}"
+        again = "" if context.number is not None else f"; go on with: {TRAIN} resume={context.folder}"
         raise KeyboardInterrupt(f"{error}{again}") from error
     except RuntimeError as error:
         lost = _lost(error, context)
@@ -217,7 +218,7 @@ def _lost(error: RuntimeError, context: RunContext) -> SystemExit | None:
 
     if not is_device_lost(error):
         return None
-    again = f"python train.py resume={context.folder}" if context.number is None else "the same command"
+    again = f"{TRAIN} resume={context.folder}" if context.number is None else "the same command"
     first = str(error).strip().splitlines()[0]
     lost = UserError(f"the device was lost in mid-run: {first}", f"once it is back, go on with: {again}")
     return SystemExit(told(lost))

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import deepfake
 from deepfake.data.cut import CutSettings
 from deepfake.data.part import Record
 from deepfake.data.work import Job, Worker
 from deepfake.data.worker import pack_job, pack_settings
 from deepfake.errors import DataError
+from deepfake.installation import child_environment
 
 #: What a worker process runs.
 WORKER = (sys.executable, "-m", "deepfake.data.worker")
@@ -115,15 +115,13 @@ class _Pool:
                 self._end(process)
 
     def _start(self) -> subprocess.Popen[str]:
-        root = Path(deepfake.__file__).parent.parent
-        path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="ascii",
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(os.environ),
         )
         self._processes.add(process)
         if _exchange(process, self._first_line) is None and not self._stopping.is_set():

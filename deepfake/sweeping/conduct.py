@@ -17,6 +17,7 @@ from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial
 
 from deepfake.errors import UserError
+from deepfake.installation import TRAIN
 from deepfake.sweeping.agent import work
 from deepfake.sweeping.figures import draw_study
 from deepfake.sweeping.grid import create_launcher, runs_here
@@ -229,7 +230,7 @@ def _show(study: Study, display: Display, result: SweepResult, report: str) -> N
         display.say(f"trial {job.number} failed: {job.reason}")
     for path in result.files:
         if path.suffix == ".yaml":
-            display.say(f"best: python train.py experiment={_near(path)}")
+            display.say(f"best: {TRAIN} experiment={_near(path)}")
     display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
 
 

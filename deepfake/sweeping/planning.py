@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from deepfake.errors import UserError, nearest
+from deepfake.installation import TRAIN
 from deepfake.sweeping.grammar import parse_space
 from deepfake.sweeping.grid import chooses
 from deepfake.sweeping.jobs import JobRunner
@@ -178,7 +179,7 @@ def _explain(
 
 def _short(hint: str) -> str:
     meant, found, _ = hint.partition("? choices:")
-    return f"{meant}? or limit it with when: {{model: [...]}}" if found else "python train.py --cfg job lists every key"
+    return f"{meant}? or limit it with when: {{model: [...]}}" if found else f"{TRAIN} --cfg job lists every key"
 
 
 _MISSING = object()

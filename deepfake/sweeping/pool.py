@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import deepfake
 from deepfake.errors import UserError
+from deepfake.installation import child_environment
 from deepfake.sweeping.jobs import JobRunner
 from deepfake.sweeping.owner import process_identity
 from deepfake.sweeping.payload import Work, pack
@@ -112,9 +112,7 @@ class Pool:
         token = f"{self._study.owner['token']}-{uuid.uuid4().hex}"
         folder = self._runner.folder / "workers"
         folder.mkdir(parents=True, exist_ok=True)
-        environment = worker_environment(index, self._count, self._gpus, os.environ)
-        root = str(Path(deepfake.__file__).resolve().parent.parent)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+        environment = child_environment(worker_environment(index, self._count, self._gpus, os.environ))
         log = folder / f"{os.getpid()}-{index}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(

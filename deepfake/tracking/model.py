@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepfake.installation import PACKAGE
 from deepfake.models.options import BackboneOptions, HeadOptions
 from deepfake.tracking.provenance import package_versions
 from deepfake.tracking.run import TrackedRun
@@ -113,8 +114,9 @@ def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "d
         data.mkdir()
         (data / SPEC).write_text(spec.to_json())
         shutil.copyfile(weights, data / WEIGHTS)
-        package = Path(__file__).resolve().parents[1]
-        code = shutil.copytree(package, Path(scratch) / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        # Serving composes no config.
+        unneeded = shutil.ignore_patterns("__pycache__", "conf", "sweeps")
+        code = shutil.copytree(PACKAGE, Path(scratch) / PACKAGE.name, ignore=unneeded)
         described = Model(model.artifact_location, run_id=run.id, model_uuid=model.model_id, model_id=model.model_id)
         with warnings.catch_warnings():
             # MLflow would like an example of the input; the signature says all it would, in fewer megabytes.

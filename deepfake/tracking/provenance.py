@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from deepfake import __version__
+from deepfake.installation import CHECKOUT, PACKAGE
+
 #: Raised with every change that an older reader would misread.
 FORMAT = 1
 
-_PROJECT = Path(__file__).resolve().parents[2]
 _MAX_DIFF = 1 << 20
 
 
@@ -56,6 +58,7 @@ def collect(
     git = git_state()
     return {
         "format": FORMAT,
+        "version": __version__,
         "git": {
             "commit": git.commit,
             "dirty": git.dirty,
@@ -70,7 +73,7 @@ def collect(
         "data": dict(data),
         "weights": dict(weights or {}),
         "seeds": dict(seeds),
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "environment": _environment(),
     }
 
@@ -80,8 +83,8 @@ def git_state() -> GitState:
     """The repository this package runs from, read once: what is imported no longer follows the files."""
     commit = _git("rev-parse", "HEAD")
     top = _git("rev-parse", "--show-toplevel")
-    if commit is None or top is None or Path(top.strip()) != _PROJECT:
-        # Installed into someone else's repository: its commit says nothing about this code.
+    if commit is None or top is None or Path(top.strip()) != CHECKOUT:
+        # Installed, perhaps into someone else's repository: its commit says nothing about this code.
         return GitState(None, False, "", ())
     diff = _git("diff", "HEAD") or ""
     if len(diff) > _MAX_DIFF:
@@ -150,7 +153,13 @@ def _environment() -> dict[str, str]:
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=_PROJECT, capture_output=True, text=True, errors="replace", timeout=30, check=False
+            ["git", *arguments],
+            cwd=CHECKOUT or PACKAGE,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

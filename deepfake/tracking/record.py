@@ -17,6 +17,7 @@ from packaging.version import Version
 
 from deepfake import __version__
 from deepfake.errors import UserError
+from deepfake.installation import TRAIN
 from deepfake.tracking import folder as files
 from deepfake.tracking.provenance import FORMAT
 
@@ -106,13 +107,13 @@ class RunRecord:
         if found.get("format", 0) > FORMAT:
             raise UserError(
                 f"run {self} was written by a newer version (format {found['format']}, this one reads {FORMAT})",
-                f"check out its commit {(found.get('git') or {}).get('commit')} or update this installation",
+                _newer(found, found.get("version")),
             )
         made = found.get("packages", {}).get(_PACKAGE, __version__)
         if Version(made) > Version(__version__):
             raise UserError(
                 f"run {self} was made by version {made}, which is newer than this one, {__version__}",
-                f"update this installation, or check out its commit {(found.get('git') or {}).get('commit')}",
+                _newer(found, made),
             )
         return found
 
@@ -170,10 +171,17 @@ class RunRecord:
 
     def _unfinished(self, what: str) -> UserError:
         reason = f": {self.failure}" if self.failure else ""
-        hint = "name a run that finished, or go on with this one: python train.py resume=<its folder>"
+        hint = f"name a run that finished, or go on with this one: {TRAIN} resume=<its folder>"
         if self.status == "RUNNING":
-            hint = "wait until it ends; if its process is gone, go on with it: python train.py resume=<its folder>"
+            hint = f"wait until it ends; if its process is gone, go on with it: {TRAIN} resume=<its folder>"
         return UserError(f"run {self} {what}; its status is {self.status}{reason}", hint)
+
+
+def _newer(provenance: Mapping[str, Any], version: str | None) -> str:
+    """How to read what a newer version wrote; one that was installed as a package left no commit."""
+    commit = (provenance.get("git") or {}).get("commit")
+    named = f"its commit {commit}" if commit else f"version {version}" if version else "a newer version"
+    return f"update this installation to {named}"
 
 
 def from_folder(folder: Path) -> RunRecord:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepfake import __version__
 from deepfake.errors import UserError
 from deepfake.tracking.log import RunLog, TrackedRun, clean_name, tag_text
 from deepfake.tracking.options import TrackingOptions
@@ -153,6 +154,8 @@ def _tags(parent_run_id: str | None, given: Mapping[str, object]) -> dict[str, s
     }
     if git.commit is not None:
         tags |= {"mlflow.source.git.commit": git.commit, "git_commit": git.commit, "git_dirty": git.dirty}
+    else:
+        tags["version"] = __version__
     if parent_run_id is not None:
         tags["mlflow.parentRunId"] = parent_run_id
     return {clean_name(key): tag_text(value) for key, value in {**tags, **given}.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfake.errors import UserError, nearest
+from deepfake.installation import TRAIN
 from deepfake.tracking.query import open_existing, record, sweep_parents
 from deepfake.tracking.record import RunRecord, from_folder
 from deepfake.tracking.runs import search
@@ -99,7 +100,7 @@ def _counted(client: MlflowClient) -> str:
         experiment.name: len(search(client, [experiment.experiment_id])) for experiment in client.search_experiments()
     }
     listed = ", ".join(f"{name} ({count} runs)" for name, count in counts.items() if count)
-    return f"there are: {listed}" if listed else "train something first: python train.py"
+    return f"there are: {listed}" if listed else f"train something first: {TRAIN}"
 
 
 def _keys(runs: list[Run]) -> str:

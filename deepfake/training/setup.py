@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import warnings
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from deepfake.errors import UserError
+from deepfake.installation import SCRIPT
 from deepfake.training.options import TrainerOptions
 
 #: Lightning Fabric's names for ours.
@@ -34,13 +36,16 @@ def create_fabric(options: TrainerOptions) -> Fabric:
     local, world = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
     elastic = "TORCHELASTIC_RUN_ID" in os.environ
     devices = local if elastic else _devices(options.devices)
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=world // local if elastic else 1,
-        strategy="ddp" if elastic and world > 1 else "auto",
-        precision=_precision(options.precision, accelerator),  # type: ignore[arg-type,unused-ignore]
-    )
+    with warnings.catch_warnings():
+        # Advice on starting processes, wherever Slurm is installed; ours are started by torchrun or a launcher.
+        warnings.filterwarnings("ignore", "The `srun` command is available on your system")
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=world // local if elastic else 1,
+            strategy="ddp" if elastic and world > 1 else "auto",
+            precision=_precision(options.precision, accelerator),  # type: ignore[arg-type,unused-ignore]
+        )
     fabric.launch()
     if accelerator == "cuda":
         torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
@@ -101,7 +106,7 @@ def _devices(asked: str | int) -> int:
     if int(asked) > 1:
         raise UserError(
             f"trainer.devices={asked} needs a process per device",
-            f"start it with: torchrun --nproc_per_node={asked} train.py ...",
+            f"start it with: torchrun --nproc_per_node={asked} {SCRIPT} ...",
         )
     return int(asked)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.commands.habits import refuse_saved_config
+from deepfake.commands.habits import absolute_config_path, refuse_saved_config
 from deepfake.errors import UserError
 
 
@@ -47,3 +47,19 @@ def test_what_else_was_typed_comes_along(run: Path) -> None:
 @pytest.mark.parametrize("words", [[], ["model=cnn"], ["--config-path", "conf"], ["experiment=quick"], ["-cp"]])
 def test_other_commands_pass(words: list[str], tmp_path: Path) -> None:
     refuse_saved_config(words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "counted"),
+    [
+        (["--config-path", "mine", "seed=1"], ["--config-path", "{}/mine", "seed=1"]),
+        (["-cp=mine"], ["-cp={}/mine"]),
+        (["--config-path=pkg://a.b"], ["--config-path=pkg://a.b"]),
+        (["--config-dir", "mine", "-cp"], ["--config-dir", "mine", "-cp"]),
+    ],
+)
+def test_an_installed_command_counts_config_paths_from_here(
+    words: list[str], counted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_config_path(words) == [word.format(tmp_path) for word in counted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from deepfake.commands.front import PROJECT
+from tests import PROJECT
 
 HEAVY = ("torch", "timm", "mlflow", "optuna", "sklearn", "matplotlib", "cv2", "av")
 

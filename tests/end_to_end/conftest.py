@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.commands.front import PROJECT
+from tests import PROJECT
 from tests.end_to_end.using import Here
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

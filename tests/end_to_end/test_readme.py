@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from deepfake.commands.front import PROJECT
+from tests import PROJECT
 from tests.end_to_end.conftest import Command
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")

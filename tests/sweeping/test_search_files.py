@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.commands.front import PROJECT, register_resolvers
+from deepfake.commands.front import register_resolvers
+from deepfake.installation import CONF, SWEEPS
 from deepfake.sweeping.plan import StudyPlan
 from tests.sweeping import toy
 
-SEARCHES = sorted(path.stem for path in (PROJECT / "sweeps" / "search").glob("*.yaml"))
+SEARCHES = sorted(path.stem for path in (SWEEPS / "search").glob("*.yaml"))
 
 
 def planned(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> StudyPlan:
@@ -27,7 +28,7 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> S
     monkeypatch.setattr("deepfake.sweeping.conduct.conduct", keep)
     register_resolvers()
     with pytest.raises(PlanKnownError):
-        toy.multirun(folder, overrides, conf=PROJECT / "conf")
+        toy.multirun(folder, overrides, conf=CONF)
     return plans[0]
 
 

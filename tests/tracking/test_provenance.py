@@ -4,6 +4,7 @@ import json
 
 import torch
 
+from deepfake import __version__
 from deepfake.tracking.provenance import FORMAT, collect, package_versions
 
 
@@ -15,6 +16,7 @@ def test_everything_is_plain_json() -> None:
 def test_names_what_a_result_depends_on() -> None:
     found = collect(seeds={"seed": 1}, data={"manifest": "abc"}, device="cpu")
     assert found["format"] == FORMAT
+    assert found["version"] == __version__
     assert found["seeds"] == {"seed": 1}
     assert found["data"] == {"manifest": "abc"}
     assert found["machine"]["device"] == "cpu"

@@ -1,0 +1,46 @@
+"""Where this installation keeps what it brings, and how a user starts training with it.
+
+A checkout has its configs at the top, ``conf/`` and ``sweeps/``; an installed wheel has them inside the package.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import site
+from collections.abc import Mapping
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = (PACKAGE / "conf" / "train.yaml").is_file()
+#: The repository's folder where the package runs from one, as after ``pip install -e``; None where it is installed.
+CHECKOUT = None if _INSTALLED else PACKAGE.parent
+_CONFIGS = CHECKOUT or PACKAGE
+#: What one run is made of.
+CONF = _CONFIGS / "conf"
+#: What many runs are made of.
+SWEEPS = _CONFIGS / "sweeps"
+#: How training is started, for hints.
+TRAIN = "python train.py" if CHECKOUT else "deepfake train"
+#: The same for torchrun, which takes a script or a module.
+SCRIPT = "train.py" if CHECKOUT else "-m deepfake.cli train"
+
+
+@functools.cache
+def project_folder() -> Path:
+    """What ``${project:}`` stands for: the checkout, or where an installed command was started.
+
+    Read once: a job may change the working directory (``hydra.job.chdir``), and nothing is to be written beside
+    installed packages.
+    """
+    return CHECKOUT or Path.cwd()
+
+
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which another process of this Python can import this package from any folder."""
+    child = dict(environment)
+    own = [*site.getsitepackages(), site.getusersitepackages()]
+    if PACKAGE.parent not in {Path(folder).resolve() for folder in own}:
+        # Where Python looks by itself it is not named again: that would go before the standard library.
+        child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), environment.get("PYTHONPATH")]))
+    return child
