@@ -9,6 +9,7 @@ import pytest
 
 from deepfake.tracking.verdict import is_timing
 from tests.end_to_end.conftest import SMALL, Command
+from tests.end_to_end.using import Here
 
 FROZEN = [*SMALL, "backbone.freeze=true", "trainer.epochs=2"]
 
@@ -22,6 +23,25 @@ def test_cached_and_uncached_runs_give_the_same_metrics(command: Command, output
         {name: value for name, value in metrics.items() if not is_timing(name)} for metrics in (plain, cached)
     )
     assert found == pytest.approx(wanted, abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_cached_runs_in_16_bits_end_with_the_numbers_of_evaluate(command: Command, outputs: Path, here: Here) -> None:
+    small = [text for text in FROZEN if not text.startswith("head.")]
+    heads = "head=mean,lstm,gru,vit,convlstm"
+    to = f"hydra.sweep.dir={outputs}/short"
+    done = command("train.py", "-m", *small, "augment=none", "features=cached", "trainer.precision=bf16", heads, to)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for job in "01234":
+        run = outputs / "short" / job
+        assert here("evaluate", str(run)).status in (0, 3)
+        logged, evaluated = (
+            json.loads(file.read_text())["metrics"] for file in (run / "metrics.json", run / "eval/demo/metrics.json")
+        )
+        names = [name for name in logged if name.startswith("test/") and name.removeprefix("test/") in evaluated]
+        assert {"test/roc_auc", "test/log_loss", "test/log_loss_calibrated"} <= set(names)
+        wanted = [evaluated[name.removeprefix("test/")] for name in names]
+        assert [logged[name] for name in names] == pytest.approx(wanted, abs=1e-5), job
 
 
 @pytest.mark.slow

@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from deepfake.errors import UserError
 from deepfake.models.detector import Detector
-from deepfake.models.options import HeadOptions, Lstm, Mean, Vit
+from deepfake.models.options import ConvLstm, Gru, HeadOptions, Lstm, Mean, Vit
 from deepfake.training.checkpoint import BEST, LAST, load_weights
 from deepfake.training.features import cached, storage
 from deepfake.training.features.cached import FeatureCache
 from deepfake.training.features.source import FeatureReader, FeatureSet
 from deepfake.training.features.spec import Layout
+from deepfake.training.metrics import sample_metrics
 from deepfake.training.score import score
 from tests.training.fakes import FakeClips, cpu, small_detector, tiny_detector
 from tests.training.test_fit import lasting, run
@@ -81,6 +84,42 @@ def test_cached_training_gives_the_numbers_of_uncached(tmp_path: Path, head: Hea
     )
     assert one["score"].to_numpy() == pytest.approx(two["score"].to_numpy(), abs=1e-5)
     assert one.drop(columns="score").equals(two.drop(columns="score"))
+
+
+def fabric_of(precision: str) -> Fabric:
+    """A fabric on the CPU, in float16 too, which the trainer's options leave to devices that are made for it."""
+    if precision != "fp16":
+        return cpu(precision=precision)
+    plugin = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[plugin])
+    fabric.launch()
+    return fabric
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "head",
+    [Mean(), Lstm(hidden=8), Gru(hidden=8), Vit(width=16, depth=1, heads=2), ConvLstm(hidden=4)],
+    ids=lambda head: type(head).__name__,
+)
+def test_scores_of_a_cached_run_are_those_of_its_whole_detector(
+    tmp_path: Path, head: HeadOptions, precision: str
+) -> None:
+    fabric = fabric_of(precision)
+    sources = splits(size=32, frames=3, drawn=False)
+    told = Told(tmp_path / "cache", fabric=fabric)
+    reader, sets = told.read(frozen(head, tiny=True), sources)
+    result, _ = run(tmp_path, reader, fabric=fabric, epochs=2, **sets)
+    assert "val/roc_auc" in result.best_metrics
+    logged = score(reader, sets["val"], fabric=fabric, batch_size=8, split="val")
+    # As another command finds it: built anew, with the run's weights, on clips, in whatever precision is asked for.
+    whole = tiny_detector(head, 32)
+    load_weights(whole, tmp_path / "checkpoints" / BEST)
+    evaluated = score(whole, sources["val"], fabric=cpu(), batch_size=5, split="val")
+    wanted = evaluated.samples["score"].to_numpy()
+    assert logged.samples["score"].to_numpy() == pytest.approx(wanted, abs=1e-5)
+    values = sample_metrics(evaluated.samples).values | evaluated.frame_metrics().values
+    assert sample_metrics(logged.samples).values | logged.frame_metrics().values == pytest.approx(values, abs=1e-5)
 
 
 def test_what_is_saved_is_the_whole_detector(tmp_path: Path) -> None:
@@ -188,7 +227,23 @@ def test_features_of_16_bits_stay_so(tmp_path: Path) -> None:
     reader, sets = Told(tmp_path, fabric=cpu(precision="bf16")).read(frozen(), splits())
     assert sets["train"].fetch([0]).clips.dtype == reader.dtype == torch.bfloat16
     # What a precision plugin made float32 on the way is what it was again.
-    assert reader.extract(torch.zeros(1, 2, 6)).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        assert reader.extract(torch.zeros(1, 2, 6)).dtype == torch.bfloat16
+
+
+def test_features_that_are_scored_are_whole_whatever_trains(tmp_path: Path) -> None:
+    sources, detector = splits(), frozen()
+    _, sets = Told(tmp_path, fabric=cpu(precision="bf16")).read(detector, sources)
+    batch, found = sources["val"].fetch(range(8)), sets["val"].fetch(range(8)).clips
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[batch.mask], detector.extract(batch.clips)[batch.mask], rtol=1e-5, atol=1e-6)
+
+
+def test_where_training_is_exact_one_file_holds_all(tmp_path: Path) -> None:
+    whole, short = Told(tmp_path), Told(tmp_path, fabric=cpu(precision="bf16"))
+    whole.read(frozen(), splits())
+    short.read(frozen(), splits())
+    assert (len(whole.cache.keys), len(short.cache.keys)) == (1, 2)
 
 
 def test_other_weights_are_computed_again_and_said(tmp_path: Path) -> None:

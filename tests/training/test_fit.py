@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from deepfake.errors import UserError
 from deepfake.models.detector import Detector
@@ -22,7 +23,9 @@ from tests.training.fakes import FakeClips, cpu, small_detector
 TIMES = {"epoch_seconds", "samples_per_second"}
 
 
-def run(folder: Path, detector: Detector | None = None, **changes: Any) -> tuple[FitResult, Detector]:
+def run(
+    folder: Path, detector: Detector | None = None, fabric: Fabric | None = None, **changes: Any
+) -> tuple[FitResult, Detector]:
     arguments: dict[str, Any] = {
         "train": FakeClips(seed=1),
         "val": FakeClips(8, seed=2),
@@ -38,7 +41,7 @@ def run(folder: Path, detector: Detector | None = None, **changes: Any) -> tuple
     detector = detector or small_detector()
     options = TrainerOptions(**fields)
     train, val = arguments.pop("train"), arguments.pop("val")
-    fabric = cpu(precision=options.precision)
+    fabric = fabric or cpu(precision=options.precision)
     return fit(detector, train, val, options=options, fabric=fabric, folder=folder, **arguments), detector
 
 

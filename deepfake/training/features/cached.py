@@ -1,11 +1,14 @@
 """A frozen detector and its splits to the same splits as features, computed where they are not stored yet.
 
 Processes that need the same features at the same time compute them once: the others wait for the first.
+
+Clips that are trained on have their features in the precision of training. Those of clips that are scored are computed
+and kept in full precision, as scores that are kept always are: a cached run's metrics are those of its whole detector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from deepfake.errors import UserError
 from deepfake.models.detector import Detector
 from deepfake.training.features.compute import Extractor
 from deepfake.training.features.source import FeatureReader, FeatureSet
-from deepfake.training.features.spec import FeatureSpec, Layout, describe
+from deepfake.training.features.spec import FeatureSpec, Layout, describe, trains_exactly
 from deepfake.training.features.storage import FrameKind, NoRoomError, open_features, relative, write_features
 from deepfake.training.memory import is_out_of_memory
 from deepfake.training.progress import Progress, Silent
@@ -60,6 +63,7 @@ class FeatureCache:
         seed: int,
         views: Mapping[str, int] | None = None,
         changes: str = "",
+        trained: Collection[str] = ("train",),
     ) -> tuple[FeatureReader, dict[str, FeatureSet]] | None:
         """The splits as features, and the detector that reads them.
 
@@ -70,6 +74,7 @@ class FeatureCache:
             seed: With epoch and clip, decides which view is read.
             views: How many changed versions of each clip to store, by split; 0 where it is not named.
             changes: How the clips of splits with views are changed.
+            trained: Splits that are trained on; all others are scored.
 
         Returns:
             None where there is no room; that was said, and training can go on without.
@@ -80,30 +85,32 @@ class FeatureCache:
         check_frozen(detector)
         detector.to(self.fabric.device)
         found: dict[str, FeatureSet] = {}
-        counts = {name: (views or {}).get(name, 0) for name in splits}
+        whole = trains_exactly(self.fabric)
+        kinds = {name: ((views or {}).get(name, 0), whole or name not in trained) for name in splits}
         try:
-            for count in sorted(set(counts.values())):
-                group = {name: clips for name, clips in splits.items() if counts[name] == count}
+            for count, exact in sorted(set(kinds.values())):
+                group = {name: clips for name, clips in splits.items() if kinds[name] == (count, exact)}
                 layout = Layout.of(list(group.values()), contents, drawn=count > 0)
                 how = changes if count else ""
-                stored = self._stored(detector, list(group.values()), layout, count, how)
+                spec = describe(detector, self.name, layout, self.fabric, views=count, changes=how, exact=exact)
+                stored = self._stored(detector, list(group.values()), layout, spec, exact)
                 found |= {name: FeatureSet(clips, stored, layout, seed) for name, clips in group.items()}
         except NoRoomError as error:
             self.say(f"{error}: training goes on without stored features")
             return None
-        dtype = next((one.dtype for one in found.values() if len(one)), torch.float32)
-        return FeatureReader(detector, dtype), found
+        trained_on = (found[name] for name in trained if name in found and len(found[name]))
+        return FeatureReader(detector, next((one.dtype for one in trained_on), torch.float32)), found
 
     def _stored(
-        self, detector: Detector, sources: list[ClipSource], layout: Layout, views: int, changes: str
+        self, detector: Detector, sources: list[ClipSource], layout: Layout, spec: FeatureSpec, exact: bool
     ) -> Tensor:
         if layout.frames == 0:
             return torch.empty(0, 1)
-        spec = describe(detector, self.name, layout, self.fabric, views=views, changes=changes)
         self.keys.append(spec.key)
 
         def open_them() -> Tensor:
-            extractor = Extractor(detector, sources, layout, views, self.fabric, loader_workers("auto", self.fabric))
+            workers = loader_workers("auto", self.fabric)
+            extractor = Extractor(detector, sources, layout, spec.views, self.fabric, workers, exact=exact)
             return self._on_device(self._locked(spec, extractor))
 
         return self.keep(spec.key, open_them)

@@ -17,6 +17,7 @@ from deepfake.training.features.spec import Layout
 from deepfake.training.features.storage import FrameKind, Written
 from deepfake.training.memory import is_out_of_memory
 from deepfake.training.progress import Progress, bar
+from deepfake.training.score import full_precision
 from deepfake.training.source import ClipSource
 
 #: Frames the backbone reads at once.
@@ -38,6 +39,7 @@ class Extractor:
         views: How many changed versions of each clip; 0 for the clips as they are.
         fabric: Device and precision, as in training.
         workers: Loader processes.
+        exact: In full precision instead, as scores that are kept are computed.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Extractor:
         views: int,
         fabric: Fabric,
         workers: int,
+        *,
+        exact: bool = False,
     ) -> None:
         self._detector = detector
         self._sources = sources
@@ -56,6 +60,7 @@ class Extractor:
         self._changed = views > 0
         self._fabric = fabric
         self._workers = workers
+        self._exact = exact
         self._most = _FRAMES.get(fabric.device.type, _FRAMES_ELSEWHERE)
 
     @property
@@ -104,8 +109,8 @@ class Extractor:
 
     def tolerance(self, kind: FrameKind) -> float:
         """What :meth:`deviation` may come to."""
-        short = kind.dtype.itemsize < 4 or (self._fabric.device.type == "cuda" and torch.backends.cudnn.allow_tf32)
-        return TOLERANCE_SHORT if short else TOLERANCE
+        tf32 = self._fabric.device.type == "cuda" and torch.backends.cudnn.allow_tf32 and not self._exact
+        return TOLERANCE_SHORT if tf32 or kind.dtype.itemsize < 4 else TOLERANCE
 
     def _placed(self, source: ClipSource, items: Sequence[int], view: int, features: Tensor) -> Iterator[Written]:
         """Features [frames, ...] of a batch, clip by clip, with where they begin."""
@@ -117,7 +122,7 @@ class Extractor:
     def _extract(self, batch: Batch) -> Tensor:
         """Features [frames that are no fillers, ...] of a batch, one clip after another."""
         moved = batch.to(self._fabric.device, non_blocking=True)
-        with torch.inference_mode(), self._fabric.autocast():
+        with torch.inference_mode(), full_precision() if self._exact else self._fabric.autocast():
             clips = moved.clips
             if self._changed and moved.draws is not None:
                 clips = apply_draws(clips.float().div_(255), moved.draws)

@@ -25,7 +25,7 @@ class FeatureReader(Detector):
 
     Args:
         detector: Frozen.
-        dtype: What its backbone gives; features arrive in it, whatever they passed through.
+        dtype: What its backbone gives in training; features are trained on in it, whatever they passed through.
     """
 
     def __init__(self, detector: Detector, dtype: torch.dtype) -> None:
@@ -33,8 +33,8 @@ class FeatureReader(Detector):
         self.dtype = dtype
 
     def extract(self, clips: Tensor) -> Tensor:
-        """Features [B, T, D] or [B, T, D, h, w] as they are."""
-        return clips.to(self.dtype)
+        """Features [B, T, D] or [B, T, D, h, w]: as the backbone gives them where 16 bits are in use, else whole."""
+        return clips.to(self.dtype) if torch.is_autocast_enabled(clips.device.type) else clips.float()
 
 
 class FeatureSet(Readable):

@@ -19,6 +19,8 @@ from deepfake.training.source import ClipSource
 #: Raised when what is stored changes its meaning.
 FORMAT = 1
 _PACKAGES = ("torch", "timm")
+#: What Fabric calls full precision.
+EXACT = "32-true"
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,20 @@ class FeatureSpec:
         return [name for name, value in asdict(self).items() if other.get(name) != value]
 
 
+def trains_exactly(fabric: Fabric) -> bool:
+    """Whether training computes in full precision: then its features are those that scores are made of too."""
+    return _precision(fabric) == [EXACT, fabric.device.type]
+
+
 def describe(
-    detector: Detector, name: str, layout: Layout, fabric: Fabric, *, views: int = 0, changes: str = ""
+    detector: Detector,
+    name: str,
+    layout: Layout,
+    fabric: Fabric,
+    *,
+    views: int = 0,
+    changes: str = "",
+    exact: bool = False,
 ) -> FeatureSpec:
     """The spec of what a detector's backbone gives for some clips.
 
@@ -114,9 +128,9 @@ def describe(
         fabric: Decides device and precision.
         views: See :class:`FeatureSpec`.
         changes: Likewise.
+        exact: They are computed in full precision, whatever the fabric's is.
     """
-    short = torch.backends.cudnn.allow_tf32 and fabric.device.type == "cuda"
-    parts = [fabric.strategy.precision.precision, fabric.device.type, *(["tf32"] if short else [])]
+    parts = [EXACT, fabric.device.type] if exact else _precision(fabric)
     return FeatureSpec(
         clips=layout.digest,
         backbone=name,
@@ -128,3 +142,9 @@ def describe(
         changes=changes,
         versions={package: version(package) for package in _PACKAGES},
     )
+
+
+def _precision(fabric: Fabric) -> list[str]:
+    """How training computes on this device."""
+    short = torch.backends.cudnn.allow_tf32 and fabric.device.type == "cuda"
+    return [fabric.strategy.precision.precision, fabric.device.type, *(["tf32"] if short else [])]
