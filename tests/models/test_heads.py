@@ -56,6 +56,8 @@ def test_padded_frames_never_change_the_logit(options: HeadOptions) -> None:
     other[0, 4:] = 1e3
     other[1, 1:] = -7.0
     torch.testing.assert_close(head(features, mask).logits, head(other, mask).logits, rtol=0, atol=0)
+    other[~mask] = float("nan")
+    torch.testing.assert_close(head(features, mask).logits, head(other, mask).logits, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)

@@ -60,7 +60,8 @@ class VitHead(Head):
 
     def forward(self, features: Tensor, mask: Tensor) -> Output:
         """Maps [B, T, D, h, w] and mask [B, T] to logits."""
-        patches = self._patches(features)  # [B, T, h, w, W]
+        # Not left to the attention's mask: it gives a padded frame the weight 0, and 0 x NaN is NaN.
+        patches = self._patches(features.masked_fill(~mask[..., None, None, None], 0.0))  # [B, T, h, w, W]
         _, frames, height, width, _ = patches.shape
         # A clip with no real frame would have nothing to attend to and end as NaN.
         seen = mask | ~mask.any(1, keepdim=True)
