@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from deepfake.installation import PACKAGE
 from deepfake.models.options import BackboneOptions, HeadOptions
+from deepfake.tracking.artifacts import local_folder
 from deepfake.tracking.provenance import package_versions
 from deepfake.tracking.run import TrackedRun
 
@@ -109,28 +110,33 @@ def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "d
     required = [f"{package}=={versions[package]}" for package in _REQUIRED if package in versions]
     # The fluent interface would log to whatever run and store it thinks active; these calls name both.
     model = run.client.create_logged_model(run.experiment, name=name, source_run_id=run.id, model_type="classifier")
-    with tempfile.TemporaryDirectory() as scratch:
+    place = local_folder(model.artifact_location)
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    # Made beside its place, where that is a folder, and renamed: an upload would copy the code and the weights again.
+    with tempfile.TemporaryDirectory(prefix=".", dir=place and place.parent) as scratch:
         data = Path(scratch) / "detector"
         data.mkdir()
         (data / SPEC).write_text(spec.to_json())
         shutil.copyfile(weights, data / WEIGHTS)
-        # Serving composes no config.
-        unneeded = shutil.ignore_patterns("__pycache__", "conf", "sweeps")
-        code = shutil.copytree(PACKAGE, Path(scratch) / PACKAGE.name, ignore=unneeded)
+        made = Path(scratch) / "model"
         described = Model(model.artifact_location, run_id=run.id, model_uuid=model.model_id, model_id=model.model_id)
         with warnings.catch_warnings():
             # MLflow would like an example of the input; the signature says all it would, in fewer megabytes.
             warnings.filterwarnings("ignore", ".*input example was not provided.*", UserWarning)
             pyfunc.save_model(
-                path=str(Path(scratch) / "model"),
+                path=str(made),
                 loader_module="deepfake.tracking.serve",
                 data_path=str(data),
-                code_paths=[str(code)],
+                code_paths=[str(PACKAGE)],
                 mlflow_model=described,
                 signature=signature(spec),
                 pip_requirements=required,
             )
-        run.client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
+        if place is None:
+            run.client.log_model_artifacts(model.model_id, str(made))
+        else:
+            made.rename(place)
     run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     run.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, 0)])
     return f"models:/{model.model_id}"

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from deepfake.models.detector import Detector
 
-WARM_UPS, REPETITIONS = 3, 15
+WARM_UPS, REPETITIONS = 2, 7
 #: Seconds after which a slow detector is measured no further, once there are a few repetitions.
 ENOUGH, FEWEST = 5.0, 3
 

@@ -1,17 +1,16 @@
-"""A predictions table to numbers, per sample, by scikit-learn on scores. Knows no model.
+"""A predictions table to numbers, per sample. Knows no model; tests hold every metric against scikit-learn's.
 
 A number that is not defined (one class only, say) is reported as not available with the reason, never as 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-ECE_BINS = 15
+from deepfake.training.weighted import ECE_BINS, WeightedMetrics
 
 #: Every metric, and whether less is better.
 LESS_IS_BETTER: dict[str, bool] = {
@@ -62,14 +61,12 @@ def sample_metrics(table: pd.DataFrame, threshold: float = 0.5) -> Metrics:
     labels = counted["label"].to_numpy(dtype=np.int64)
     scores = counted["score"].to_numpy(dtype=np.float64)
     check_scores(labels, scores)
-    metrics = Metrics()
-    for name, compute in _METRICS.items():
-        reason = _missing(name, labels, scores, threshold)
-        if reason:
-            metrics.unavailable[name] = reason
-        else:
-            metrics.values[name] = float(compute(labels, scores, threshold))
-    return metrics
+    unavailable = {name: _missing(name, labels, scores, threshold) for name in LESS_IS_BETTER}
+    unavailable = {name: reason for name, reason in unavailable.items() if reason}
+    if len(unavailable) == len(LESS_IS_BETTER):
+        return Metrics({}, unavailable)
+    found = WeightedMetrics(labels, scores, threshold)(np.ones((1, len(labels))))
+    return Metrics({name: float(found[name][0]) for name in LESS_IS_BETTER if name not in unavailable}, unavailable)
 
 
 def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -79,16 +76,7 @@ def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
         labels: 0 or 1 [n], both present.
         scores: [n], higher is more fake.
     """
-    from sklearn.metrics import roc_curve
-
-    false_alarms, hits, _ = roc_curve(labels, scores, drop_intermediate=False)
-    misses = 1 - hits
-    # false_alarms - misses rises from -1 to 1; the rate lies where it crosses 0.
-    after = int(np.argmax(false_alarms >= misses))
-    x0, x1 = false_alarms[after - 1], false_alarms[after]
-    y0, y1 = misses[after - 1], misses[after]
-    share = (y0 - x0) / ((x1 - x0) + (y0 - y1))
-    return float(x0 + share * (x1 - x0))
+    return float(WeightedMetrics(labels, scores)(np.ones((1, len(labels))))["eer"][0])
 
 
 def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = ECE_BINS) -> float:
@@ -128,28 +116,3 @@ def _missing(name: str, labels: np.ndarray, scores: np.ndarray, threshold: float
     if name == "precision" and not (scores >= threshold).any():
         return "no sample was called fake"
     return ""
-
-
-def _by_sklearn(name: str, *, thresholded: bool, **options: object) -> Callable[[np.ndarray, np.ndarray, float], float]:
-    def compute(labels: np.ndarray, scores: np.ndarray, threshold: float) -> float:
-        import sklearn.metrics
-
-        given = (scores >= threshold).astype(np.int64) if thresholded else scores
-        return float(getattr(sklearn.metrics, name)(labels, given, **options))
-
-    return compute
-
-
-_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, float], float]] = {
-    "accuracy": _by_sklearn("accuracy_score", thresholded=True),
-    "balanced_accuracy": _by_sklearn("balanced_accuracy_score", thresholded=True),
-    "f1": _by_sklearn("f1_score", thresholded=True, zero_division=0.0),
-    "precision": _by_sklearn("precision_score", thresholded=True),
-    "recall": _by_sklearn("recall_score", thresholded=True),
-    "roc_auc": _by_sklearn("roc_auc_score", thresholded=False),
-    "average_precision": _by_sklearn("average_precision_score", thresholded=False),
-    "eer": lambda labels, scores, threshold: equal_error_rate(labels, scores),
-    "log_loss": _by_sklearn("log_loss", thresholded=False, labels=[0, 1]),
-    "brier": lambda labels, scores, threshold: float(np.mean((scores - labels) ** 2)),
-    "ece": lambda labels, scores, threshold: expected_calibration_error(labels, scores),
-}

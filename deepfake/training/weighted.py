@@ -1,13 +1,14 @@
-"""The metrics of ``metrics`` on weighted samples, for many sets of weights at once: what a bootstrap computes.
+"""Every metric as a function of the samples' weights, for many sets of weights at once.
 
-Scores are sorted once; a resample is then a row of weights, never a copy of the table.
+All weights one: the metrics themselves. Whole numbers: a bootstrap's resamples, each a row of weights and never a copy
+of the table, over scores that are sorted once.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from deepfake.training.metrics import ECE_BINS
+ECE_BINS = 15
 
 
 class WeightedMetrics:
@@ -51,7 +52,8 @@ class WeightedMetrics:
             return self._means(w) | self._ranks(w)
 
     def _means(self, w: np.ndarray) -> dict[str, np.ndarray]:
-        sums = w @ self.columns
+        # A matrix product sums in an order that depends on the processor; the plain metrics, one row, must not.
+        sums = w @ self.columns if len(w) > 1 else (w.T * self.columns).sum(0, keepdims=True)
         n, fakes, called, hits, log_loss, brier = sums[:, :6].T
         reals = n - fakes
         quiet = reals - (called - hits)  # reals not called fake
@@ -86,7 +88,7 @@ class WeightedMetrics:
 
 
 def _equal_error_rates(alarms: np.ndarray, misses: np.ndarray) -> np.ndarray:
-    """Where straight lines between the points (alarms, misses) [r, k] cross the diagonal, as ``metrics`` does."""
+    """Where straight lines between the points (alarms, misses) [r, k] cross the diagonal."""
     rows = np.arange(len(alarms))
     after = np.argmax(alarms >= misses, axis=1)
     before = np.maximum(after - 1, 0)

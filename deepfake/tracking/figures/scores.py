@@ -116,8 +116,9 @@ def precision_recall(
 
 def confusion(predictions: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
     """Counts of what was called what, with the share of each true class."""
-    figure, (axis,) = new_figure(4.4, 4.3, fitted=True)
     labels, scores, left_out = scored(predictions)
+    names = [f"{name}\n(n={(labels == label).sum():,})" for label, name in enumerate(("real", "fake"))]
+    figure, (axis,) = new_figure(4.4, 4.3, names=names)
     title(axis, f"Confusion matrix at threshold {threshold:.3g}", left_out)
     if not len(labels):
         say_why(axis, "no confusion matrix: no sample has a score")
@@ -137,9 +138,8 @@ def confusion(predictions: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
             axis.text(column, row + 0.18, percent, ha="center", va="center", fontsize=10, color=shade)
     axis.grid(False)
     axis.spines[:].set_visible(False)
-    names = ["real", "fake"]
-    axis.set_xticks([0, 1], names)
-    axis.set_yticks([0, 1], [f"{name}\n(n={counts[i].sum():,})" for i, name in enumerate(names)])
+    axis.set_xticks([0, 1], ["real", "fake"])
+    axis.set_yticks([0, 1], names)
     axis.tick_params(length=0, labelsize=10)
     axis.set_xlabel("called")
     axis.set_ylabel("truth")

@@ -26,7 +26,8 @@ from deepfake.tracking.figures.style import (
 def histogram(predictions: pd.DataFrame, *, threshold: float = 0.5, most: int = 6) -> Figure:
     """How scores are spread: by class above, by method below, where the ``most`` largest methods have a line each."""
     methods = predictions.loc[predictions["label"] == 1, "method"].value_counts().index[:most]
-    figure, axes = new_figure(6.0, 3.4 + 0.36 * (len(methods) + 1), rows=2, fitted=True)
+    rows = _method_rows(predictions, list(methods))
+    figure, axes = new_figure(6.0, 3.4 + 0.36 * (len(methods) + 1), rows=2, names=[name for name, _, _ in rows])
     labels, scores, left_out = scored(predictions)
     title(axes[0], "Scores by class", left_out)
     if not len(labels):
@@ -51,7 +52,7 @@ def histogram(predictions: pd.DataFrame, *, threshold: float = 0.5, most: int = 
     axes[0].axvline(threshold, color=BLACK, linestyle="--", linewidth=1, label=f"threshold {threshold:.3g}")
     axes[0].set(xlim=(0, 1), ylabel="share of the class")
     legend(axes[0], "upper center")
-    _method_rows(axes[1], predictions, list(methods), threshold)
+    _draw_rows(axes[1], rows, threshold)
     return figure
 
 
@@ -83,22 +84,26 @@ def reliability(predictions: pd.DataFrame, *, bins: int = 10, ece: float | None 
     return figure
 
 
-def _method_rows(axis: Axes, predictions: pd.DataFrame, methods: list[str], threshold: float) -> None:
+def _method_rows(predictions: pd.DataFrame, methods: list[str]) -> list[tuple[str, Array, str]]:
+    """Real samples and each method's fakes, where any has a score: name and count, scores, colour."""
     groups = [("real", predictions[predictions["label"] == 0], REAL_COLOUR)]
     groups += [
         (str(m), predictions[(predictions["label"] == 1) & (predictions["method"] == m)], FAKE_COLOUR) for m in methods
     ]
-    kept = [(name, rows["score"].dropna().to_numpy(), colour) for name, rows, colour in groups]
-    kept = [group for group in kept if len(group[1])]
-    for place, (_, values, colour) in enumerate(kept):
+    kept = [(name, rows["score"].dropna().to_numpy(np.float64), colour) for name, rows, colour in groups]
+    return [(f"{name} (n={len(values):,})", values, colour) for name, values, colour in kept if len(values)]
+
+
+def _draw_rows(axis: Axes, rows: list[tuple[str, Array, str]], threshold: float) -> None:
+    for place, (_, values, colour) in enumerate(rows):
         # A tick for each sample, spread a little so that equal scores show as a thicker mark.
         spread = (np.arange(len(values)) % 7 - 3) * 0.07
         size, alpha = 5 if len(values) < 200 else 2, max(0.15, min(0.8, 60 / len(values)))
         axis.plot(values, place + spread, "o", color=colour, markeredgewidth=0, markersize=size, alpha=alpha)
         axis.plot([np.median(values)] * 2, [place - 0.36, place + 0.36], color=BLACK, linewidth=2)
     axis.axvline(threshold, color=BLACK, linestyle="--", linewidth=1)
-    axis.set_yticks(range(len(kept)), [f"{name} (n={len(values):,})" for name, values, _ in kept])
-    axis.set(xlim=(0, 1), ylim=(len(kept) - 0.4, -0.6), xlabel="fake probability")
+    axis.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axis.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6), xlabel="fake probability")
     axis.grid(False, axis="y")
     title(axis, "Scores by method (bar: median)")
 
