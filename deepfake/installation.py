@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import site
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,3 +45,9 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
         # Where Python looks by itself it is not named again: that would go before the standard library.
         child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), environment.get("PYTHONPATH")]))
     return child
+
+
+def module_command(module: str) -> list[str]:
+    """The command that runs a module of this package in another process of this Python."""
+    # -P: the working directory is no place to import from, or a json.py beside somebody's videos would be run.
+    return [sys.executable, "-P", "-m", module]

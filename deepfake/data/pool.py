@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from deepfake.data.part import Record
 from deepfake.data.work import Job, Worker
 from deepfake.data.worker import pack_job, pack_settings
 from deepfake.errors import DataError
-from deepfake.installation import child_environment
+from deepfake.installation import child_environment, module_command
 
 #: What a worker process runs.
-WORKER = (sys.executable, "-m", "deepfake.data.worker")
+WORKER = tuple(module_command("deepfake.data.worker"))
 
 
 def run_jobs(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepfake.errors import UserError
-from deepfake.installation import child_environment
+from deepfake.installation import child_environment, module_command
 from deepfake.sweeping.jobs import JobRunner
 from deepfake.sweeping.owner import process_identity
 from deepfake.sweeping.payload import Work, pack
@@ -116,7 +115,7 @@ class Pool:
         log = folder / f"{os.getpid()}-{index}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "deepfake.sweeping.worker"],
+                module_command("deepfake.sweeping.worker"),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
