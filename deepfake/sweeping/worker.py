@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import _thread
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from types import FrameType
 
 #: How long a job may take to stop once the parent is gone, before the process is ended from inside.
 GRACE_SECONDS = 20.0
@@ -21,7 +24,7 @@ def main() -> int:
     # Not through sys.stdin: a thread waiting inside its lock would break the interpreter's own end.
     pipe = sys.stdin.fileno()
     data = _read(pipe, int.from_bytes(_read(pipe, 8), "big"))
-    threading.Thread(target=_end_with_parent, args=(pipe,), name="parent", daemon=True).start()
+    watch_parent(pipe)
     from deepfake.sweeping.agent import work
     from deepfake.sweeping.payload import unpack
     from deepfake.sweeping.study import Study
@@ -46,9 +49,28 @@ def _read(pipe: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _end_with_parent(pipe: int) -> None:
+def watch_parent(pipe: int) -> None:
+    """Raise KeyboardInterrupt in this, the main thread once the other end of the pipe is closed."""
+    gone = threading.Event()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # What a script starts in the background ignores Ctrl-C, and with it the interruption from inside: from now
+        # on only Ctrl-C is.
+        signal.signal(signal.SIGINT, _interrupt_once(gone))
+    threading.Thread(target=_end_with_parent, args=(pipe, gone), name="parent", daemon=True).start()
+
+
+def _interrupt_once(gone: threading.Event) -> Callable[[int, FrameType | None], None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if gone.is_set():
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+def _end_with_parent(pipe: int, gone: threading.Event) -> None:
     while os.read(pipe, 1):
         pass
+    gone.set()
     _thread.interrupt_main()
     time.sleep(GRACE_SECONDS)
     os._exit(_INTERRUPTED)

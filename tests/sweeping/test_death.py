@@ -106,6 +106,38 @@ def test_ctrl_c_lets_go_of_what_workers_run(tmp_path: Path, terminal: Callable[.
     assert [job.status for job in toy.multirun(tmp_path, STUDY).jobs] == ["completed"] * 4
 
 
+#: A worker that only waits; without the cure it would be ended from inside after a long while.
+WATCHING = """
+import os, signal, time
+from deepfake.sweeping import worker
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+worker.GRACE_SECONDS = 1000
+worker.watch_parent(0)
+os.kill(os.getpid(), signal.SIGINT)
+try:
+    print("not interrupted", flush=True)
+    while True:
+        time.sleep(0.01)
+except KeyboardInterrupt:
+    print("let go", flush=True)
+"""
+
+
+def test_a_worker_started_in_the_background_heeds_its_parent_and_no_ctrl_c() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "not interrupted\n"
+        process.stdin.close()
+        process.wait(PATIENCE)
+        assert process.stdout.read() == "let go\n"
+    finally:
+        process.kill()
+
+
 def test_a_living_owner_keeps_its_trial(tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]) -> None:
     first = terminal()
     holder = blocked(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -93,6 +94,8 @@ def multirun(
 
 
 if __name__ == "__main__":
+    # What a script starts in the background ignores Ctrl-C, the tests and all that they start among it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # A fresh import under its own name, by which workers and observers know it.
     from deepfake.sweeping import conduct
     from tests.sweeping import toy  # noqa: PLW0406
