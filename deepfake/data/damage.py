@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +16,7 @@ import torch
 
 from deepfake.data.batch import Batch
 from deepfake.data.clips import ClipSet
+from deepfake.data.encoding import to_rgb, write_video
 from deepfake.data.loader import Readable
 from deepfake.data.media import Pixels
 
@@ -108,28 +107,15 @@ def _brightness(clip: Pixels, factor: float, item: int) -> Pixels:
 
 
 def _h264(clip: Pixels, crf: float, item: int) -> Pixels:
-    """Encoded as H.264 at a constant rate factor and decoded again, at 25 frames a second.
-
-    Sides that are odd, which 4:2:0 cannot hold, are scaled to even ones on the way.
-    """
+    """Encoded as H.264 at a constant rate factor and decoded again, at 25 frames a second."""
     import av
 
-    height, width = clip.shape[1:3]
     held = io.BytesIO()
-    with av.open(held, "w", format="mp4") as container:
-        stream: Any = container.add_stream("libx264", rate=25, options={"crf": str(int(crf)), "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = width - width % 2, height - height % 2, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 25)
-        stream.codec_context.thread_count = 1
-        for number, pixels in enumerate(clip):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(frame.reformat(stream.width, stream.height)))
-        container.mux(stream.encode())
+    write_video(held, clip, 25, {"crf": str(int(crf)), "preset": "veryfast"})
     held.seek(0)
     with av.open(held) as container:
-        decoded = list(container.decode(video=0))
-    return np.stack([frame.reformat(width, height, format="rgb24").to_ndarray() for frame in decoded])
+        decoded = [to_rgb(frame.to_ndarray()) for frame in container.decode(video=0)]
+    return np.stack(decoded)[:, : clip.shape[1], : clip.shape[2]]
 
 
 def _drop(clip: Pixels, share: float, item: int) -> Pixels:

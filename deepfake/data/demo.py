@@ -1,14 +1,14 @@
 """The generated demo: drawn people and two kinds of synthetic fakes, as mp4 files in FaceForensics++'s tree.
 
-SyntheticBlend shows in any single frame. SyntheticFlicker shows only over time: half of all people have a reddened
-patch on the lower face, in every frame; in these fakes it comes and goes, so that half of all frames show it. A
-single frame of such a fake is distributed as a real one is. Nothing here says how well a detector does on people.
+SyntheticBlend shows in any single frame. SyntheticFlicker shows only over time: of each pair of people one has a
+reddened patch on the lower face, in every frame; in these fakes it comes and goes, so that half of all frames show it.
+Every frame is encoded by itself, so that what changed since the last one leaves no trace in it: a single frame of such
+a fake is distributed as a real one is. Nothing here says how well a detector does on people.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -17,26 +17,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
-from deepfake.data.drawing import Moment, Person, Picture, draw_face, draw_moments, draw_person, face_mask
+from deepfake.data.drawing import Moment, Person, Picture, bell, draw_face, draw_moments, draw_person, face_mask
+from deepfake.data.encoding import write_video
 from deepfake.data.layouts.demo import BLEND, FLICKER
+from deepfake.data.media import Pixels
 from deepfake.data.options import DemoOptions
 
 #: Part of the folder's key: raised whenever the same options draw something else.
-VERSION = 2
+VERSION = 3
 TEST_SHARE, VAL_SHARE = 0.25, 0.2
 
 _PATCH = (0.19, 0.18)  # half width and height, shares of the side
 _BLUSH = np.array([1.0, 0.62, 0.62], np.float32)  # the patch's colour over the skin's, RGB
 _MISMATCH = np.array([0.78, 1.0, 1.15], np.float32)  # the blended face's colour over its own, RGB: a bad colour match
 _SHIFT = 0.03  # how far it is moved, a share of the side
-_EVERY = 2  # one in so many frames, and one in so many people, shows the patch
 _NOISE = 3.0
-_CRF = "16"
+_COARSE = 4  # how many pixels of a side the blended face's are, and
+_STEP = 16  # how far apart its values lie
 
 
 @dataclass(frozen=True)
@@ -113,66 +113,51 @@ def _make_take(seed: int, index: int, frames: int, size: int, fps: int) -> _Take
     rng = np.random.default_rng([seed, 2, index])
     person = draw_person(rng, size)
     moments = draw_moments(rng, frames, fps)
-    return _Take(person, moments, bool(rng.random() < 1 / _EVERY), int(rng.integers(2**31)))
+    first = int(np.random.default_rng([seed, 4, index // 2]).integers(2))  # one of each pair has the patch
+    return _Take(person, moments, index % 2 == first, int(rng.integers(2**31)))
 
 
 def _draw_patches(take: _Take) -> list[bool]:
-    """In which frames the patch is there: one of each :data:`_EVERY`, at random."""
-    rng = np.random.default_rng([take.seed, 3])
-    blocks = -(-len(take.moments) // _EVERY)
-    shown = np.eye(_EVERY, dtype=bool)[rng.integers(0, _EVERY, blocks)]
-    return [bool(on) for on in shown.ravel()[: len(take.moments)]]
+    """In which frames the patch is there: one of each two, at random."""
+    first = np.random.default_rng([take.seed, 3]).integers(0, 2, -(-len(take.moments) // 2))
+    return [bool(first[i // 2] == i % 2) for i in range(len(take.moments))]
 
 
 def _blend(film: Sequence[Picture], take: _Take, source: Person) -> list[Picture]:
-    """Another person's features inside the face: coarser, compressed once more, off in colour, blended in."""
+    """Another person's features inside the face: coarser, off in colour, blended in."""
     blended = []
     for image, at in zip(film, take.moments, strict=True):
         size = image.shape[0]
-        other = _recompress(draw_face(source, at, size)) * _MISMATCH
+        other = _coarsen(draw_face(source, at, size)) * _MISMATCH
         mask = 0.9 * face_mask(at, size, y=0.04, width=0.17, height=0.2, softness=0.08)
         blended.append(image * (1 - mask) + other * mask)
     return blended
 
 
-def _finish(take: _Take, film: Sequence[Picture], patches: Sequence[bool]) -> Iterator[NDArray[np.uint8]]:
+def _finish(take: _Take, film: Sequence[Picture], patches: Sequence[bool]) -> Iterator[Pixels]:
     """Patch and camera noise, alike for real and fake; the noise is a footage's own."""
     rng = np.random.default_rng(take.seed)
     size = film[0].shape[0]
-    grain = rng.normal(0, _NOISE, (2 * size, 2 * size, 3)).astype(np.float32)
+    grain = bell(rng, _NOISE, (2 * size, 2 * size, 3))
     for image, at, shown in zip(film, take.moments, patches, strict=True):
         seen = _add_patch(image, at, size) if shown else image
-        y, x = rng.integers(0, size, 2)
+        y, x = (int(place) for place in rng.integers(0, size, 2))
         yield np.clip(seen + grain[y : y + size, x : x + size], 0, 255).astype(np.uint8)
 
 
 def _add_patch(image: Picture, at: Moment, size: int) -> Picture:
     """The lower face redder and shifted sideways, with soft edges."""
     mask = face_mask(at, size, y=0.1, width=_PATCH[0], height=_PATCH[1])
-    move = np.array([[1, 0, _SHIFT * size], [0, 1, 0]], dtype=np.float32)
-    moved = cv2.warpAffine(image, move, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    moved = image[:, (np.arange(size) - max(1, round(_SHIFT * size))).clip(0)]
     return image + (moved * _BLUSH - image) * mask
 
 
-def _recompress(image: Picture) -> Picture:
-    side = image.shape[0]
-    small = cv2.resize(image, (side // 4, side // 4), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", np.clip(small, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 30])
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return cv2.resize(decoded, (side, side), interpolation=cv2.INTER_NEAREST).astype(np.float32)
-
-
-def write_video(path: Path, frames: Iterator[NDArray[np.uint8]], fps: int) -> None:
-    """Encode RGB frames [H, W, 3], of even sides, as h264; one thread, so that the bytes are the same everywhere."""
-    import av
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": _CRF, "preset": "veryfast", "threads": "1"}
-        first = next(frames)
-        stream.height, stream.width = first.shape[:2]
-        for image in itertools.chain([first], frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
+def _coarsen(image: Picture) -> Picture:
+    """Fewer pixels and fewer values, as after hard compression; sides are cut to whole coarse pixels and repeated."""
+    size = image.shape[0]
+    side = size // _COARSE
+    whole = image[: side * _COARSE, : side * _COARSE].astype(np.int32)
+    sums = whole.reshape(side, _COARSE, side, _COARSE, 3).sum((1, 3))
+    coarse = sums // (_COARSE**2 * _STEP) * _STEP + _STEP // 2
+    place = (np.arange(size) // _COARSE).clip(max=side - 1)
+    return coarse[place][:, place].astype(np.float32)

@@ -1,17 +1,25 @@
 """Drawn faces that move: a person and a moment to a picture. Knows nothing of files, labels or models.
 
 Sizes are shares of the picture's side, so that any size shows the same scene.
+
+The same seed gives the same pixels on every processor. That holds for single additions, products, quotients and
+square roots, which IEEE 754 fixes to the last bit, and which NumPy does one at a time. It does not hold for sines
+(rounded here to a grid that is far coarser), for normal deviates, for a product and a sum in one instruction
+(``Generator.uniform`` is compiled to one where there is one), for sums of many numbers, or for OpenCV's filters.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[np.float32]
+
+_BELL = 1000  # four numbers of -1000..1000 are summed
+_GRID = 2**16  # sines and cosines are rounded to a share of one of this
 
 
 @dataclass(frozen=True)
@@ -44,38 +52,52 @@ class Moment:
     mouth: float
 
 
+def uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A number of [low, high), the same on every processor."""
+    return low + (high - low) * rng.random()
+
+
+def bell(rng: np.random.Generator, deviation: float, shape: tuple[int, ...]) -> Picture:
+    """Noise of nearly normal distribution, float32 of ``shape``: sums of whole numbers, the same on every processor."""
+    whole = sum(rng.integers(-_BELL, _BELL + 1, shape, dtype=np.int32) for _ in range(4))
+    return np.asarray(whole, np.float32) * np.float32(deviation / math.sqrt(4 * _BELL * (_BELL + 1) / 3))
+
+
 def draw_person(rng: np.random.Generator, size: int) -> Person:
     """Someone new, in a room of their own."""
-    tone = rng.uniform(0.55, 1.0)
-    skin = np.array([235, 190, 160]) * tone + rng.uniform(-12, 12, 3)
+    tone = uniform(rng, 0.55, 1.0)
+    skin = np.array([235, 190, 160]) * tone + _tint(rng, 12)
     hair = rng.choice(np.array([[35, 25, 20], [90, 60, 35], [150, 110, 60], [120, 120, 125], [120, 50, 30]]))
     return Person(
         skin=_colour(skin),
-        hair=_colour(hair + rng.uniform(-15, 15, 3)),
+        hair=_colour(hair + _tint(rng, 15)),
         iris=_colour(rng.choice(np.array([[60, 40, 25], [70, 100, 130], [80, 110, 70]]))),
         lips=_colour(skin * [0.85, 0.6, 0.62]),
-        width=rng.uniform(0.29, 0.33),
-        height=rng.uniform(0.38, 0.43),
-        eye_gap=rng.uniform(0.12, 0.145),
-        eye_size=rng.uniform(0.045, 0.06),
-        brow=rng.uniform(0.08, 0.11),
-        mouth_width=rng.uniform(0.09, 0.13),
-        fringe=rng.uniform(0.12, 0.2),
-        light=(float(rng.uniform(-0.15, 0.15)), float(rng.uniform(-0.1, 0.1))),
+        width=uniform(rng, 0.29, 0.33),
+        height=uniform(rng, 0.38, 0.43),
+        eye_gap=uniform(rng, 0.12, 0.145),
+        eye_size=uniform(rng, 0.045, 0.06),
+        brow=uniform(rng, 0.08, 0.11),
+        mouth_width=uniform(rng, 0.09, 0.13),
+        fringe=uniform(rng, 0.12, 0.2),
+        light=(uniform(rng, -0.15, 0.15), uniform(rng, -0.1, 0.1)),
         room=_draw_room(rng, size),
     )
 
 
 def draw_moments(rng: np.random.Generator, frames: int, fps: float) -> list[Moment]:
     """A head that sways, nods, blinks and talks, smoothly and differently each time."""
-    t = np.arange(frames) / fps
-    sway, nod, tilt, talk = (_wave(rng, t) for _ in range(4))
-    blink = np.ones(frames)
+    sway, nod, tilt, talk = (_wave(rng, frames, fps) for _ in range(4))
     start = int(rng.integers(0, max(1, frames - 3)))
-    blink[start : start + 3] = 0.15
-    x, y = 0.5 + rng.uniform(-0.03, 0.03), 0.52 + rng.uniform(-0.03, 0.03)
+    x, y = 0.5 + uniform(rng, -0.03, 0.03), 0.52 + uniform(rng, -0.03, 0.03)
     return [
-        Moment(x + 0.03 * sway[i], y + 0.02 * nod[i], 4 * tilt[i], float(blink[i]), float(0.5 + 0.5 * talk[i]))
+        Moment(
+            x + 0.03 * sway[i],
+            y + 0.02 * nod[i],
+            4 * tilt[i],
+            0.15 if start <= i < start + 3 else 1.0,
+            0.5 + 0.5 * talk[i],
+        )
         for i in range(frames)
     ]
 
@@ -86,8 +108,8 @@ def draw_face(person: Person, at: Moment, size: int) -> Picture:
     Returns:
         float32 [size, size, 3], RGB in 0..255.
     """
-    image = np.ascontiguousarray(person.room.copy())
-    pen = _Pen(image, at, size)
+    image = person.room.copy()
+    pen = _Pen(image, at)
     w, h = person.width, person.height
     pen.ellipse(0, 0.55, 0.36, 0.25, _shade(person.hair, 0.6))  # shoulders
     pen.ellipse(0, -0.05, w + 0.045, h + 0.05, person.hair)
@@ -120,47 +142,78 @@ def face_mask(at: Moment, size: int, y: float, width: float, height: float, soft
         float32 [size, size, 1].
     """
     along = np.arange(size, dtype=np.float32) / size
-    columns, rows = ((along - at.x) / width) ** 2, ((along - at.y - y) / height) ** 2
+    columns, rows = np.square((along - at.x) / width), np.square((along - at.y - y) / height)
     radius = np.sqrt(columns[None, :] + rows[:, None])
     return np.clip((1 + softness - radius) / (2 * softness), 0, 1)[..., None].astype(np.float32)
 
 
 class _Pen:
-    """Draws filled ellipses in the head's own coordinates."""
+    """Draws filled ellipses in the head's own coordinates, with edges a pixel wide, so that slow motion is smooth."""
 
-    _SHIFT = 4  # cv2 draws at sixteenths of a pixel, so that slow motion is smooth.
-
-    def __init__(self, image: Picture, at: Moment, size: int) -> None:
-        self.image, self.at, self.scale = image, at, size * 2**self._SHIFT
-        self.cos, self.sin = np.cos(np.radians(at.angle)), np.sin(np.radians(at.angle))
+    def __init__(self, image: Picture, at: Moment) -> None:
+        self.image, self.at = image, at
+        self.side = image.shape[0]
+        self.cos, self.sin = _sine(math.radians(at.angle + 90)), _sine(math.radians(at.angle))
+        along = (np.arange(self.side, dtype=np.float32) + 0.5) / self.side
+        columns, rows = (along - at.x)[None, :], (along - at.y)[:, None]
+        self.across, self.down = columns * self.cos + rows * self.sin, rows * self.cos - columns * self.sin
 
     def ellipse(self, x: float, y: float, width: float, height: float, colour: tuple[float, float, float]) -> None:
-        centre = (
-            round((self.at.x + x * self.cos - y * self.sin) * self.scale),
-            round((self.at.y + x * self.sin + y * self.cos) * self.scale),
+        half = 0.5 / self.side
+        width, height = max(width, half), max(height, half)
+        near = (
+            self._span(self.at.y + x * self.sin + y * self.cos, height + width * abs(self.sin)),
+            self._span(self.at.x + x * self.cos - y * self.sin, width + height * abs(self.sin)),
         )
-        axes = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
-        cv2.ellipse(self.image, centre, axes, self.at.angle, 0, 360, colour, -1, cv2.LINE_8, self._SHIFT)
+        columns, rows = (self.across[near] - x) / width, (self.down[near] - y) / height
+        inside = (1 - np.sqrt(columns * columns + rows * rows)) * (min(width, height) * self.side) + 0.5
+        part = self.image[near]
+        part += (np.array(colour, np.float32) - part) * np.clip(inside, 0, 1)[..., None]
+
+    def _span(self, centre: float, reach: float) -> slice:
+        first, last = (centre - reach) * self.side - 1, (centre + reach) * self.side + 1
+        return slice(max(0, math.floor(first)), max(0, math.ceil(last)))
 
 
-def _wave(rng: np.random.Generator, t: NDArray[np.float64]) -> NDArray[np.float64]:
+def _wave(rng: np.random.Generator, frames: int, fps: float) -> list[float]:
     """Two slow sines, within -1..1."""
-    low, high = rng.uniform(0.3, 0.8), rng.uniform(0.9, 1.8)
-    a, b = rng.uniform(0, 2 * np.pi, 2)
-    return 0.65 * np.sin(2 * np.pi * low * t + a) + 0.35 * np.sin(2 * np.pi * high * t + b)
+    low, high = uniform(rng, 0.3, 0.8), uniform(rng, 0.9, 1.8)
+    a, b = uniform(rng, 0, math.tau), uniform(rng, 0, math.tau)
+    return [
+        0.65 * _sine(math.tau * low * i / fps + a) + 0.35 * _sine(math.tau * high * i / fps + b) for i in range(frames)
+    ]
+
+
+def _sine(angle: float) -> float:
+    """Rounded: the last bits are not the same in every C library and on every processor."""
+    return round(math.sin(angle) * _GRID) / _GRID
 
 
 def _draw_room(rng: np.random.Generator, size: int) -> Picture:
-    coarse = rng.uniform(60, 180) + rng.uniform(-20, 20, 3) + rng.normal(0, 10, (6, 6, 3))
-    room = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    fine = rng.normal(0, 4, (size // 3, size // 3, 1)).astype(np.float32)
-    room += cv2.resize(fine, (size, size), interpolation=cv2.INTER_LINEAR)[..., None]
-    return np.clip(room, 0, 255).astype(np.float32)
+    coarse = uniform(rng, 60, 180) + _tint(rng, 20).astype(np.float32) + bell(rng, 10, (6, 6, 3))
+    fine = bell(rng, 4, (size // 3, size // 3, 1))
+    return np.clip(_enlarge(coarse, size) + _enlarge(fine, size), 0, 255)
+
+
+def _enlarge(image: Picture, size: int) -> Picture:
+    """To [size, size, C], smoothly from one value to the next."""
+    for axis in (0, 1):
+        place = np.arange(size, dtype=np.float32) * np.float32((image.shape[axis] - 1) / (size - 1))
+        before = np.minimum(place.astype(np.int64), image.shape[axis] - 2)
+        share = place - before.astype(np.float32)
+        share = (share * share * (3 - 2 * share)).reshape([-1 if a == axis else 1 for a in range(3)])
+        image = image.take(before, axis) * (1 - share) + image.take(before + 1, axis) * share
+    return image
 
 
 def _lighting(person: Person, size: int) -> Picture:
-    ramp = np.linspace(-1, 1, size, dtype=np.float32)
-    return (1 + person.light[0] * ramp[None, :] + person.light[1] * ramp[:, None])[..., None].astype(np.float32)
+    ramp = (np.arange(size, dtype=np.float32) * 2 - (size - 1)) / (size - 1)
+    lit = 1 + person.light[0] * ramp[None, :] + person.light[1] * ramp[:, None]
+    return np.asarray(lit, np.float32)[..., None]
+
+
+def _tint(rng: np.random.Generator, most: float) -> NDArray[np.float64]:
+    return np.array([uniform(rng, -most, most) for _ in range(3)])
 
 
 def _colour(values: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -10,6 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
+from deepfake.data.encoding import add_h264
+
 BITS = 10  # of a frame's number, drawn as black and white columns
 
 
@@ -60,7 +62,11 @@ def write_video(
     """
     width, height = size
     with av.open(str(path), "w", options=container_options or {}) as container:
-        stream: Any = container.add_stream(codec, rate=25, options=options or {})
+        stream: Any
+        if codec == "libx264":
+            stream = add_h264(container, 25, options or {})
+        else:
+            stream = container.add_stream(codec, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.time_base = Fraction(1, 50)
         time = 0
