@@ -10,19 +10,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 
 from filelock import FileLock
-from hydra.plugins.launcher import Launcher
 from optuna.trial import FrozenTrial
 
-from deepfake.errors import UserError
 from deepfake.installation import TRAIN
 from deepfake.sweeping.agent import work
 from deepfake.sweeping.figures import draw_study
 from deepfake.sweeping.grid import create_launcher, runs_here
 from deepfake.sweeping.jobs import JobRunner, pick_best
-from deepfake.sweeping.launched import launch_workers
+from deepfake.sweeping.launched import Launched
 from deepfake.sweeping.live import Display
 from deepfake.sweeping.observer import COMPLETED, LOCK, Job, SweepInfo, SweepObserver, SweepResult, tell
 from deepfake.sweeping.outcome import (
@@ -73,9 +70,12 @@ def conduct(
             if here:
                 _work_here(study, runner, watch, display)
             elif runs_here(launcher):
-                _work_in_pool(study, runner, workers, watch)
+                pool = Pool(study, runner, workers)
+                for note in pool.notes:
+                    display.say(note)
+                _work_apart(study, pool, watch)
             else:
-                _work_elsewhere(study, runner, workers, launcher, watch)
+                _work_apart(study, Launched(study, runner, workers, display.say), watch)
         trials = study.trials()
         status = "finished" if study.is_done(trials) else "stopped"
     finally:
@@ -131,48 +131,15 @@ def _work_here(study: Study, runner: JobRunner, watch: _Watcher, display: Displa
     watch.look()
 
 
-def _work_in_pool(study: Study, runner: JobRunner, workers: int, watch: _Watcher) -> None:
-    pool = Pool(study, runner, workers)
-    for note in pool.notes:
-        watch.display.say(note)
-    with pool:
+def _work_apart(study: Study, workers: Pool | Launched, watch: _Watcher) -> None:
+    with workers:
         while True:
             trials = watch.look()
-            pool.look_after(stopping=bool(study.is_done(trials) or study.stop_reason(trials)))
-            if pool.is_idle():
+            workers.look_after(stopping=bool(study.is_done(trials) or study.stop_reason(trials)))
+            if workers.is_idle():
                 break
             time.sleep(_LOOK_SECONDS)
     watch.look()
-
-
-def _work_elsewhere(study: Study, runner: JobRunner, workers: int, launcher: Launcher, watch: _Watcher) -> None:
-    while True:
-        trials = watch.look()
-        ended = sum(trial.state.is_finished() for trial in trials)
-        if study.is_done(trials) or study.stop_reason(trials):
-            return
-        troubles: list[str | None] = []
-        # A daemon: Ctrl-C ends this process although jobs wait on the cluster.
-        launching = Thread(
-            target=_launch,
-            args=(troubles, study, runner, min(workers, study.plan.total - ended)),
-            name="launcher",
-            daemon=True,
-        )
-        launching.start()
-        while launching.is_alive():
-            watch.look()
-            time.sleep(_LOOK_SECONDS)
-        trouble = troubles[0] if troubles else "it ended without a word"
-        study.fail_owned_by(f"{study.owner['token']}-", trouble or "its job ended without a word")
-        if trouble is not None:
-            watch.display.say(f"warning: the launcher reported: {trouble}")
-        if sum(trial.state.is_finished() for trial in study.trials()) == ended:
-            raise UserError(f"the launcher gets nothing done: {trouble}", "see the logs in the sweep's folder")
-
-
-def _launch(troubles: list[str | None], study: Study, runner: JobRunner, workers: int) -> None:
-    troubles.append(launch_workers(study, runner, workers))
 
 
 def _describe(study: Study) -> SweepInfo:

@@ -14,9 +14,21 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 
 from deepfake.errors import UserError
-from deepfake.sweeping.jobs import JobRunner, timed, to_job
+from deepfake.sweeping.jobs import JobRunner, describe, timed, to_job
 from deepfake.sweeping.observer import Job, Objective
 from deepfake.sweeping.options import SweepOptions
+
+#: How a launcher refuses a job, and the keys that say what is asked for.
+_REFUSALS = {
+    "generic resource": "gpus_per_node (null where the cluster names no GPUs), or gres",
+    "invalid partition": "partition",
+    "Invalid account": "account, or partition",
+    "Invalid qos": "qos",
+    "time limit is invalid": "timeout_min",
+    "Memory specification": "mem_gb (null where the cluster does not share out memory)",
+    "CPU count per node": "cpus_per_task",
+    "node configuration is not available": "cpus_per_task, mem_gb or gpus_per_node",
+}
 
 
 def is_study(options: SweepOptions, overrides: Sequence[Override]) -> bool:
@@ -71,7 +83,13 @@ def run_grid(
             result, seconds = timed(partial(runner.run, point, number))
             finished(to_job(result, number, swept(point), objectives, seconds))
         return
-    for number, result in enumerate(launcher.launch([list(point) for point in points], initial_job_idx=0)):
+    try:
+        results = launcher.launch([list(point) for point in points], initial_job_idx=0)
+    except Exception as error:
+        if hint := refusal_hint(error):
+            raise UserError(f"the launcher gets nothing done: {describe(error)}", hint) from error
+        raise
+    for number, result in enumerate(results):
         finished(to_job(result, number, swept(points[number]), objectives, None))
 
 
@@ -88,6 +106,13 @@ def runs_here(launcher: Launcher) -> bool:
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     return isinstance(launcher, BasicLauncher)
+
+
+def refusal_hint(error: Exception) -> str | None:
+    """Which key of the launcher to change where a cluster refused a job as it was asked for; None for other errors."""
+    text = str(error)
+    keys = next((keys for words, keys in _REFUSALS.items() if words.lower() in text.lower()), None)
+    return f"change what is asked for: hydra.launcher.{keys}" if keys else None
 
 
 def _text(override: Override) -> str:
