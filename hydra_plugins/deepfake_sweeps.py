@@ -5,13 +5,13 @@ Hydra imports every module of this namespace at every start, so nothing heavy is
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from deepfake.installation import SWEEPS
 
@@ -27,11 +27,11 @@ class DeepfakeSweeper(Sweeper):
     """``hydra/sweeper=deepfake``: a plain grid, or a study when there is a space to search.
 
     Args:
-        observer: Dotted path of a class that hears what happens (``deepfake.sweeping.observer``), or None.
+        settings: The ``hydra.sweeper`` node; see ``sweeps/hydra/sweeper/deepfake.yaml``.
     """
 
-    def __init__(self, observer: str | None = None) -> None:
-        self.observer = observer
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.setting = (hydra_context, task_function, config)
@@ -40,4 +40,5 @@ class DeepfakeSweeper(Sweeper):
         from deepfake.sweeping.sweeper import sweep
 
         context, task, config = self.setting
-        return sweep(context, task, config, arguments, self.observer)
+        plain = OmegaConf.to_container(OmegaConf.create(self.settings), resolve=True)
+        return sweep(context, task, config, arguments, cast("dict[str, Any]", plain))

@@ -69,7 +69,8 @@ class Observer:
         if job.status != FAILED:
             return
         chosen = " ".join(job.overrides)
-        self._console.warn(f"job {job.number} ({chosen}) failed: {job.reason}")
+        where = f"; {job.traceback}" if job.traceback else ""
+        self._console.warn(f"job {job.number} ({chosen}) failed: {job.reason}{where}")
         if job.run_id is None and self._parent is not None:
             add_failed(
                 self._parent,
@@ -77,6 +78,7 @@ class Observer:
                 job.reason or "it gave no reason",
                 tags={"job": job.number},
                 params=dict(text.lstrip("+").split("=", 1) for text in job.overrides if "=" in text),
+                trace=Path(job.traceback) if job.traceback else None,
             )
 
     def sweep_finished(self, result: SweepResult) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from deepfake.errors import UserError, nearest
-from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, timed, to_job
+from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
 from deepfake.sweeping.observer import COMPLETED, FAILED, Job
 from deepfake.sweeping.running import RunningTrial
 from deepfake.sweeping.study import Claim, Study
@@ -66,7 +66,8 @@ def run_trial(study: Study, runner: JobRunner, claim: Claim) -> Job:
     except Exception as error:
         _pass_interruption(study, claim, error)
         # Composing the job failed: the mistake is in this point, so the study goes on.
-        job = Job(claim.number, claim.overrides, FAILED, reason=describe(error))
+        reason, file = describe(error), keep_traceback(error, study.plan.folder / str(claim.number))
+        job = Job(claim.number, claim.overrides, FAILED, reason=reason, traceback=str(file) if file else None)
         study.finish(claim, job)
         return job
     _pass_interruption(study, claim, result._return_value)

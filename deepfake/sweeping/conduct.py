@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
-from optuna.trial import FrozenTrial
+from omegaconf import DictConfig
+from optuna.trial import FrozenTrial, TrialState
 
-from deepfake.installation import TRAIN
 from deepfake.sweeping.agent import work
 from deepfake.sweeping.figures import draw_study
 from deepfake.sweeping.grid import create_launcher, runs_here
@@ -22,42 +23,46 @@ from deepfake.sweeping.jobs import JobRunner, pick_best
 from deepfake.sweeping.launched import Launched
 from deepfake.sweeping.live import Display
 from deepfake.sweeping.observer import COMPLETED, LOCK, Job, SweepInfo, SweepObserver, SweepResult, tell
+from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.outcome import (
     brief,
     finished_jobs,
     result_table,
     shown,
+    spread,
     spread_table,
     trial_to_job,
     write_best,
+    write_spread,
     write_trials,
 )
 from deepfake.sweeping.plan import StudyPlan
 from deepfake.sweeping.pool import Pool
-from deepfake.sweeping.study import Study
+from deepfake.sweeping.study import Study, standing
 
 _LOOK_SECONDS = 0.2
+_MOST_FAILED = 5
 
 
 def conduct(
     runner: JobRunner,
     plan: StudyPlan,
-    workers: int,
-    report: str,
+    options: SweepOptions,
     listener: SweepObserver,
     start: Callable[[SweepInfo], None],
 ) -> SweepResult:
     """Run what is left of a study.
 
     Args:
-        workers: How many trials run at a time.
-        report: ``best`` or ``spread``, what the end shows.
+        options: How many trials run at a time, which are tried again, and what the end shows.
         start: Called with what is about to run, before the first trial.
 
     Raises:
         UserError: The study cannot be opened, or all its trials stumble over the same mistake.
     """
     study = Study(plan)
+    workers = options.n_jobs
+    notes = _prepare(study, options)
     info = _describe(study)
     launcher = create_launcher(runner)
     here = workers == 1 and runs_here(launcher)
@@ -66,7 +71,8 @@ def conduct(
     try:
         with Display(plan, workers, live=not here) as display:
             watch = _Watcher(study, display, listener, info)
-            _greet(study, display)
+            for note in [*_greeting(study), *notes]:
+                display.say(note)
             if here:
                 _work_here(study, runner, watch, display)
             elif runs_here(launcher):
@@ -81,12 +87,12 @@ def conduct(
     finally:
         # Terminals that share a study end together, and write the same files.
         with FileLock(str(plan.folder / LOCK)):
-            result = _gather(study, runner, info, status)
+            result = _gather(study, runner, info, status, options.report)
             tell("the end of the sweep", lambda: listener.sweep_finished(result))
     mistake = study.mistake(trials)
     if mistake is not None:
         raise mistake
-    _show(study, display, result, report)
+    _show(study, display, result, options.report, again=again_command(runner.config))
     return result
 
 
@@ -157,20 +163,49 @@ def _describe(study: Study) -> SweepInfo:
     )
 
 
-def _greet(study: Study, display: Display) -> None:
+def _prepare(study: Study, options: SweepOptions) -> list[str]:
+    """Queue what is to be tried first, or again; what the user should know of it."""
     plan = study.plan
-    trials = study.trials()
+    study.enqueue(plan.warm)
+    if plan.source is not None:
+        study.enqueue(plan.borrowed, plan.source)
+    again = study.retry(options.retry) if options.retry is not None else []
+    notes = [f"tried again: {_trials(again)}"] if again else []
+    changed = study.note_code()
+    notes += [f"warning: {changed}"] if changed else []
+    trials = standing(study.trials())
+    waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+    room = plan.total - (len(trials) - waiting)
+    if waiting > max(room, 0):
+        notes.append(
+            f"warning: {waiting} points wait to be tried, and the study has room for {max(room, 0)} more trials: "
+            f"sweep.n_trials={plan.total + waiting - max(room, 0)} tries them all"
+        )
+    return [*plan.notes, *notes]
+
+
+def _greeting(study: Study) -> list[str]:
+    if not study.resumed:
+        return []
+    plan, trials = study.plan, standing(study.trials())
     done = sum(trial.state.is_finished() for trial in trials)
-    if study.resumed:
-        display.say(f"study {plan.name} goes on: {done} of {plan.total} trials have ended")
+    failed = sum(trial.state is TrialState.FAIL for trial in trials)
+    of_them = f", {failed} of them failed: sweep.retry=failed tries those again" if failed else ""
+    return [f"study {plan.name} goes on: {done} of {plan.total} trials have ended{of_them}"]
 
 
-def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str) -> SweepResult:
+def _trials(numbers: Sequence[int]) -> str:
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str, report: str) -> SweepResult:
     trials = study.trials()
     plan = study.plan
     jobs = finished_jobs(trials, plan)
     best = pick_best(jobs, plan.objectives)
-    files: list[Path] = [write_trials(jobs, plan, plan.folder)]
+    files: list[Path] = [write_trials(trials, plan, plan.folder)]
+    if report == "spread":
+        files.append(write_spread(spread(jobs, plan), plan.folder))
     if best:
         files.append(write_best(best[0], plan, runner.context.config_loader, plan.folder))
     if status != "interrupted" and any(job.status == COMPLETED for job in jobs):
@@ -178,14 +213,15 @@ def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str) -> Sw
     return SweepResult(info, jobs, best, status, files)
 
 
-def _show(study: Study, display: Display, result: SweepResult, report: str) -> None:
+def _show(study: Study, display: Display, result: SweepResult, report: str, again: str) -> None:
     plan = study.plan
     reason = study.stop_reason(study.trials()) if result.status == "stopped" else None
     if reason:
         display.say(f"stopped: {reason}; the same command goes on")
     if report == "spread":
-        display.say(f"{plan.name}: mean and spread over {len(result.jobs)} runs")
-        display.console.print(spread_table(result.jobs, plan.objectives))
+        completed = sum(job.status == COMPLETED for job in result.jobs)
+        display.say(f"{plan.name}: mean and spread, {completed} of {plan.total} runs completed")
+        display.console.print(spread_table(spread(result.jobs, plan), plan.objectives))
     elif len(plan.objectives) > 1:
         display.say(f"{plan.name}: the Pareto front")
         display.console.print(result_table(result.best, plan.objectives, most=50))
@@ -193,12 +229,27 @@ def _show(study: Study, display: Display, result: SweepResult, report: str) -> N
         best = result.best[0]
         value = f"{plan.objectives[0].metric} {shown(best.values[0])}"
         display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
-    for job in result.failed[:5]:
-        display.say(f"trial {job.number} failed: {job.reason}")
+    if result.status == "finished" and plan.points == plan.total:
+        display.say(f"all {plan.points} points of the space have been tried")
+    for job in result.failed[:_MOST_FAILED]:
+        where = f" ({_near(Path(job.traceback))})" if job.traceback else ""
+        display.say(f"trial {job.number} failed: {job.reason}{where}")
+    if result.failed:
+        display.say(f"{len(result.failed)} of {len(result.jobs)} trials failed; sweep.retry=failed tries them again")
     for path in result.files:
         if path.suffix == ".yaml":
-            display.say(f"best: {TRAIN} experiment={_near(path)}")
+            display.say(f"best: {again}experiment={_near(path)}")
     display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
+
+
+def again_command(config: DictConfig) -> str:
+    """How this app is called with another experiment, up to ``experiment=``."""
+    script = Path(sys.argv[0])
+    if script.suffix == ".py" and script.stem != "__main__":
+        called = f"python {_near(script.absolute())}"
+    else:
+        called = "deepfake train" if script.stem == "deepfake" else f"python {config.hydra.job.name}.py"
+    return f"{called} " if "experiment" in config.hydra.runtime.choices else f"{called} +"
 
 
 def _near(path: Path) -> str:

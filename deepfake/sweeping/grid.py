@@ -6,11 +6,12 @@ Knows no study: it chooses nothing, remembers nothing and prunes nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from deepfake.errors import UserError
@@ -29,18 +30,25 @@ _REFUSALS = {
     "CPU count per node": "cpus_per_task",
     "node configuration is not available": "cpus_per_task, mem_gb or gpus_per_node",
 }
+#: Of the ``sweep.*`` keys, those that a plain grid heeds; any other that is asked for makes a study of it.
+_OF_A_GRID = ("objective", "direction", "n_jobs")
 
 
-def is_study(options: SweepOptions, overrides: Sequence[Override]) -> bool:
-    """Whether there is something to choose, rather than a list of jobs to run in order."""
+def is_study(options: SweepOptions, overrides: Sequence[Override], asked: Collection[str]) -> bool:
+    """Whether a study runs the jobs: there is something to choose, or to remember, rather than a list to run in order.
+
+    Args:
+        asked: The ``sweep.*`` keys that were asked for, ``sampler`` and ``pruner`` among them.
+    """
     swept = any(override.is_sweep_override() for override in overrides)
-    return chooses(options, overrides) or (options.n_jobs > 1 and swept)
+    remembered = any(key not in _OF_A_GRID for key in asked)
+    return chooses(options, overrides, asked) or remembered or (options.n_jobs > 1 and swept)
 
 
-def chooses(options: SweepOptions, overrides: Sequence[Override]) -> bool:
+def chooses(options: SweepOptions, overrides: Sequence[Override], asked: Collection[str]) -> bool:
     """Whether points are to be chosen, by a sampler, instead of all tried."""
     continuous = any(override.is_interval_sweep() for override in overrides)
-    return bool(options.params) or continuous or options.n_trials is not None
+    return bool(options.params) or continuous or options.n_trials is not None or "sampler" in asked
 
 
 def expand(overrides: Sequence[Override]) -> list[list[str]]:
@@ -69,28 +77,45 @@ def run_grid(
     swept: Callable[[Sequence[str]], list[str]],
     objectives: Sequence[Objective],
     finished: Callable[[Job], None],
-) -> None:
+    batch: int | None = None,
+) -> list[Sequence[JobReturn]]:
     """Run every point, going on after failures.
 
     Args:
         points: The overrides of each job.
         swept: Picks out of them what differs between jobs.
         finished: Called after each job; with a launcher that works elsewhere, after the whole batch.
+        batch: How many are launched at a time; None for all.
+
+    Returns:
+        What the jobs returned, by batch.
     """
     launcher = create_launcher(runner)
-    if runs_here(launcher):
-        for number, point in enumerate(points):
+    size = batch or max(1, len(points))
+    batches: list[Sequence[JobReturn]] = []
+    for first in range(0, len(points), size):
+        members = points[first : first + size]
+        if not runs_here(launcher):
+            batches.append(_launch(launcher, members, first))
+            for number, result in enumerate(batches[-1], start=first):
+                finished(to_job(result, number, swept(points[number]), objectives, None))
+            continue
+        results = []
+        for number, point in enumerate(members, start=first):
             result, seconds = timed(partial(runner.run, point, number))
             finished(to_job(result, number, swept(point), objectives, seconds))
-        return
+            results.append(result)
+        batches.append(results)
+    return batches
+
+
+def _launch(launcher: Launcher, points: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
     try:
-        results = launcher.launch([list(point) for point in points], initial_job_idx=0)
+        return launcher.launch([list(point) for point in points], initial_job_idx=first)
     except Exception as error:
         if hint := refusal_hint(error):
             raise UserError(f"the launcher gets nothing done: {describe(error)}", hint) from error
         raise
-    for number, result in enumerate(results):
-        finished(to_job(result, number, swept(points[number]), objectives, None))
 
 
 def create_launcher(runner: JobRunner) -> Launcher:

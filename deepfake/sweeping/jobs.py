@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from deepfake.errors import UserError
 from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.trial import Pruned
 
+#: In a failed job's folder: its exception, with where it came from.
+TRACEBACK = "traceback.txt"
 #: Overrides that say how runs are chosen; a job's own record does not hold them, so a rerun meets no study.
 _SWEEP_KEYS = ("sweep", "search", "sampler", "pruner")
 
@@ -38,6 +41,11 @@ class JobRunner:
         """The sweep's folder, absolute."""
         return Path(str(self.config.hydra.sweep.dir)).absolute()
 
+    @property
+    def hydra_overrides(self) -> list[str]:
+        """Hydra's own overrides as written; some interpolate what only a job has."""
+        return [str(text) for text in OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False) or ()]
+
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a job, as the launchers make it; raises Hydra's and OmegaConf's own errors."""
         return self.context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -50,13 +58,47 @@ class JobRunner:
             config.hydra.job.num = number
             config.hydra.sweep.dir = str(self.folder)
             config.hydra.overrides.task = [text for text in config.hydra.overrides.task if not is_sweep_override(text)]
-        return run_job(
+        result = run_job(
             task_function=self.task,
             config=config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
             hydra_context=self.context,
         )
+        folder = job_folder(result)
+        if result.status is JobStatus.FAILED and not is_interruption(result._return_value):
+            keep_traceback(result._return_value, folder)
+        elif folder is not None:
+            # Of an earlier attempt.
+            (folder / TRACEBACK).unlink(missing_ok=True)
+        return result
+
+
+def job_folder(result: JobReturn) -> Path | None:
+    """The folder that Hydra made for a job."""
+    place = OmegaConf.select(result.hydra_cfg, "hydra.runtime.output_dir") if result.hydra_cfg is not None else None
+    return None if place is None else Path(str(place))
+
+
+def keep_traceback(error: object, folder: Path | None) -> Path | None:
+    """Write an exception into a job's folder, and let go of what its frames hold, perhaps a whole model.
+
+    Returns:
+        The file, or None where it cannot be written: that must not hide the failure itself.
+    """
+    if folder is None or not isinstance(error, BaseException):
+        return None
+    path = folder / TRACEBACK
+    partial = path.with_name(f".{TRACEBACK}.partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        partial.replace(path)
+    except OSError:
+        return None
+    finally:
+        _drop_frames(error)
+    return path
 
 
 def is_sweep_override(text: str) -> bool:
@@ -85,7 +127,8 @@ def to_job(
     if isinstance(returned, Pruned):
         return Job(status=PRUNED, metrics=dict(returned.metrics), **common)
     if result.status is not JobStatus.COMPLETED:
-        return Job(status=FAILED, reason=describe(returned), **common)
+        file = (job_folder(result) or Path()) / TRACEBACK
+        return Job(status=FAILED, reason=describe(returned), traceback=str(file) if file.is_file() else None, **common)
     fields = returned if isinstance(returned, Mapping) else {}
     metrics = _metrics(returned, objectives)
     status = str(fields.get("status", COMPLETED))
@@ -134,6 +177,17 @@ def pick_best(jobs: Sequence[Job], objectives: Sequence[Objective]) -> list[Job]
     if len(objectives) == 1:
         return [max(scored, key=lambda pair: pair[1][0])[0]] if scored else []
     return [job for job, values in scored if not any(_dominates(other, values) for _, other in scored)]
+
+
+def _drop_frames(error: BaseException) -> None:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            waiting += [one.__cause__, one.__context__]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -28,7 +28,7 @@ from deepfake.sweeping.grid import create_launcher, refusal_hint
 from deepfake.sweeping.jobs import JobRunner, describe
 from deepfake.sweeping.owner import Watch, new_owner
 from deepfake.sweeping.plan import StudyPlan
-from deepfake.sweeping.study import Study
+from deepfake.sweeping.study import Study, standing
 
 #: Workers lost so often, without a trial having ended in between, mean that none gets anything done.
 _HOPELESS = 3
@@ -209,7 +209,7 @@ class Launched:
         return ""
 
     def _finished(self) -> int:
-        return sum(trial.state.is_finished() for trial in self._study.trials())
+        return sum(trial.state.is_finished() for trial in standing(self._study.trials()))
 
     def _wanted(self) -> int:
         return min(self._count, self._study.plan.total - self._finished())

@@ -60,7 +60,8 @@ class SweepInfo:
 class Job:
     """One finished job: what was chosen for it and what came back.
 
-    ``values`` are the objectives in their order (empty unless the job completed), ``reason`` says why it failed.
+    ``values`` are the objectives in their order (empty unless the job completed), ``reason`` says why it failed,
+    ``traceback`` is the file that holds its exception.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Job:
     values: list[float] = field(default_factory=list)
     seconds: float | None = None
     reason: str | None = None
+    traceback: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""What a user can say about many runs: the ``sweep.*`` keys."""
+"""What a user can say about many runs: the ``sweep.*`` keys, and what other sweepers' keys mean in their terms."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,27 @@ from deepfake.sweeping.observer import Objective
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ALIASES = {"from": "source"}
+#: Keys of hydra-optuna-sweeper, as ``hydra.sweeper.<key>``, and the key of ``sweep`` that says the same.
+_OPTUNA = {"n_trials": "n_trials", "n_jobs": "n_jobs", "direction": "direction", "study_name": "name"}
+_OPTUNA |= {"storage": "storage", "sampler": "sampler", "max_failure_rate": "max_failures"}
+#: Its words, and Optuna's own, for what has another name here.
+_MEANT = {
+    "study_name": "sweep.name",
+    "sampler": "sampler",
+    "pruner": "pruner",
+    "max_failure_rate": "sweep.max_failures",
+    "search_space": "sweep.params",
+    "custom_search_space": "sweep.params",
+    "space": "sweep.params",
+    "metric": "sweep.objective",
+    "metrics": "sweep.objective",
+    "directions": "sweep.direction",
+    "workers": "sweep.n_jobs",
+    "max_batch_size": "sweep.n_jobs",
+}
+#: Hydra's basic sweeper and ours take these; they are read where they apply.
+_OTHERS = ("params", "search_space", "custom_search_space", "max_batch_size", "objective", "observer")
+_CLASSES = {"nsgaii": "nsga2", "nsgaiii": "nsga3", "motpe": "tpe"}
 
 
 @dataclass
@@ -30,7 +51,8 @@ class SweepOptions:
     # The study's total, over all starts; None: every point of a grid, 20 otherwise.
     n_trials: int | None = ranged(None, low=1)
     n_jobs: int = ranged(1, low=1, high=1024)
-    objective: str | list[str] = "val/roc_auc"
+    # None: what the app calls it in hydra.sweeper.objective; "objective" where it does not.
+    objective: str | list[str] | None = None
     direction: str | list[str] = "maximize"
     # journal or sqlite (a file in the sweep's folder), a path, or any URL SQLAlchemy reads.
     storage: str = "journal"
@@ -41,6 +63,10 @@ class SweepOptions:
     # How often a trial whose process died with the whole sweep is taken up again.
     retries: int = ranged(3, low=0)
     enqueue: list[Any] = field(default_factory=list)
+    # Failed trials to try again: failed (all of them), a number or several.
+    retry: str | int | list[Any] | None = None
+    # Whether a point that was tried may be tried again; by default training is taken to come out the same.
+    repeat: bool = False
     source: str | None = None
     seed: int = ranged(0, low=0, high=2**31)
     sampler: dict[str, Any] = field(default_factory=lambda: {"name": "tpe"})
@@ -65,8 +91,11 @@ class SweepOptions:
     @property
     def objectives(self) -> list[Objective]:
         """The metrics to improve with their directions, in order."""
-        metrics = [self.objective] if isinstance(self.objective, str) else list(self.objective)
         ways = [self.direction] if isinstance(self.direction, str) else list(self.direction)
+        if self.objective is None:
+            metrics = ["objective"] if len(ways) == 1 else [f"objective_{number}" for number in range(len(ways))]
+        else:
+            metrics = [self.objective] if isinstance(self.objective, str) else list(self.objective)
         if len(ways) == 1:
             ways = ways * len(metrics)
         if not metrics or len(ways) != len(metrics):
@@ -100,7 +129,8 @@ def load_options(node: Mapping[str, Any] | None) -> SweepOptions:
         name = _ALIASES.get(key, key)
         if name not in fields or key in shown:
             raise UserError(
-                f"unknown key 'sweep.{key}'", nearest(f"sweep.{key}", [f"sweep.{shown.get(k, k)}" for k in fields])
+                f"unknown key 'sweep.{key}'",
+                meant(key) or nearest(f"sweep.{key}", [f"sweep.{shown.get(k, k)}" for k in fields]),
             )
         given[name] = value
     options = SweepOptions(
@@ -109,8 +139,127 @@ def load_options(node: Mapping[str, Any] | None) -> SweepOptions:
     for name in fields:
         _check_type(f"sweep.{shown.get(name, name)}", getattr(options, name), str(fields[name].type))
     check(options, "sweep")
+    _check_retry(options.retry)
     _ = options.objectives, options.timeout_seconds
     return options
+
+
+def meant(key: str) -> str | None:
+    """A hint that names the key which says what Optuna, or its sweeper for Hydra, calls this; None for others."""
+    name = key.rpartition(".")[2]
+    if name in _MEANT:
+        return f"did you mean '{_MEANT[name]}'?"
+    fields = [item.name for item in dataclasses.fields(SweepOptions)]
+    return f"did you mean 'sweep.{name}'?" if name in fields and not key.startswith("sweep.") else None
+
+
+def join_sweeper_keys(
+    sweep: Mapping[str, Any], sweeper: Mapping[str, Any], typed: Collection[str]
+) -> tuple[dict[str, Any], set[str]]:
+    """The ``sweep`` node with what a config written for hydra-optuna-sweeper says below ``hydra.sweeper``.
+
+    Args:
+        sweep: The ``sweep`` node.
+        sweeper: The ``hydra.sweeper`` node, without its ``_target_``.
+        typed: Keys given on the command line, such as ``sweep.n_trials`` and ``hydra.sweeper.n_trials``; typed keys
+            of ``sweep`` win over a file's keys of ``hydra.sweeper``, which win over a file's keys of ``sweep``.
+
+    Returns:
+        The joined node, and the names of those of its keys that came from ``hydra.sweeper``.
+
+    Raises:
+        UserError: A key or value with no counterpart, or one thing said twice on the command line.
+    """
+    joined = dict(sweep)
+    asked = set()
+    for key, value in sweeper.items():
+        if key not in _OPTUNA and key not in _OTHERS:
+            raise UserError(
+                f"unknown key 'hydra.sweeper.{key}'",
+                meant(key) or nearest(f"hydra.sweeper.{key}", [f"hydra.sweeper.{known}" for known in _OPTUNA]),
+            )
+        if value is None or key not in _OPTUNA:
+            continue
+        name = _OPTUNA[key]
+        shown = name if name == "sampler" else f"sweep.{name}"
+        if any(one == shown or one.startswith(f"{shown}.") for one in typed):
+            if any(one.startswith(f"hydra.sweeper.{key}") for one in typed):
+                raise UserError(f"hydra.sweeper.{key} and {shown} say the same", "give one of them")
+            continue
+        asked.add(name)
+        if key == "sampler":
+            joined["sampler"], seed = _sampler(value)
+            joined |= {} if seed is None else {"seed": seed}
+        else:
+            joined[name] = _max_failures(value) if key == "max_failure_rate" else value
+    if sweeper.get("custom_search_space") is not None:
+        raise UserError(
+            "hydra.sweeper.custom_search_space is a function, and a space is data here",
+            "a key that applies only beside others: sweep.params.KEY={space: range(1,4), when: {OTHER: [a,b]}}",
+        )
+    if joined.get("objective") is None:
+        joined["objective"] = sweeper.get("objective")
+    return joined, asked
+
+
+def sweeper_space(sweeper: Mapping[str, Any]) -> dict[str, str]:
+    """What ``hydra.sweeper.params``, or the older ``search_space``, sweeps: key to text in Hydra's grammar."""
+    params = sweeper.get("params") or {}
+    older = sweeper.get("search_space") or {}
+    for where, node in (("params", params), ("search_space", older)):
+        if not isinstance(node, Mapping):
+            raise UserError(
+                f"hydra.sweeper.{where}={node!r} is no space", "write a key and its space: {x: 'range(1,4)'}"
+            )
+    return {
+        **{str(key): _described_space(str(key), value) for key, value in older.items()},
+        **{
+            str(key): str(value) if not isinstance(value, bool) else str(value).lower() for key, value in params.items()
+        },
+    }
+
+
+def _described_space(key: str, described: Any) -> str:
+    """``{type: float, low: 0, high: 1, log: true}`` in Hydra's grammar."""
+    fields = dict(described) if isinstance(described, Mapping) else {}
+    kind = fields.get("type")
+    if kind == "categorical" and fields.get("choices"):
+        return f"choice({','.join(_word(choice) for choice in fields['choices'])})"
+    low, high, step = fields.get("low"), fields.get("high"), fields.get("step")
+    if kind not in ("int", "float") or not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        raise UserError(
+            f"hydra.sweeper.search_space.{key}={described!r} is no space",
+            f"write it as sweep.params.{key}: interval(0.1,0.9), range(1,5) or choice(a,b)",
+        )
+    if step is not None and not (kind == "int" and step == 1):
+        # Optuna's ends are both inside, Hydra's range ends before its stop.
+        return f"range({low},{high + step / 2},step={step})" if kind == "float" else f"range({low},{high + 1},{step})"
+    text = f"interval({low},{high})" if kind == "int" else f"interval({float(low)},{float(high)})"
+    return f"tag(log,{text})" if fields.get("log") else text
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _sampler(value: Any) -> tuple[dict[str, Any], Any]:
+    """``hydra.sweeper.sampler``, a name or a node with ``_target_``, as ours; and its seed."""
+    node: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
+    spelt = str(node.pop("_target_", node.pop("name", "tpe")))
+    name = spelt.rpartition(".")[2].removesuffix("Sampler").lower().replace("_", "")
+    seed = node.pop("seed", None)
+    return {"name": _CLASSES.get(name, name), **{key: item for key, item in node.items() if item is not None}}, seed
+
+
+def _max_failures(rate: Any) -> int | None:
+    if rate in (0, 1) and not isinstance(rate, bool):
+        return None if rate else 1
+    raise UserError(
+        f"hydra.sweeper.max_failure_rate={rate} is a share of a batch, and a study has no batches",
+        "sweep.max_failures=5 stops after so many failures in a row; 0 and 1 are understood",
+    )
 
 
 def parse_seconds(value: str | float, key: str) -> float:
@@ -126,8 +275,15 @@ def parse_seconds(value: str | float, key: str) -> float:
     return seconds
 
 
+def _check_retry(value: str | int | list[Any] | None) -> None:
+    numbers = value if isinstance(value, list) else [value]
+    if value is not None and value != "failed" and not all(type(number) is int and number >= 0 for number in numbers):
+        raise UserError(f"sweep.retry={value!r} names no trials", "write failed, a trial's number, or [3,5]")
+
+
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
+    "bool": (bool,),
     "int": (int,),
     "float": (float, int),
     "None": (type(None),),
@@ -139,7 +295,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 def _check_type(key: str, value: Any, annotation: str) -> None:
     words = [part.strip().split("[")[0] for part in annotation.split(" | ")]
     allowed = tuple(kind for word in words for kind in _KINDS[word])
-    if isinstance(value, bool) or not isinstance(value, allowed):
+    if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
         raise UserError(f"{key}={value!r} has the wrong type", f"{key} takes {' or '.join(words)}")
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from rich.table import Table
 from deepfake.sweeping.jobs import is_sweep_override
 from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.plan import StudyPlan
-from deepfake.sweeping.space import Parameter, to_overrides
+from deepfake.sweeping.space import Parameter, all_points, to_overrides
+from deepfake.sweeping.study import RETRY_OF, standing
 
 _LONG = 8
 _STATUS = {TrialState.COMPLETE: COMPLETED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
@@ -41,12 +44,13 @@ def trial_to_job(trial: FrozenTrial, parameters: Sequence[Parameter]) -> Job:
         values=list(trial.values or []) if trial.state is TrialState.COMPLETE else [],
         seconds=facts.get("seconds"),
         reason=facts.get("reason"),
+        traceback=facts.get("traceback"),
     )
 
 
 def finished_jobs(trials: Sequence[FrozenTrial], plan: StudyPlan) -> list[Job]:
-    """All that have ended, in order."""
-    return [trial_to_job(trial, plan.parameters) for trial in trials if trial.state.is_finished()]
+    """All that have ended and count, in order: a failed trial that was tried again is not among them."""
+    return [trial_to_job(trial, plan.parameters) for trial in standing(trials) if trial.state.is_finished()]
 
 
 def shown(value: float | None) -> str:
@@ -73,44 +77,92 @@ def result_table(jobs: Sequence[Job], objectives: Sequence[Objective], most: int
     return table
 
 
-def spread(jobs: Sequence[Job]) -> dict[str, tuple[float, float, int]]:
-    """Mean, sample standard deviation (NaN for one run) and number of runs of each metric of the completed jobs."""
-    done = [job for job in jobs if job.status == COMPLETED]
-    names = sorted({name for job in done for name in job.metrics})
-    table = {}
-    for name in names:
-        values = [job.metrics[name] for job in done if math.isfinite(job.metrics.get(name, math.nan))]
-        if values:
-            deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-            table[name] = (statistics.fmean(values), deviation, len(values))
+@dataclass(frozen=True)
+class Spread:
+    """One metric over the runs that differ in their seed alone.
+
+    Attributes:
+        chosen: What they have in common, of what is swept.
+        mean: Over the completed runs that have the metric.
+        deviation: The sample's; NaN for one run.
+        runs: How many those are.
+        of: How many there are, or are to be, in all.
+    """
+
+    metric: str
+    chosen: str
+    mean: float
+    deviation: float
+    runs: int
+    of: int
+
+
+def spread(jobs: Sequence[Job], plan: StudyPlan) -> list[Spread]:
+    """Mean and deviation of each metric over each group of runs that differ in nothing but the key ``seed``.
+
+    Ends of intervals are left out: their mean is the end of no interval.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(_but_seed(job.overrides), []).append(job)
+    planned: Counter[str] = Counter()
+    if plan.points is not None and plan.points == plan.total:
+        planned.update(_but_seed(to_overrides(point)) for point in all_points(plan.parameters) or ())
+    names = {name for job in jobs if job.status == COMPLETED for name in job.metrics}
+    table = []
+    for metric in sorted(name for name in names if not _is_end(name, names)):
+        for chosen, members in groups.items():
+            done = [job.metrics.get(metric, math.nan) for job in members if job.status == COMPLETED]
+            values = [value for value in done if math.isfinite(value)]
+            if values:
+                deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+                of = max(len(members), planned[chosen])
+                table.append(Spread(metric, chosen, statistics.fmean(values), deviation, len(values), of))
     return table
 
 
-def spread_table(jobs: Sequence[Job], objectives: Sequence[Objective]) -> Table:
-    """The mean and spread of the objectives and of the metrics on test, for the terminal."""
+def spread_table(found: Sequence[Spread], objectives: Sequence[Objective]) -> Table:
+    """The mean and spread of the objectives and of the metrics on test, for the terminal: a row per group."""
     table = Table(box=None, pad_edge=False)
-    for name in ("metric", "mean", "standard deviation", "runs"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
+    several = len({row.chosen for row in found}) > 1
+    for name in ("metric", *(["chosen"] if several else []), "mean", "standard deviation", "runs"):
+        table.add_column(name, justify="left" if name in ("metric", "chosen") else "right")
     wanted = {item.metric for item in objectives}
-    for name, (mean, deviation, runs) in spread(jobs).items():
-        if name in wanted or (name.startswith("test/") and name.count("/") == 1):
-            table.add_row(name, shown(mean), "" if math.isnan(deviation) else shown(deviation), str(runs))
+    for row in found:
+        if row.metric in wanted or (row.metric.startswith("test/") and row.metric.count("/") == 1):
+            deviation = "" if math.isnan(row.deviation) else shown(row.deviation)
+            group = [brief(row.chosen.split(" "))] if several else []
+            table.add_row(row.metric, *group, shown(row.mean), deviation, f"{row.runs} of {row.of}")
     return table
 
 
-def write_trials(jobs: Sequence[Job], plan: StudyPlan, folder: Path) -> Path:
+def write_spread(found: Sequence[Spread], folder: Path) -> Path:
+    """``spread.csv``: a row per metric and group."""
+    path = folder / "spread.csv"
+    with _replacing(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["metric", "chosen", "mean", "standard_deviation", "runs", "of"])
+        for row in found:
+            deviation = "" if math.isnan(row.deviation) else row.deviation
+            writer.writerow([row.metric, row.chosen, row.mean, deviation, row.runs, row.of])
+    return _replacing(path).replace(path)
+
+
+def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> Path:
     """``trials.csv``: a row per ended trial with its state, objectives, what was chosen and where its run is."""
+    again = {trial.user_attrs[RETRY_OF]: trial.number for trial in trials if RETRY_OF in trial.user_attrs}
     keys = [parameter.key for parameter in plan.parameters]
     metrics = [item.metric for item in plan.objectives]
     path = folder / "trials.csv"
     with _replacing(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", "status", *metrics, *keys, "seconds", "run_id", "run_dir", "reason"])
-        for job in jobs:
+        writer.writerow(["trial", "status", *metrics, *keys, "seconds", "run_id", "run_dir", "reason", "traceback"])
+        for job in (trial_to_job(trial, plan.parameters) for trial in trials if trial.state.is_finished()):
             chosen = dict(text.split("=", 1) for text in job.overrides)
             values = [job.metrics.get(name, "") for name in metrics]
             row = [job.number, job.status, *values, *(chosen.get(key, "") for key in keys)]
-            writer.writerow([*row, job.seconds, job.run_id, job.run_dir, job.reason])
+            reason = f"{job.reason}; tried again as trial {again[job.number]}" if job.number in again else job.reason
+            writer.writerow([*row, job.seconds, job.run_id, job.run_dir, reason, job.traceback])
     return _replacing(path).replace(path)
 
 
@@ -130,6 +182,15 @@ def write_best(best: Job, plan: StudyPlan, loader: ConfigLoader, folder: Path) -
     head = f"# @package _global_\n# Trial {best.number} of study {plan.name}: {scores}. Holds no trace of the study.\n"
     _replacing(path).write_text(head + OmegaConf.to_yaml(OmegaConf.create(body)), encoding="utf-8")
     return _replacing(path).replace(path)
+
+
+def _but_seed(overrides: Sequence[str]) -> str:
+    return " ".join(text for text in overrides if text.lstrip("+").partition("=")[0] != "seed")
+
+
+def _is_end(name: str, names: Collection[str]) -> bool:
+    stem, _, end = name.rpartition("_")
+    return end in ("low", "high") and f"{stem}_low" in names and f"{stem}_high" in names
 
 
 def _cut(text: str) -> str:

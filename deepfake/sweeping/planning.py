@@ -18,16 +18,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from deepfake.errors import UserError, nearest
-from deepfake.installation import TRAIN
 from deepfake.sweeping.grammar import parse_space
-from deepfake.sweeping.grid import chooses
-from deepfake.sweeping.jobs import JobRunner
+from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
-from deepfake.sweeping.plan import StudyPlan, fingerprint
-from deepfake.sweeping.samplers import check_choice
+from deepfake.sweeping.plan import StudyPlan, code_state, fingerprint, is_under
+from deepfake.sweeping.samplers import check_choice, lists_all, sampler_notes
 from deepfake.sweeping.space import Parameter, Value, example_points, to_overrides, to_text
 from deepfake.sweeping.storage import locate
-from deepfake.sweeping.warm import warm_points
+from deepfake.sweeping.warm import warm_start
 
 _DEFAULT_TRIALS = 20
 #: Composing one example takes a tenth of a second.
@@ -38,11 +36,13 @@ def make_plan(
     runner: JobRunner,
     options: SweepOptions,
     overrides: Sequence[Override],
+    searching: bool,
     check: Callable[[DictConfig], None] = lambda config: None,
 ) -> StudyPlan:
     """The plan of this start of a study; also names the sweep's folder after the study.
 
     Args:
+        searching: Whether a sampler chooses; otherwise every point is tried.
         check: Is shown the config of an example of each kind of trial, and raises where it cannot run.
 
     Raises:
@@ -59,16 +59,29 @@ def make_plan(
             "there is nothing to search",
             "give search=lr_batch, or sweep a key: optimizer.lr=tag(log,interval(1e-5,1e-2))",
         )
-    # A grid whose jobs run side by side is a study that tries every point.
-    sampler = options.sampler if chooses(options, overrides) else {"name": "grid"}
-    points = check_choice(sampler, options.pruner, parameters, options.objectives)
+    # A grid whose jobs run side by side, or that is to be gone on with, is a study that tries every point.
+    sampler = options.sampler if searching else {"name": "grid"}
+    points = check_choice(sampler, options.pruner, parameters, options.objectives, options.repeat)
     _check_keys(runner, parameters, fixed, flat, check)
     keys = {parameter.key for parameter in parameters}
-    setting = {key: value for key, value in flat.items() if key not in keys and not _is_under(key, options.volatile)}
+    setting = {key: value for key, value in flat.items() if key not in keys and not is_under(key, options.volatile)}
     meaning = json.dumps(fingerprint(parameters, options.objectives, setting))
+    recorded = [
+        text
+        for override, text in zip((o for o in overrides if not o.is_sweep_override()), fixed, strict=True)
+        if not is_sweep_override(text) and not is_under(override.key_or_group, options.volatile)
+    ]
     name = options.name or f"study-{zlib.crc32(meaning.encode()):08x}"
     folder = _name_folder(runner, name)
     began = time.time()
+    warm = warm_start(options, str(sampler["name"]), parameters, folder, {**_choices(runner), **setting})
+    notes = [*warm.notes, *sampler_notes(sampler, parameters)]
+    # Every point of a grid, where nothing else is asked for.
+    wanted = options.n_trials or (points if lists_all(sampler) else None) or _DEFAULT_TRIALS
+    if points is not None and wanted > points:
+        notes.append(
+            f"the space holds {points} points: there will be no more trials, as a point comes out the same again"
+        )
     return StudyPlan(
         name=name,
         folder=folder,
@@ -76,7 +89,8 @@ def make_plan(
         parameters=parameters,
         objectives=options.objectives,
         fixed=fixed,
-        total=min(filter(None, (options.n_trials, points)), default=_DEFAULT_TRIALS),
+        total=min(filter(None, (wanted, points))),
+        points=points,
         sampler=sampler,
         pruner=options.pruner,
         seed=options.seed,
@@ -86,7 +100,14 @@ def make_plan(
         began=began,
         deadline=None if options.timeout_seconds is None else began + options.timeout_seconds,
         setting=setting,
-        warm=warm_points(options, parameters, folder),
+        warm=warm.named,
+        source=options.source,
+        borrowed=warm.borrowed,
+        recorded=recorded,
+        choices={key: value for key, value in _choices(runner).items() if key not in keys},
+        code=code_state(runner.task),
+        repeat=options.repeat,
+        notes=notes,
     )
 
 
@@ -95,7 +116,7 @@ def _name_folder(runner: JobRunner, name: str) -> Path:
     if "/" in name or name in ("", ".", ".."):
         raise UserError(f"sweep.name={name!r} cannot name a folder", "use letters, digits, - and _")
     config = runner.config
-    given = any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra)
+    given = any(text.startswith("hydra.sweep.dir=") for text in runner.hydra_overrides)
     folder = runner.folder if given else runner.folder.parent / name
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
@@ -123,10 +144,6 @@ def _flatten(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
 
 def _choices(runner: JobRunner) -> dict[str, str]:
     return {str(group): str(choice) for group, choice in runner.config.hydra.runtime.choices.items()}
-
-
-def _is_under(key: str, prefixes: Sequence[str]) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _check_keys(
@@ -179,7 +196,7 @@ def _explain(
 
 def _short(hint: str) -> str:
     meant, found, _ = hint.partition("? choices:")
-    return f"{meant}? or limit it with when: {{model: [...]}}" if found else f"{TRAIN} --cfg job lists every key"
+    return f"{meant}? or limit it with when: {{model: [...]}}" if found else "--cfg job lists every key"
 
 
 _MISSING = object()

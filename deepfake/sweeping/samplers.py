@@ -6,19 +6,23 @@ A list of our own says which classes a config may name; nothing here imports wha
 from __future__ import annotations
 
 import inspect
+import random
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from optuna import pruners, samplers
+from optuna import Study, pruners, samplers
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError, nearest
 from deepfake.sweeping.observer import Objective
-from deepfake.sweeping.space import Parameter, all_points
+from deepfake.sweeping.space import Parameter, Value, all_points, count_points, to_text
 
 #: Arguments that are functions or objects, which no config file can hold.
 _NOT_IN_CONFIGS = (  # noqa: SIM905
@@ -38,6 +42,7 @@ class SamplerKind:
         several: It copes with several objectives.
         wants_space: It is given the space beforehand.
         one_seed: All its draws form one sequence, which one seed numbers through; others are seeded per trial.
+        numbers_only: It draws keys that are not numbers at random.
     """
 
     create: Callable[..., BaseSampler]
@@ -46,19 +51,27 @@ class SamplerKind:
     several: bool = True
     wants_space: bool = False
     one_seed: bool = False
+    numbers_only: bool = False
 
 
 SAMPLERS: dict[str, SamplerKind] = {
     "tpe": SamplerKind(samplers.TPESampler),
     "gp": SamplerKind(samplers.GPSampler),
-    "cmaes": SamplerKind(samplers.CmaEsSampler, several=False),
+    "cmaes": SamplerKind(samplers.CmaEsSampler, several=False, numbers_only=True),
     "nsga2": SamplerKind(samplers.NSGAIISampler),
     "nsga3": SamplerKind(samplers.NSGAIIISampler),
     "random": SamplerKind(samplers.RandomSampler),
-    "qmc": SamplerKind(samplers.QMCSampler, one_seed=True),
+    "qmc": SamplerKind(samplers.QMCSampler, one_seed=True, numbers_only=True),
     "grid": SamplerKind(samplers.GridSampler, finite=True, conditional=False, wants_space=True, one_seed=True),
     "bruteforce": SamplerKind(samplers.BruteForceSampler, finite=True),
 }
+
+
+#: In a continuous space they never draw a point twice.
+_SELDOM_AGAIN = (samplers.RandomSampler, samplers.QMCSampler)
+#: How often a sampler is asked for a point that was not tried, and how often it may come with the same one.
+_TRIES, _ENOUGH = 10, 3
+_Identity = frozenset[tuple[str, str]]
 
 
 def _patient(patience: int, min_delta: float = 0.0) -> BasePruner:
@@ -77,7 +90,9 @@ PRUNERS: dict[str, Callable[..., BasePruner]] = {
 }
 
 
-def create_sampler(settings: Mapping[str, Any], parameters: Sequence[Parameter], seed: int, begun: int) -> BaseSampler:
+def create_sampler(
+    settings: Mapping[str, Any], parameters: Sequence[Parameter], seed: int, begun: int, repeat: bool = True
+) -> BaseSampler:
     """The sampler for the next trial.
 
     Args:
@@ -85,6 +100,7 @@ def create_sampler(settings: Mapping[str, Any], parameters: Sequence[Parameter],
         parameters: The space.
         seed: The sweep's.
         begun: How many trials the study has begun, so that a resumed study does not draw its first points again.
+        repeat: Whether it may draw a point that the study has tried.
 
     Raises:
         UserError: An unknown name or argument, or a value Optuna refuses.
@@ -94,7 +110,129 @@ def create_sampler(settings: Mapping[str, Any], parameters: Sequence[Parameter],
     if kind.wants_space:
         arguments["search_space"] = {parameter.key: parameter.values() for parameter in parameters}
     arguments["seed"] = seed if kind.one_seed else (seed * 1_000_003 + begun) % 2**32
-    return _create(f"sampler={name}", kind.create, arguments)
+    if "warn_independent_sampling" in inspect.signature(kind.create).parameters:
+        # It would be said for every trial anew; sampler_notes says it once.
+        arguments.setdefault("warn_independent_sampling", False)
+    sampler: BaseSampler = _create(f"sampler={name}", kind.create, arguments)
+    if repeat or kind.finite or (kind.create in _SELDOM_AGAIN and count_points(parameters) is None):
+        return sampler
+    return Distinct(sampler, parameters, (seed * 1_000_003 + begun) % 2**32)
+
+
+def sampler_notes(settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> list[str]:
+    """What a user should know of how a sampler treats a space."""
+    name, _ = _split("sampler", settings, SAMPLERS)
+    others = [item.key for item in parameters if isinstance(item.distribution, CategoricalDistribution)]
+    if not SAMPLERS[name].numbers_only or not others:
+        return []
+    return [f"sampler={name} chooses numbers alone: {', '.join(others)} drawn at random"]
+
+
+class Distinct(BaseSampler):
+    """Another sampler, asked again while what it draws is a point that the study has tried.
+
+    Whole points are compared, so it draws a trial's every key at once, before the first is handed out. After some
+    tries it takes any point that is left.
+
+    Args:
+        sampler: Who draws.
+        parameters: The space.
+        seed: For what is drawn once the sampler does nothing but repeat itself.
+    """
+
+    def __init__(self, sampler: BaseSampler, parameters: Sequence[Parameter], seed: int) -> None:
+        self._sampler = sampler
+        self._parameters = parameters
+        self._seed = seed
+        self._drawn: tuple[int, dict[str, Value]] | None = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        if self._drawn is None or self._drawn[0] != trial.number:
+            self._drawn = trial.number, self._draw(study, trial)
+        point = self._drawn[1]
+        if param_name not in point:
+            return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        return point[param_name]
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        self._sampler.after_trial(study, trial, state, values)
+
+    def reseed_rng(self) -> None:
+        self._sampler.reseed_rng()
+
+    def _draw(self, study: Study, trial: FrozenTrial) -> dict[str, Value]:
+        fixed: dict[str, Value] = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        keys = [parameter.key for parameter in self._parameters]
+        seen = {
+            _identity({key: other.params[key] for key in keys if key in other.params})
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number and other.state is not TrialState.WAITING
+        }
+        space = self._sampler.infer_relative_search_space(study, trial)
+        came: Counter[_Identity] = Counter()
+        while came.total() < _TRIES and max(came.values(), default=0) < _ENOUGH:
+            point = self._point(self._sampler, study, trial, space, fixed)
+            if _identity(point) not in seen:
+                return point
+            came[_identity(point)] += 1
+        return self._any_other(study, trial, fixed, seen) or point
+
+    def _point(
+        self,
+        sampler: BaseSampler,
+        study: Study,
+        trial: FrozenTrial,
+        space: dict[str, BaseDistribution],
+        fixed: Mapping[str, Value],
+    ) -> dict[str, Value]:
+        """One point, as Optuna's own trial would ask for it key by key."""
+        together = sampler.sample_relative(study, trial, space)
+        point: dict[str, Value] = {}
+        for parameter in self._parameters:
+            key, kind = parameter.key, parameter.distribution
+            if not parameter.applies(point):
+                continue
+            if key in fixed:
+                point[key] = fixed[key]
+            elif kind.single():
+                point[key] = parameter.first()
+            elif key in together:
+                point[key] = together[key]
+            else:
+                point[key] = sampler.sample_independent(study, trial, key, kind)
+        return point
+
+    def _any_other(
+        self, study: Study, trial: FrozenTrial, fixed: Mapping[str, Value], seen: set[_Identity]
+    ) -> dict[str, Value] | None:
+        if count_points(self._parameters) is not None:
+            left = [point for point in all_points(self._parameters) or () if _identity(point) not in seen]
+            left = [point for point in left if all(point.get(key, value) == value for key, value in fixed.items())]
+            return random.Random(self._seed).choice(left) if left else None
+        chance = RandomSampler(seed=self._seed)
+        for _ in range(_TRIES):
+            point = self._point(chance, study, trial, {}, fixed)
+            if _identity(point) not in seen:
+                return point
+        return None
+
+
+def _identity(point: Mapping[str, Value]) -> _Identity:
+    """Equal for two points that mean the same; the steps of a range may differ in a float's last digits."""
+    return frozenset((key, f"{v:.12g}" if isinstance(v, float) else to_text(v)) for key, v in point.items())
 
 
 def create_pruner(settings: Mapping[str, Any]) -> BasePruner:
@@ -112,11 +250,12 @@ def check_choice(
     pruner: Mapping[str, Any],
     parameters: Sequence[Parameter],
     objectives: Sequence[Objective],
+    repeat: bool = True,
 ) -> int | None:
     """Hold a sampler and a pruner to the space and the objectives.
 
     Returns:
-        How many points there are for a sampler that lists them all, None for others.
+        How many trials there can be: the number of points, if that is known and none may be tried again, else None.
 
     Raises:
         UserError: They do not go together.
@@ -141,8 +280,14 @@ def check_choice(
         raise UserError(f"pruner={stopper} takes one objective", "take pruner=none")
     create_sampler(sampler, parameters, 0, 0)
     create_pruner(pruner)
-    points = all_points(parameters) if kind.finite else None
-    return None if points is None else len(points)
+    if kind.finite:
+        return len(all_points(parameters) or ())
+    return None if repeat else count_points(parameters)
+
+
+def lists_all(sampler: Mapping[str, Any]) -> bool:
+    """Whether the sampler tries every point of a finite space."""
+    return SAMPLERS[_split("sampler", sampler, SAMPLERS)[0]].finite
 
 
 def is_pruning(pruner: Mapping[str, Any]) -> bool:

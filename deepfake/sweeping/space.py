@@ -6,6 +6,7 @@ Knows Optuna's distributions; neither how a space is written (``grammar``) nor w
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,9 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
+
+#: Beyond this, all points of a space are not counted: no study tries them all.
+_MANY = 100_000
 
 Value = str | int | float | bool | None
 
@@ -62,6 +66,16 @@ class Parameter:
             return None
         return [kind.low + kind.step * i for i in range(round((kind.high - kind.low) / kind.step) + 1)]
 
+    def values_count(self) -> int | None:
+        """How many values there are, or None for a continuous interval."""
+        kind = self.distribution
+        if isinstance(kind, CategoricalDistribution):
+            return len(kind.choices)
+        if isinstance(kind, IntDistribution):
+            return (kind.high - kind.low) // kind.step + 1
+        assert isinstance(kind, FloatDistribution)
+        return None if kind.step is None else round((kind.high - kind.low) / kind.step) + 1
+
     def first(self) -> Value:
         """Any valid value."""
         values = self.values()
@@ -99,6 +113,15 @@ def all_points(parameters: Sequence[Parameter]) -> list[dict[str, Value]] | None
     if any(parameter.values() is None for parameter in parameters):
         return None
     return list(_points(parameters, {}))
+
+
+def count_points(parameters: Sequence[Parameter]) -> int | None:
+    """How many distinct points there are, or None for a continuous space or one of very many."""
+    values = [parameter.values_count() for parameter in parameters]
+    most = math.prod(count or 0 for count in values)
+    if None in values or most > _MANY:
+        return None
+    return sum(1 for _ in _points(parameters, {})) if any(item.when for item in parameters) else most
 
 
 def example_points(parameters: Sequence[Parameter], groups: Sequence[str]) -> Iterator[dict[str, Value]]:

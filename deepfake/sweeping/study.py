@@ -23,13 +23,15 @@ from optuna.trial import FrozenTrial, TrialState
 from deepfake.errors import UserError
 from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job
 from deepfake.sweeping.owner import Watch, new_owner
-from deepfake.sweeping.plan import StudyPlan, differences, fingerprint
+from deepfake.sweeping.plan import StudyPlan, describe_code, differences, fingerprint
 from deepfake.sweeping.samplers import create_pruner, create_sampler
 from deepfake.sweeping.space import Value, choose, to_overrides
 from deepfake.sweeping.storage import exclusively, open_storage
 
 #: Raised when what is kept with a study changes shape; an older program refuses a newer study.
 FORMAT = 1
+#: On a trial: the number of the failed one that it tries again.
+RETRY_OF = "retry_of"
 _STATES = {COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
 
 
@@ -88,9 +90,10 @@ class Study:
                     return self._sign(optuna.Trial(self._study, orphan._trial_id), attempt)
                 self._fail(orphan, f"its process died {attempt} times")
             begun = sum(trial.state is not TrialState.WAITING for trial in trials)
-            if begun >= self.plan.total:
+            if begun - len(superseded(trials)) >= self.plan.total:
                 return None
-            self._study.sampler = create_sampler(self.plan.sampler, self.plan.parameters, self.plan.seed, begun)
+            plan = self.plan
+            self._study.sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, begun, plan.repeat)
             return self._sign(self._study.ask(), 0)
 
     def finish(self, claim: Claim, job: Job, mistake: UserError | None = None) -> None:
@@ -101,7 +104,12 @@ class Study:
         """
         trial = claim.trial
         facts: dict[str, Any] = {"run_id": job.run_id, "run_dir": job.run_dir, "name": job.name, "reason": job.reason}
-        facts |= {"metrics": job.metrics or None, "seconds": job.seconds, "ended": time.time()}
+        facts |= {
+            "traceback": job.traceback,
+            "metrics": job.metrics or None,
+            "seconds": job.seconds,
+            "ended": time.time(),
+        }
         facts |= {"mistake": [mistake.message, mistake.hint] if mistake else None}
         # Whoever took this process for dead, after a long sleep of its machine, may have ended the trial already.
         with contextlib.suppress(UpdateFinishedTrialError):
@@ -126,7 +134,59 @@ class Study:
     def is_done(self, trials: Sequence[FrozenTrial] | None = None) -> bool:
         """Whether every trial of the study has ended."""
         trials = self.trials() if trials is None else trials
-        return sum(trial.state.is_finished() for trial in trials) >= self.plan.total
+        return sum(trial.state.is_finished() for trial in standing(trials)) >= self.plan.total
+
+    def enqueue(self, points: Sequence[Mapping[str, Any]], source: str | None = None) -> int:
+        """Queue points to be tried before the sampler's own, each once, however often it is asked for.
+
+        Args:
+            points: Values by key; a key that is left out is drawn by the sampler.
+            source: The study they are the best of; asked once, for its best may be others by the next start.
+
+        Returns:
+            How many are queued now.
+        """
+        with exclusively(self.plan.location, self._storage), quietly():
+            return self._enqueue(points, source)
+
+    def retry(self, which: str | int | Sequence[int]) -> list[int]:
+        """Queue failed trials to be tried again, each under a new number; the failed one no longer counts.
+
+        Args:
+            which: ``failed`` for all of them, or numbers. What was tried again before is asked for by either number.
+
+        Returns:
+            The numbers of those that are tried again.
+
+        Raises:
+            UserError: There is no such trial, or it has not failed.
+        """
+        with exclusively(self.plan.location, self._storage), quietly():
+            trials = self.trials()
+            failed = [trial for trial in standing(trials) if trial.state is TrialState.FAIL]
+            if which != "failed":
+                numbers = [which] if isinstance(which, int) else [int(number) for number in which]
+                last = {self._last_attempt(number, trials) for number in numbers}
+                failed = [trial for trial in failed if trial.number in last]
+            for trial in failed:
+                self._study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
+            return [trial.number for trial in failed]
+
+    def note_code(self) -> str | None:
+        """Keep what code this start runs; in a few words how it differs from that of the trials there are."""
+        with exclusively(self.plan.location, self._storage), quietly():
+            known: list[dict[str, Any]] = json.loads(self._study.user_attrs.get("code", "[]"))
+            now = dict(self.plan.code)
+            begun = sum(trial.state is not TrialState.WAITING for trial in self.trials())
+            if not known or known[-1]["code"] != now:
+                # Nothing was begun since the last entry: no trial ran that code.
+                known = [entry for entry in known if entry["trial"] < begun] + [{"trial": begun, "code": now}]
+                self._study.set_user_attr("code", json.dumps(known))
+            others = [entry["code"] for entry in known if entry["trial"] < begun and entry["code"] != now]
+        if not others:
+            return None
+        before = ", ".join(dict.fromkeys(describe_code(code) for code in others))
+        return f"the code is not the one that ran earlier trials: {before}; now {describe_code(now)}"
 
     def mistake(self, trials: Sequence[FrozenTrial]) -> UserError | None:
         """What this start's trials would all stumble over, if one of them has."""
@@ -196,10 +256,35 @@ class Study:
                 return study, True
         # The format is written last: a process killed before it leaves a study that the next one completes.
         study.set_user_attr("fingerprint", json.dumps(self._fingerprint()))
-        for point in plan.warm:
-            study.enqueue_trial(dict(point), skip_if_exists=True)
+        study.set_user_attr("overrides", json.dumps(plan.recorded))
+        study.set_user_attr("choices", json.dumps(plan.choices))
         study.set_user_attr("format", FORMAT)
         return study, False
+
+    def _enqueue(self, points: Sequence[Mapping[str, Any]], source: str | None) -> int:
+        taken = json.loads(self._study.user_attrs.get("sources", "[]"))
+        if source in taken:
+            return 0
+        before = len(self.trials())
+        for point in points:
+            self._study.enqueue_trial(dict(point), skip_if_exists=True)
+        if source is not None:
+            self._study.set_user_attr("sources", json.dumps([*taken, source]))
+        return len(self.trials()) - before
+
+    def _last_attempt(self, number: int, trials: Sequence[FrozenTrial]) -> int:
+        """The number under which a failed trial was last tried."""
+        later = {int(trial.user_attrs[RETRY_OF]): trial.number for trial in trials if RETRY_OF in trial.user_attrs}
+        last = number
+        while last in later:
+            last = later[last]
+        if last == number and (number >= len(trials) or trials[number].state is not TrialState.FAIL):
+            failed = [str(trial.number) for trial in standing(trials) if trial.state is TrialState.FAIL]
+            raise UserError(
+                f"sweep.retry={number}: trial {number} has not failed",
+                f"failed are {', '.join(failed)}" if failed else "no trial of the study has failed",
+            )
+        return last
 
     def _fingerprint(self) -> dict[str, dict[str, str]]:
         return fingerprint(self.plan.parameters, self.plan.objectives, self.plan.setting)
@@ -211,7 +296,10 @@ class Study:
                 f"study {self.plan.name!r} was written by another version (format {written}, ours is {FORMAT})",
                 "update this program, or give another sweep.name",
             )
-        changes = differences(json.loads(study.user_attrs["fingerprint"]), self._fingerprint())
+        given = json.loads(study.user_attrs.get("overrides", "null"))
+        changes = differences(
+            json.loads(study.user_attrs["fingerprint"]), self._fingerprint(), given, self.plan.recorded
+        )
         if changes:
             raise UserError(
                 f"study {self.plan.name!r} was begun differently: {'; '.join(changes)}",
@@ -248,6 +336,17 @@ class Study:
                 # Samplers that list every point ask the loop to stop after the last one; there is no such loop.
                 if not self._storage.get_trial(trial._trial_id).state.is_finished():
                     raise
+
+
+def superseded(trials: Sequence[FrozenTrial]) -> set[int]:
+    """The numbers of failed trials that were tried again under another number."""
+    return {int(trial.user_attrs[RETRY_OF]) for trial in trials if RETRY_OF in trial.user_attrs}
+
+
+def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count: all but those tried again under another number."""
+    gone = superseded(trials)
+    return [trial for trial in trials if trial.number not in gone] if gone else list(trials)
 
 
 @contextlib.contextmanager

@@ -6,20 +6,25 @@ The only door of this room for Hydra; everything a listener hears goes through :
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from deepfake.errors import UserError
 from deepfake.sweeping.grid import chooses, expand, is_study, run_grid
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override, pick_best
 from deepfake.sweeping.observer import LOCK, Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
-from deepfake.sweeping.options import SweepOptions, load_options
+from deepfake.sweeping.options import SweepOptions, join_sweeper_keys, load_options, sweeper_space
 from deepfake.sweeping.snapshot import freeze
+
+#: Typed keys that say how jobs are chosen or remembered. ``search=`` does by what it holds.
+_ASKS = ("sweep.", "sampler", "pruner")
 
 
 class SweepFailed(SystemExit):
@@ -37,21 +42,25 @@ class SweepFailed(SystemExit):
 
     def __str__(self) -> str:
         lines = [f"error: {len(self.jobs)} of {self.total} jobs failed"]
-        lines += [f"  #{job.number} {' '.join(job.overrides)}: {job.reason}" for job in self.jobs]
+        for job in self.jobs:
+            where = f" ({job.traceback})" if job.traceback else ""
+            lines.append(f"  #{job.number} {' '.join(job.overrides)}: {job.reason}{where}")
         return "\n".join(lines)
 
 
 def sweep(
-    context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str], observer: str | None
-) -> SweepResult:
+    context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str], settings: Mapping[str, Any]
+) -> list[Sequence[JobReturn]] | SweepResult:
     """Run every job that the command line and the config ask for.
 
     Args:
         arguments: The command line's overrides, without those of Hydra itself.
-        observer: Dotted path of a listener, or None.
+        settings: The ``hydra.sweeper`` node: ``observer``, the dotted path of a listener; ``objective``, what the app
+            calls what its jobs return; ``max_batch_size`` and ``params`` as in Hydra's basic sweeper; and the keys of
+            hydra-optuna-sweeper, each of which stands for one of ``sweep``.
 
     Returns:
-        What ran and how it ended.
+        For a grid what Hydra's basic sweeper returns, what each job returned by batch; of a study, how it ended.
 
     Raises:
         UserError: Nothing could be started.
@@ -59,41 +68,63 @@ def sweep(
     """
     freeze(context.config_loader)
     node = OmegaConf.select(config, "sweep")
-    options = load_options(cast("dict[str, Any] | None", node and OmegaConf.to_container(node, resolve=True)))
-    overrides = OverridesParser.create(config_loader=context.config_loader).parse_overrides(arguments)
     runner = JobRunner(context, task, config)
-    listener = create_observer(observer, config)
-    if is_study(options, overrides):
-        result = _study(runner, options, overrides, listener)
+    typed = [text.lstrip("+~").partition("=")[0] for text in (*arguments, *runner.hydra_overrides)]
+    plain = cast("dict[str, Any]", (node and OmegaConf.to_container(node, resolve=True)) or {})
+    plain, asked = join_sweeper_keys(plain, settings, typed)
+    options = load_options(plain)
+    asked |= {key.removeprefix("sweep.").split(".")[0] for key in typed if key.startswith(_ASKS)}
+    overrides = _parse(runner, sweeper_space(settings), arguments)
+    listener = create_observer(settings.get("observer"), config)
+    searching = chooses(options, overrides, asked)
+    batches: list[Sequence[JobReturn]] | None = None
+    if is_study(options, overrides, asked):
+        if settings.get("max_batch_size") is not None:
+            raise UserError("hydra.sweeper.max_batch_size is given, and a study has no batches", "say sweep.n_jobs")
+        result = _study(runner, options, overrides, listener, searching)
         # Failed trials are part of a search; a search that stopped because of them is not a success.
-        searched = chooses(options, overrides) and result.best and result.status != "stopped"
-        failed = bool(result.failed) and not searched
+        failed = bool(result.failed) and not (searching and result.best and result.status != "stopped")
     else:
-        result = _grid(runner, options, overrides, listener)
+        result, batches = _grid(runner, options, overrides, listener, settings.get("max_batch_size"))
         failed = bool(result.failed)
     if failed:
         failure = SweepFailed(result.failed, len(result.jobs))
         print(failure, file=sys.stderr)
         raise failure
-    return result
+    return result if batches is None else batches
+
+
+def _parse(runner: JobRunner, space: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
+    """What the config and then the command line override; a key that both name is the command line's."""
+    parser = OverridesParser.create(config_loader=runner.context.config_loader)
+    overrides: list[Override] = parser.parse_overrides(list(arguments))
+    given = {override.key_or_group for override in overrides}
+    added: list[Override] = parser.parse_overrides([f"{key}={text}" for key, text in space.items()])
+    return [*(override for override in added if override.key_or_group not in given), *overrides]
 
 
 def _study(
-    runner: JobRunner, options: SweepOptions, overrides: Sequence[Override], listener: SweepObserver
+    runner: JobRunner,
+    options: SweepOptions,
+    overrides: Sequence[Override],
+    listener: SweepObserver,
+    searching: bool,
 ) -> SweepResult:
     # Optuna takes a second to import, which a plain grid need not pay.
     from deepfake.sweeping.conduct import conduct
     from deepfake.sweeping.planning import make_plan
 
-    plan = make_plan(runner, options, overrides, listener.check)
-    return conduct(
-        runner, plan, options.n_jobs, options.report, listener, lambda info: start(info, listener, runner.config)
-    )
+    plan = make_plan(runner, options, overrides, searching, listener.check)
+    return conduct(runner, plan, options, listener, lambda info: start(info, listener, runner.config))
 
 
 def _grid(
-    runner: JobRunner, options: SweepOptions, overrides: Sequence[Override], listener: SweepObserver
-) -> SweepResult:
+    runner: JobRunner,
+    options: SweepOptions,
+    overrides: Sequence[Override],
+    listener: SweepObserver,
+    batch: int | None,
+) -> tuple[SweepResult, list[Sequence[JobReturn]]]:
     points = expand(overrides)
     for point in points:
         listener.check(runner.compose(point))
@@ -120,12 +151,12 @@ def _grid(
         tell(f"job {job.number}", lambda: listener.job_finished(info, job))
 
     try:
-        run_grid(runner, points, swept, options.objectives, finished)
+        batches = run_grid(runner, points, swept, options.objectives, finished, batch)
         status = "finished"
     finally:
         result = SweepResult(info, jobs, pick_best(jobs, options.objectives), status)
         tell("the end of the sweep", lambda: listener.sweep_finished(result))
-    return result
+    return result, batches
 
 
 def start(info: SweepInfo, listener: SweepObserver, config: DictConfig) -> None:

@@ -12,7 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deepfake.sweeping.observer import Job
 
 #: How long a job may take to stop once the parent is gone, before the process is ended from inside.
 GRACE_SECONDS = 20.0
@@ -32,10 +37,16 @@ def main() -> int:
     given = unpack(data)
     try:
         study = Study(given.plan, supervisor=given.supervisor, token=given.token)
-        work(study, given.runner)
+        work(study, given.runner, finished=_say_failure)
     except KeyboardInterrupt:
         return _INTERRUPTED
     return 0
+
+
+def _say_failure(job: Job) -> None:
+    """The log of the worker shows a failed trial's exception too."""
+    if job.traceback is not None:
+        print(f"trial {job.number} failed:\n{Path(job.traceback).read_text(encoding='utf-8')}", file=sys.stderr)
 
 
 def _read(pipe: int, size: int) -> bytes:

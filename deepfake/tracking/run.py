@@ -104,7 +104,13 @@ def reopen(store: Store, run_id: str) -> TrackedRun:
 
 
 def add_failed(
-    parent: TrackedRun, name: str, reason: str, *, tags: Mapping[str, object], params: Mapping[str, object]
+    parent: TrackedRun,
+    name: str,
+    reason: str,
+    *,
+    tags: Mapping[str, object],
+    params: Mapping[str, object],
+    trace: Path | None = None,
 ) -> str:
     """Record a job that failed before it began a run of its own, as a FAILED run nested under its parent.
 
@@ -114,6 +120,7 @@ def add_failed(
         reason: Why it failed, in one line; the tag ``failure``.
         tags: Tags beyond git, host and process.
         params: What was chosen for it.
+        trace: A file that holds its exception, kept with it.
 
     Returns:
         The new run's id.
@@ -123,6 +130,8 @@ def add_failed(
     run = client.create_run(parent.experiment, run_name=name, tags=every)
     failed = TrackedRun(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri)
     failed.params(params)
+    if trace is not None and trace.is_file():
+        failed.files([trace])
     failed.flush()
     client.set_terminated(failed.id, status="FAILED")
     return failed.id

@@ -77,9 +77,10 @@ def search_path(conf: Path = CONF) -> ConfigSearchPathImpl:
 def multirun(
     folder: Path, overrides: Sequence[str], function: Callable[[DictConfig], Any] = task, conf: Path = CONF
 ) -> Any:
-    """``python toy.py -m <overrides>``; returns what the sweeper returned."""
+    """``python toy.py -m <overrides>``; returns how the sweep ended, or of an unheard grid what its jobs returned."""
     version.setbase("1.3")
     setup_globals()
+    HEARD.clear()
     GlobalHydra.instance().clear()
     try:
         hydra = Hydra.create_main_hydra2("toy", search_path(conf))
@@ -88,7 +89,8 @@ def multirun(
         place = f"folder={folder}" if is_toy else f"paths.outputs={folder}"
         arguments = [place, "hydra.mode=MULTIRUN", observed, *overrides]
         name = "toy" if is_toy else "train"
-        return hydra.multirun(config_name=name, task_function=function, overrides=arguments)
+        returned = hydra.multirun(config_name=name, task_function=function, overrides=arguments)
+        return HEARD[-1][1] if isinstance(returned, list) and HEARD else returned
     finally:
         GlobalHydra.instance().clear()
 
