@@ -1,7 +1,8 @@
 """What a sweep costs beyond training, and what it survives; prints ratios measured in one run.
 
     python -m benchmarks.sweep               all figures but pruning, some ten minutes
-    python -m benchmarks.sweep cost kills    these alone: cost, workers, start, kills, kills2, pruning (half an hour)
+    python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, pruning
+                                             (half an hour)
 
 Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
 """
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -157,6 +159,115 @@ def cost(rounds: int = 3) -> dict[str, Any]:
     }
 
 
+def layer(trials: int = 2000, tpe_trials: int = 500) -> dict[str, Any]:
+    """What the study layer costs for a trial that does nothing, over plain Optuna's ask, report and tell.
+
+    Claim, name the run, three epochs with successive halving, forty metrics at the end; a journal each, taken in turns.
+    The ratios are of CPU time, which others on the machine do not change.
+    """
+    seen = {name: _layer(name, count) for name, count in (("random", trials), ("tpe", tpe_trials))}
+    result: dict[str, Any] = {}
+    for name, rows in seen.items():
+        ours, plain = ([row[side] for row in rows] for side in ("ours", "plain"))
+        result |= {
+            f"{name}_cpu_ms": [1000 * statistics.fmean(ours), 1000 * statistics.fmean(plain)],
+            f"{name}_over_plain": sum(ours) / sum(plain),
+            f"{name}_over_plain_by_quarter": [sum(ours[a:b]) / sum(plain[a:b]) for a, b in _quarters(len(rows))],
+            f"{name}_wall_over_plain": sum(row["ours_wall"] for row in rows) / sum(row["plain_wall"] for row in rows),
+        }
+    result["reached"] = max(result["random_over_plain"], result["tpe_over_plain"]) <= 1.2
+    return result
+
+
+def _quarters(count: int) -> list[tuple[int, int]]:
+    return [(count * part // 4, count * (part + 1) // 4) for part in range(4)]
+
+
+def _layer(sampler: str, trials: int, block: int = 25) -> list[dict[str, float]]:
+    """Seconds a trial of each block, of CPU and of wall time, by both."""
+    import optuna
+
+    from deepfake.sweeping.observer import Objective
+    from deepfake.sweeping.plan import StudyPlan
+    from deepfake.sweeping.samplers import create_pruner, create_sampler
+    from deepfake.sweeping.space import Parameter
+    from deepfake.sweeping.storage import locate, open_storage
+    from deepfake.sweeping.study import Study
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rate, share = (
+        optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True),
+        optuna.distributions.FloatDistribution(0, 1),
+    )
+    sizes = optuna.distributions.CategoricalDistribution([16, 32, 48, 64])
+    space = [Parameter("lr", "", rate), Parameter("wd", "", share), Parameter("bs", "", sizes)]
+    settings: dict[str, Any] = {"name": sampler}
+    if sampler == "tpe":
+        settings |= {"multivariate": True, "group": True, "constant_liar": True, "n_startup_trials": 10}
+    pruner = {"name": "asha", "min_resource": 1, "reduction_factor": 2}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        ours, plain = Path(folder) / "ours", Path(folder) / "plain"
+        plan = StudyPlan("s", ours, locate("journal", ours), space, [Objective("m")], [], trials, settings, pruner)
+        study = Study(plan)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            other = optuna.create_study(
+                storage=open_storage(locate("journal", plain)),
+                study_name="s",
+                sampler=create_sampler(settings, space, 0, 0),
+                pruner=create_pruner(pruner),
+                direction="maximize",
+            )
+            for _ in range(trials // block):
+                row = {}
+                for name, run in (("ours", partial(_our_trial, study)), ("plain", partial(_plain_trial, other, space))):
+                    began, spent = time.perf_counter(), time.process_time()
+                    for _ in range(block):
+                        run()
+                    row[name] = (time.process_time() - spent) / block
+                    row[f"{name}_wall"] = (time.perf_counter() - began) / block
+                rows.append(row)
+    return rows
+
+
+def _our_trial(study: Any) -> None:
+    from deepfake.sweeping.heartbeat import Heartbeat
+    from deepfake.sweeping.observer import COMPLETED, PRUNED, Job
+    from deepfake.sweeping.running import RunningTrial
+    from deepfake.sweeping.trial import Pruned
+
+    claim = study.claim()
+    running = RunningTrial(study, claim)
+    value = -((claim.trial.params["wd"] - 0.3) ** 2)
+    metrics = {f"val/m{number}": 0.5 for number in range(40)} | {"m": value}
+    job = Job(claim.number, claim.overrides, COMPLETED, metrics=metrics, values=[value], seconds=1.0)
+    with Heartbeat(study, claim):
+        running.identify(run_id="r" * 32, run_dir="/x/y", name="cnn")
+        try:
+            for epoch in range(3):
+                running.report(epoch, {"m": value - 1 / (epoch + 1)})
+        except Pruned:
+            job = Job(claim.number, claim.overrides, PRUNED, metrics=metrics, seconds=1.0)
+    study.finish(claim, job)
+
+
+def _plain_trial(study: Any, space: Sequence[Any]) -> None:
+    import optuna
+
+    trial = study.ask()
+    for parameter in space:
+        parameter.suggest(trial)
+    value = -((trial.params["wd"] - 0.3) ** 2)
+    state = None
+    for epoch in range(3):
+        trial.report(value - 1 / (epoch + 1), epoch + 1)
+        if trial.should_prune():
+            state = optuna.trial.TrialState.PRUNED
+            break
+    study.tell(trial, None if state else value, state=state)
+
+
 def workers(trials: int = 32) -> dict[str, Any]:
     """Four workers on jobs of unequal length, against launching four and waiting for the slowest."""
     with tempfile.TemporaryDirectory() as folder:
@@ -283,6 +394,7 @@ def _logs(folder: Path) -> str:
 
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "cost": cost,
+    "layer": layer,
     "workers": workers,
     "start": together,
     "kills": kills,

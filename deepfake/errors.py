@@ -29,6 +29,20 @@ class DataError(UserError):
     """The data on disk cannot be used as asked."""
 
 
+def is_device_lost(error: BaseException | None) -> bool:
+    """Whether an error says that a device stopped working: nothing in this process can use it any more."""
+    while error is not None:
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "OutOfMemoryError" in kinds or "can't allocate memory" in str(error):
+            return False
+        # torch names it so from 2.8 on; other libraries that drive the device only say it.
+        said = any(words in str(error) for words in ("CUDA error", "CUDNN_STATUS_EXECUTION_FAILED"))
+        if "AcceleratorError" in kinds or said:
+            return True
+        error = error.__cause__
+    return False
+
+
 def nearest(value: object, choices: Iterable[str]) -> str:
     """A hint that names the closest valid choice first, then the rest.
 

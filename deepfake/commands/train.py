@@ -24,7 +24,7 @@ from deepfake.commands.resume import resumed
 from deepfake.commands.shelf import Shelf, clips_key, of_process, samples_key
 from deepfake.commands.start import first_detector
 from deepfake.config import RunConfig, flatten, load_config, to_plain
-from deepfake.errors import UserError
+from deepfake.errors import UserError, is_device_lost
 from deepfake.installation import TRAIN
 from deepfake.sweeping import trial
 from deepfake.tracking.folder import UNFINISHED, RunFolder
@@ -137,7 +137,12 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         tags=tags,
         options=config.tracking,
         resume_id=context.resume_id or _earlier_attempt(),
-        endings={trial.Pruned: Ending("FINISHED", "pruned"), Interrupted: Ending("KILLED", "interrupted")},
+        endings={
+            trial.Pruned: Ending("FINISHED", "pruned"),
+            Interrupted: Ending("KILLED", "interrupted"),
+            # The process that has taken the trial up goes on with this very run.
+            trial.Taken: None,
+        },
     )
 
 
@@ -183,6 +188,8 @@ def _fit(
     reporting = trial.current()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        if reporting is not None:
+            reporting.hold()
         log.epoch(epoch, metrics)
         console.say(epoch_line(epoch, config.trainer.epochs, metrics))
         if reporting is not None:
@@ -214,8 +221,6 @@ def _fit(
 
 def _lost(error: RuntimeError, context: RunContext) -> SystemExit | None:
     """The end of this process, where its device was lost; a sweep then gives the trial to a fresh one."""
-    from deepfake.training.memory import is_device_lost
-
     if not is_device_lost(error):
         return None
     again = f"{TRAIN} resume={context.folder}" if context.number is None else "the same command"

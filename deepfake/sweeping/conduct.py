@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from filelock import FileLock
 from omegaconf import DictConfig
@@ -38,7 +41,8 @@ from deepfake.sweeping.outcome import (
 )
 from deepfake.sweeping.plan import StudyPlan
 from deepfake.sweeping.pool import Pool
-from deepfake.sweeping.study import Study, standing
+from deepfake.sweeping.study import Study
+from deepfake.sweeping.tally import standing
 
 _LOOK_SECONDS = 0.2
 _MOST_FAILED = 5
@@ -69,7 +73,7 @@ def conduct(
     start(info)
     status = "interrupted"
     try:
-        with Display(plan, workers, live=not here) as display:
+        with interruptible(), Display(plan, workers, live=not here) as display:
             watch = _Watcher(study, display, listener, info)
             for note in [*_greeting(study), *notes]:
                 display.say(note)
@@ -94,6 +98,23 @@ def conduct(
         raise mistake
     _show(study, display, result, options.report, again=again_command(runner.config))
     return result
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C: trials are let go of and the sweep is brought to its end."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 class _Watcher:

@@ -28,7 +28,8 @@ from deepfake.sweeping.grid import create_launcher, refusal_hint
 from deepfake.sweeping.jobs import JobRunner, describe
 from deepfake.sweeping.owner import Watch, new_owner
 from deepfake.sweeping.plan import StudyPlan
-from deepfake.sweeping.study import Study, standing
+from deepfake.sweeping.study import Study
+from deepfake.sweeping.tally import standing
 
 #: Workers lost so often, without a trial having ended in between, mean that none gets anything done.
 _HOPELESS = 3

@@ -58,9 +58,11 @@ class SweepOptions:
     storage: str = "journal"
     # Seconds, or 90s, 30m, 2h, 1d: no trial starts after it; running ones end.
     timeout: str | float | None = None
+    # The same for one trial: one that runs longer is stopped, and has failed.
+    trial_timeout: str | float | None = None
     # This many failed trials in a row stop the sweep; None never does.
     max_failures: int | None = ranged(5, low=1)
-    # How often a trial whose process died with the whole sweep is taken up again.
+    # How often in a row a trial whose process died before another epoch was done is taken up again.
     retries: int = ranged(3, low=0)
     enqueue: list[Any] = field(default_factory=list)
     # Failed trials to try again: failed (all of them), a number or several.
@@ -115,6 +117,11 @@ class SweepOptions:
         """The timeout in seconds."""
         return None if self.timeout is None else parse_seconds(self.timeout, "sweep.timeout")
 
+    @property
+    def trial_timeout_seconds(self) -> float | None:
+        """The time one trial may take, in seconds."""
+        return None if self.trial_timeout is None else parse_seconds(self.trial_timeout, "sweep.trial_timeout")
+
 
 def load_options(node: Mapping[str, Any] | None) -> SweepOptions:
     """The ``sweep`` node of a composed config, typed and checked.
@@ -140,7 +147,7 @@ def load_options(node: Mapping[str, Any] | None) -> SweepOptions:
         _check_type(f"sweep.{shown.get(name, name)}", getattr(options, name), str(fields[name].type))
     check(options, "sweep")
     _check_retry(options.retry)
-    _ = options.objectives, options.timeout_seconds
+    _ = options.objectives, options.timeout_seconds, options.trial_timeout_seconds
     return options
 
 

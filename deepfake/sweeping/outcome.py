@@ -23,7 +23,7 @@ from deepfake.sweeping.jobs import is_sweep_override
 from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.plan import StudyPlan
 from deepfake.sweeping.space import Parameter, all_points, to_overrides
-from deepfake.sweeping.study import RETRY_OF, standing
+from deepfake.sweeping.tally import RETRY_OF, standing
 
 _LONG = 8
 _STATUS = {TrialState.COMPLETE: COMPLETED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}

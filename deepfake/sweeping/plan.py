@@ -31,6 +31,8 @@ class StudyPlan:
         points: How many points the space has, where that is known and none is tried again.
         began: When this start began, in seconds since the epoch; failures in a row are counted from here.
         deadline: The same clock; no trial starts after it.
+        retries: How often a trial whose process died without a new step is taken up again.
+        trial_timeout: Seconds that a trial may run.
         warm: Points to try first.
         source: The study whose best points are tried after those.
         borrowed: Those points.
@@ -66,6 +68,7 @@ class StudyPlan:
     repeat: bool = False
     code: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    trial_timeout: float | None = None
 
 
 def fingerprint(

@@ -99,6 +99,7 @@ def make_plan(
         max_failures=options.max_failures,
         began=began,
         deadline=None if options.timeout_seconds is None else began + options.timeout_seconds,
+        trial_timeout=options.trial_timeout_seconds,
         setting=setting,
         warm=warm.named,
         source=options.source,

@@ -14,17 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optuna.trial import TrialState
+
 from deepfake.errors import UserError
 from deepfake.installation import child_environment, module_command
+from deepfake.sweeping.heartbeat import OVERDUE_STATUS
 from deepfake.sweeping.jobs import JobRunner
 from deepfake.sweeping.owner import process_identity
 from deepfake.sweeping.payload import Work, pack
 from deepfake.sweeping.resources import visible_gpus, worker_environment
 from deepfake.sweeping.study import Study
-from deepfake.sweeping.worker import GRACE_SECONDS
+from deepfake.sweeping.worker import GRACE_SECONDS, LOST_STATUS
 
 #: So many workers dying one after another without having ended a trial mean that none can start.
 _HOPELESS = 3
+#: So many workers losing their device in one place, one after another without a good trial, mean that it is broken.
+_BROKEN = 3
 
 
 @dataclass
@@ -33,6 +38,7 @@ class _Worker:
     token: str
     process: subprocess.Popen[bytes]
     log: Path
+    gone: bool = False
 
 
 class Pool:
@@ -52,6 +58,7 @@ class Pool:
         self._workers: list[_Worker] = []
         self._deaths = 0
         self._ended = 0
+        self._losses = dict.fromkeys(range(workers), 0)
 
     @property
     def notes(self) -> list[str]:
@@ -80,25 +87,42 @@ class Pool:
 
     def is_idle(self) -> bool:
         """Whether every worker has ended because there is nothing left to run."""
-        return all(worker.process.poll() == 0 for worker in self._workers)
+        return all(worker.gone or worker.process.poll() == 0 for worker in self._workers)
 
     def look_after(self, stopping: bool) -> None:
-        """Fail what dead workers were running, and replace them unless the sweep is stopping.
+        """Let go of what dead workers were running, and replace them unless the sweep is stopping.
 
         Raises:
             UserError: Workers die without getting anything done.
         """
         for place, worker in enumerate(self._workers):
             status = worker.process.poll()
-            if status is None or status == 0:
+            if status is None or status == 0 or worker.gone:
                 continue
             reason = _cause(status)
-            self._study.fail_owned_by(worker.token, reason)
-            self._count_death(worker, reason)
-            if not stopping:
+            left = self._study.abandon(worker.token, reason)
+            if status == LOST_STATUS:
+                self._count_loss(worker)
+            elif status != OVERDUE_STATUS and not left and not stopping:
+                # One that ran a trial was able to start; what becomes of that trial, its own count decides.
+                self._count_death(worker, reason)
+            worker.gone = stopping or self._losses[worker.index] >= _BROKEN
+            if not worker.gone:
                 self._workers[place] = self._start(worker.index)
-            else:
-                worker.process.returncode = 0
+        if not stopping and all(worker.gone for worker in self._workers):
+            raise UserError(
+                f"no worker can go on: each lost its device {_BROKEN} times; {_last_line(self._workers[0].log)}",
+                f"see {self._runner.folder / 'workers'}; once the device is back, the same command goes on",
+            )
+
+    def _count_loss(self, worker: _Worker) -> None:
+        good = any(
+            trial.state.is_finished()
+            and trial.state is not TrialState.FAIL
+            and (trial.user_attrs.get("owner") or {}).get("token") == worker.token
+            for trial in self._study.trials()
+        )
+        self._losses[worker.index] = 1 if good else self._losses[worker.index] + 1
 
     def _count_death(self, worker: _Worker, reason: str) -> None:
         ended = sum(trial.state.is_finished() for trial in self._study.trials())

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deepfake.sweeping.samplers import is_pruning
 from deepfake.sweeping.study import Claim, Study
-from deepfake.sweeping.trial import Pruned
+from deepfake.sweeping.trial import Pruned, Taken
 
 #: What may be kept of where a trial's run is.
 IDENTITY = ("run_id", "run_dir", "name")
@@ -21,11 +20,11 @@ class RunningTrial:
 
     def __init__(self, study: Study, claim: Claim) -> None:
         self._study = study
-        self._pruning = is_pruning(study.plan.pruner)
         self._claim = claim
         kept = claim.trial.user_attrs
         self._facts = {key: str(kept[key]) for key in IDENTITY if kept.get(key)}
         self._known = set(claim.trial._cached_frozen_trial.intermediate_values)
+        self._farthest = int(kept.get("progress", 0))
         self._objectives = study.plan.objectives
 
     @property
@@ -45,19 +44,28 @@ class RunningTrial:
         return dict(self._facts)
 
     def identify(self, **facts: str) -> None:
-        self._facts.update(facts)
-        for key, value in facts.items():
-            self._claim.trial.set_user_attr(key, value)
+        new = {key: value for key, value in facts.items() if self._facts.get(key) != value}
+        self._facts.update(new)
+        if new:
+            self._study.note(self._claim, new)
+
+    def hold(self) -> None:
+        if not self._study.holds(self._claim):
+            raise Taken
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        objective = self._objectives[0].metric
-        value = metrics.get(objective)
-        if len(self._objectives) > 1 or value is None or value != value:
-            return
+        value = metrics.get(self._objectives[0].metric)
         # Pruners count epochs done; a value seen in an earlier attempt was judged then.
         step = epoch + 1
-        if step in self._known:
+        if len(self._objectives) > 1 or value is None or value != value:
+            # There is nothing to judge, but the trial gets on.
+            if step > self._farthest:
+                self._farthest = step
+                self._study.report(self._claim, step, None)
             return
-        self._claim.trial.report(float(value), step)
-        if self._pruning and self._claim.trial.should_prune():
+        if step in self._known:
+            self.hold()
+            return
+        self._known.add(step)
+        if self._study.report(self._claim, step, float(value)):
             raise Pruned(epoch, dict(metrics))

@@ -72,6 +72,8 @@ _SELDOM_AGAIN = (samplers.RandomSampler, samplers.QMCSampler)
 #: How often a sampler is asked for a point that was not tried, and how often it may come with the same one.
 _TRIES, _ENOUGH = 10, 3
 _Identity = frozenset[tuple[str, str]]
+#: The points of ended trials by number: what has ended is looked at once.
+Tried = dict[int, _Identity]
 
 
 def _patient(patience: int, min_delta: float = 0.0) -> BasePruner:
@@ -91,7 +93,7 @@ PRUNERS: dict[str, Callable[..., BasePruner]] = {
 
 
 def create_sampler(
-    settings: Mapping[str, Any], parameters: Sequence[Parameter], seed: int, begun: int, repeat: bool = True
+    settings: Mapping[str, Any], parameters: Sequence[Parameter], seed: int, begun: int, tried: Tried | None = None
 ) -> BaseSampler:
     """The sampler for the next trial.
 
@@ -100,7 +102,7 @@ def create_sampler(
         parameters: The space.
         seed: The sweep's.
         begun: How many trials the study has begun, so that a resumed study does not draw its first points again.
-        repeat: Whether it may draw a point that the study has tried.
+        tried: Given where it may not draw a point that the study has tried: what is known of those, kept up to date.
 
     Raises:
         UserError: An unknown name or argument, or a value Optuna refuses.
@@ -114,9 +116,9 @@ def create_sampler(
         # It would be said for every trial anew; sampler_notes says it once.
         arguments.setdefault("warn_independent_sampling", False)
     sampler: BaseSampler = _create(f"sampler={name}", kind.create, arguments)
-    if repeat or kind.finite or (kind.create in _SELDOM_AGAIN and count_points(parameters) is None):
+    if tried is None or kind.finite or (kind.create in _SELDOM_AGAIN and count_points(parameters) is None):
         return sampler
-    return Distinct(sampler, parameters, (seed * 1_000_003 + begun) % 2**32)
+    return Distinct(sampler, parameters, (seed * 1_000_003 + begun) % 2**32, tried)
 
 
 def sampler_notes(settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> list[str]:
@@ -138,12 +140,14 @@ class Distinct(BaseSampler):
         sampler: Who draws.
         parameters: The space.
         seed: For what is drawn once the sampler does nothing but repeat itself.
+        tried: The points of ended trials, as far as they are known; grows.
     """
 
-    def __init__(self, sampler: BaseSampler, parameters: Sequence[Parameter], seed: int) -> None:
+    def __init__(self, sampler: BaseSampler, parameters: Sequence[Parameter], seed: int, tried: Tried) -> None:
         self._sampler = sampler
         self._parameters = parameters
         self._seed = seed
+        self._tried = tried
         self._drawn: tuple[int, dict[str, Value]] | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -152,6 +156,8 @@ class Distinct(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        # Here, for the study asks for this before it holds its storage, and for single keys while it does.
+        self._drawn = trial.number, self._draw(study, trial)
         return {}
 
     def sample_independent(
@@ -175,12 +181,7 @@ class Distinct(BaseSampler):
 
     def _draw(self, study: Study, trial: FrozenTrial) -> dict[str, Value]:
         fixed: dict[str, Value] = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        keys = [parameter.key for parameter in self._parameters]
-        seen = {
-            _identity({key: other.params[key] for key in keys if key in other.params})
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and other.state is not TrialState.WAITING
-        }
+        seen = self._seen(study, trial)
         space = self._sampler.infer_relative_search_space(study, trial)
         came: Counter[_Identity] = Counter()
         while came.total() < _TRIES and max(came.values(), default=0) < _ENOUGH:
@@ -189,6 +190,20 @@ class Distinct(BaseSampler):
                 return point
             came[_identity(point)] += 1
         return self._any_other(study, trial, fixed, seen) or point
+
+    def _seen(self, study: Study, trial: FrozenTrial) -> set[_Identity]:
+        keys = [parameter.key for parameter in self._parameters]
+        seen = set()
+        for other in study.get_trials(deepcopy=False):
+            if other.number == trial.number or other.state is TrialState.WAITING:
+                continue
+            point = self._tried.get(other.number)
+            if point is None:
+                point = _identity({key: other.params[key] for key in keys if key in other.params})
+                if other.state.is_finished():
+                    self._tried[other.number] = point
+            seen.add(point)
+        return seen
 
     def _point(
         self,

@@ -1,12 +1,15 @@
 """Where a study is remembered: a journal file, sqlite, or any database server, opened safely by many at once.
 
-Knows Optuna's storages and their locks; nothing of trials.
+What is written together reaches the storage together. Knows Optuna's storages and their locks; nothing of trials.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import threading
+import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,17 +19,21 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 
 from deepfake.errors import UserError
+from deepfake.sweeping.journal import POLL_SECONDS, Journal, KernelLock, drop_torn_line
+from deepfake.sweeping.outage import first_line, is_outage
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Session
 
+#: In a sweep's folder: which storage holds its study.
+PLACE = "storage.json"
+#: What a study's file in its folder is called, and the word for it in options.
+_WORDS = {"study.journal": "journal", "study.db": "sqlite"}
 _JOURNAL_ENDINGS = (".journal", ".log")
 _SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
-_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,17 @@ class Location:
         from sqlalchemy.engine import make_url
 
         return make_url(str(self.url)).render_as_string(hide_password=True)
+
+    def name_in(self, folder: Path) -> str:
+        """The same for the same place, however it is reached: no password, and files of the folder by their names."""
+        from sqlalchemy.engine import make_url
+
+        url = None if self.journal is not None else make_url(str(self.url))
+        if url is not None and url.get_backend_name() != "sqlite":
+            port = "" if url.port is None else f":{url.port}"
+            return f"{url.get_backend_name()}://{url.host or ''}{port}/{url.database or ''}"
+        path = self.journal or Path(str(url.database if url else ""))
+        return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def locate(storage: str, folder: Path) -> Location:
@@ -91,12 +109,12 @@ def open_storage(location: Location) -> BaseStorage:
     """
     try:
         location.lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(location.lock) + ".open", poll_interval=_POLL_SECONDS):
+        with FileLock(str(location.lock) + ".open", poll_interval=POLL_SECONDS):
             if location.journal is not None:
                 location.journal.parent.mkdir(parents=True, exist_ok=True)
                 lock = KernelLock(location.journal)
-                _drop_torn_line(location.journal, lock)
-                return JournalStorage(JournalFileBackend(str(location.journal), lock_obj=lock))
+                drop_torn_line(location.journal, lock)
+                return JournalStorage(Journal(location.journal, lock))
             return _open_database(str(location.url))
     except ModuleNotFoundError as error:
         raise UserError(
@@ -104,7 +122,60 @@ def open_storage(location: Location) -> BaseStorage:
             f"pip install {_DRIVERS.get(str(error.name), str(error.name))}",
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"sweep.storage={location} cannot be read: {_first_line(error)}", _OTHER) from error
+        raise UserError(f"sweep.storage={location} cannot be read: {first_line(error)}", _OTHER) from error
+
+
+def open_again(location: Location) -> BaseStorage:
+    """Open a storage that was open a moment ago; what may be but an outage is raised as what it is."""
+    try:
+        return open_storage(location)
+    except UserError as error:
+        if error.__cause__ is not None and is_outage(error.__cause__):
+            raise error.__cause__ from None
+        raise
+
+
+def check_place(location: Location, folder: Path) -> None:
+    """Refuse another storage for a study whose runs lie in this folder: both would number their runs alike.
+
+    Raises:
+        UserError: The folder's study is kept elsewhere.
+    """
+    here, kept = location.name_in(folder), None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        kept = str(json.loads((folder / PLACE).read_text(encoding="utf-8"))["storage"])
+    if kept is None:
+        # Folders of before that file was kept.
+        kept = next((name for name in _WORDS if (folder / name).is_file()), here)
+    if kept != here:
+        raise UserError(
+            f"the study of {folder} is kept in {kept}, and sweep.storage={location} is another",
+            f"go on with it by sweep.storage={_WORDS.get(kept, kept)}, or begin another with sweep.name=<new name>; "
+            f"if you have copied the study there, delete {folder / PLACE} and the old file",
+        )
+
+
+def keep_place(location: Location, folder: Path) -> None:
+    """Write down where the study of a folder is kept, once.
+
+    Raises:
+        UserError: Another process was faster, with another storage.
+    """
+    if (folder / PLACE).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{uuid.uuid4().hex[:8]}.{PLACE}"
+    partial.write_text(json.dumps({"storage": location.name_in(folder)}) + "\n", encoding="utf-8")
+    try:
+        # Fails where there is one by now.
+        os.link(partial, folder / PLACE)
+    except OSError:
+        if not (folder / PLACE).exists():
+            # A file system without links.
+            partial.replace(folder / PLACE)
+        check_place(location, folder)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -113,68 +184,46 @@ def exclusively(location: Location, storage: BaseStorage) -> Iterator[None]:
 
     The kernel, or the server, lets go of it when a process dies.
     """
-    with FileLock(str(location.lock), poll_interval=_POLL_SECONDS), _server_lock(storage):
+    with FileLock(str(location.lock), poll_interval=POLL_SECONDS), _server_lock(storage):
         yield
 
 
-class KernelLock(BaseJournalFileLock):
-    """Guards a journal with the kernel's file lock, so that a process killed while writing blocks nobody.
+@contextlib.contextmanager
+def together(storage: BaseStorage) -> Iterator[None]:
+    """All that this thread writes meanwhile reaches the storage at once: one append to a journal, one transaction.
 
-    Optuna's own lock files outlive their process, and the next one then waits half a minute.
+    No other process writes to a journal in between, so that what is read inside still holds when it is written. Not
+    to be nested, and without other threads that write. After an exception a database has nothing of the block.
     """
-
-    def __init__(self, journal: Path) -> None:
-        self._lock = FileLock(str(journal) + ".lock", poll_interval=_POLL_SECONDS)
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
+    if isinstance(storage, JournalStorage) and isinstance(storage._backend, Journal):
+        with storage._backend.together():
+            yield
+    elif isinstance(storage, RDBStorage):
+        with _one_transaction(storage):
+            yield
+    else:
+        yield
 
 
 _DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _OTHER = "check the path or URL, or start anew with another sweep.storage"
 
 
-def _drop_torn_line(journal: Path, lock: KernelLock) -> None:
-    """A process killed while writing leaves half a line, onto which the next would write: cut it off."""
-    if not journal.exists():
-        return
-    lock.acquire()
-    try:
-        with journal.open("rb+") as file:
-            end = file.seek(0, os.SEEK_END)
-            keep = end
-            while keep and not _ends_line(file, keep):
-                keep -= 1
-            if keep != end:
-                file.truncate(keep)
-    finally:
-        lock.release()
-
-
-def _ends_line(file: Any, position: int) -> bool:
-    file.seek(position - 1)
-    return bool(file.read(1) == b"\n")
-
-
 def _open_database(url: str) -> RDBStorage:
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    waiting: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
         return RDBStorage(url, engine_kwargs=waiting)
     except ArgumentError as error:
-        raise UserError(f"sweep.storage cannot be used: {_first_line(error)}", _OTHER) from error
+        raise UserError(f"sweep.storage cannot be used: {first_line(error)}", _OTHER) from error
     except SQLAlchemyError as error:
-        raise UserError(f"sweep.storage cannot be reached: {_first_line(error)}", _OTHER) from error
+        raise UserError(f"sweep.storage cannot be reached: {first_line(error)}", _OTHER) from error
     except (ImportError, RuntimeError) as error:
         if isinstance(error, ModuleNotFoundError):
             raise
         raise UserError(
-            f"sweep.storage was written by another version of Optuna than {optuna.__version__}: {_first_line(error)}",
+            f"sweep.storage was written by another version of Optuna than {optuna.__version__}: {first_line(error)}",
             "install the version that wrote it, or give another sweep.storage",
         ) from error
 
@@ -186,12 +235,18 @@ def _server_lock(storage: BaseStorage) -> Iterator[None]:
     if engine is None or statements is None:
         yield
         return
+    from sqlalchemy.exc import SQLAlchemyError
+
     with engine.connect() as connection:
         _run(connection, statements[0])
         try:
             yield
         finally:
-            _run(connection, statements[1])
+            try:
+                _run(connection, statements[1])
+            except SQLAlchemyError:
+                # The server lets go with the connection; what was done inside is done.
+                connection.invalidate()
 
 
 _KEY = zlib.crc32(b"deepfake-sweeps")
@@ -201,12 +256,32 @@ _LOCKS = {
 }
 
 
+@contextlib.contextmanager
+def _one_transaction(storage: RDBStorage) -> Iterator[None]:
+    """Lend the storage's methods one session of this thread, whose commits wait for the end."""
+    usual = storage.scoped_session
+    session: Session = usual()
+    thread = threading.get_ident()
+    commit, close = session.commit, session.close
+    session.commit, session.close = session.flush, lambda: None  # type: ignore[method-assign]
+
+    def lend() -> Session:
+        return session if threading.get_ident() == thread else usual()
+
+    storage.scoped_session = lend  # type: ignore[assignment]
+    try:
+        yield
+        commit()
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        storage.scoped_session = usual
+        session.commit, session.close = commit, close  # type: ignore[method-assign]
+        session.close()
+
+
 def _run(connection: Connection, statement: str) -> None:
     from sqlalchemy import text
 
     connection.execute(text(statement))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,7 +1,8 @@
 """A study shared by any number of processes: claim a trial, report on it, finish it; nothing lost, nothing twice.
 
 Every trial that runs is signed by its owner. A trial whose owner died with nobody to answer for it is taken up
-again by whoever comes next, under the same number. Knows Optuna, but not what a trial does.
+again by whoever comes next, under the same number, unless it died too often without a step in between; and an owner
+that was taken for dead writes nothing more. Knows Optuna, but not what a trial does.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import json
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
@@ -22,16 +23,23 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError
 from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job
+from deepfake.sweeping.outage import PATIENCE, ride_out
 from deepfake.sweeping.owner import Watch, new_owner
 from deepfake.sweeping.plan import StudyPlan, describe_code, differences, fingerprint
-from deepfake.sweeping.samplers import create_pruner, create_sampler
+from deepfake.sweeping.samplers import Tried, create_pruner, create_sampler, is_pruning
 from deepfake.sweeping.space import Value, choose, to_overrides
-from deepfake.sweeping.storage import exclusively, open_storage
+from deepfake.sweeping.storage import check_place, exclusively, keep_place, open_again, open_storage, together
+from deepfake.sweeping.tally import RETRY_OF, Tally, standing, steps_of
+from deepfake.sweeping.trial import Taken
+
+T = TypeVar("T")
 
 #: Raised when what is kept with a study changes shape; an older program refuses a newer study.
 FORMAT = 1
-#: On a trial: the number of the failed one that it tries again.
-RETRY_OF = "retry_of"
+#: How long a process that is told to end waits for its storage, in seconds.
+_LAST_WORDS = 5.0
+#: How often a trial may make its process useless and is still tried again.
+_LOSSES = 1
 _STATES = {COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
 
 
@@ -69,40 +77,95 @@ class Study:
         self.plan = plan
         self.owner = new_owner(supervisor, plan.heartbeat, token)
         self._watch = Watch()
-        self._storage: BaseStorage = open_storage(plan.location)
+        # One thread writes at a time: the heartbeat beside whoever runs the trial.
+        self._lock = threading.RLock()
+        self._tally = Tally(plan.began)
+        # The points of ended trials by number, as the sampler compares them.
+        self._tried: Tried = {}
+        self._half_claimed = False
+        self._prunes = is_pruning(plan.pruner)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with exclusively(plan.location, self._storage), quietly():
+        if token is None:
+            check_place(plan.location, plan.folder)
+            self._storage: BaseStorage = open_storage(plan.location)
+        else:
+            # Its parent has just been there: what does not answer now will again.
+            self._storage = self._ride_out(lambda: open_again(plan.location))
+        with self._exclusively(), quietly():
             self._study, self.resumed = self._open()
+        if token is None:
+            keep_place(plan.location, plan.folder)
 
     def trials(self) -> list[FrozenTrial]:
         """All that was begun or is queued, in order."""
-        return self._study.get_trials(deepcopy=False)
+        return self._ride_out(lambda: self._study.get_trials(deepcopy=False))
 
     def claim(self) -> Claim | None:
         """The next trial for this process, or None: nothing is left, or what is left is with living owners."""
-        with exclusively(self.plan.location, self._storage), quietly():
-            trials = self.trials()
-            if self.stop_reason(trials):
-                return None
-            for orphan in self._orphans(trials):
-                attempt = int(orphan.user_attrs.get("attempt", 0)) + 1
-                if attempt <= self.plan.retries:
-                    return self._sign(optuna.Trial(self._study, orphan._trial_id), attempt)
-                self._fail(orphan, f"its process died {attempt} times")
-            begun = sum(trial.state is not TrialState.WAITING for trial in trials)
-            if begun - len(superseded(trials)) >= self.plan.total:
-                return None
-            plan = self.plan
-            self._study.sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, begun, plan.repeat)
-            return self._sign(self._study.ask(), 0)
+        return self._ride_out(self._claim)
+
+    def report(self, claim: Claim, step: int, value: float | None) -> bool:
+        """Keep the objective's value at a step; the trial's progress alone where that is None.
+
+        Returns:
+            Whether the pruner wants the trial to end.
+
+        Raises:
+            Taken: The trial is another process's by now.
+        """
+
+        def keep() -> bool:
+            with self._writing():
+                if not self._holds(claim):
+                    raise Taken
+                if value is None:
+                    claim.trial.set_user_attr("progress", step)
+                    return False
+                claim.trial.report(value, step)
+                # Within, for some pruners keep what they judged by.
+                return self._prunes and claim.trial.should_prune()
+
+        return self._ride_out(keep)
+
+    def note(self, claim: Claim, facts: Mapping[str, Any]) -> None:
+        """Keep facts with a trial.
+
+        Raises:
+            Taken: The trial is another process's by now.
+        """
+
+        def keep() -> None:
+            with self._writing():
+                if not self._holds(claim):
+                    raise Taken
+                self._set(claim.trial._trial_id, facts)
+
+        self._ride_out(keep)
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a trial is still this process's to work on."""
+        return self._ride_out(lambda: self._holds(claim))
+
+    def beat(self, claim: Claim) -> bool:
+        """Give a sign of life; returns whether the trial is still this process's. Waits for no storage."""
+        with contextlib.suppress(Taken), self._writing():
+            if self._holds(claim):
+                self._set(claim.trial._trial_id, {"beat": time.time()})
+                return True
+        return False
+
+    def notice_outage(self) -> None:
+        """While the storage was away nobody could give signs of life: what was not seen counts for nothing."""
+        self._watch.forgive()
 
     def finish(self, claim: Claim, job: Job, mistake: UserError | None = None) -> None:
         """Keep how a trial ended; the last that is written of it, so that a process killed before it starts anew.
 
+        Nothing is kept of a trial that another process has ended or taken up, having seen this one asleep.
+
         Args:
             mistake: What every other trial would stumble over as well: the study starts no more of them.
         """
-        trial = claim.trial
         facts: dict[str, Any] = {"run_id": job.run_id, "run_dir": job.run_dir, "name": job.name, "reason": job.reason}
         facts |= {
             "traceback": job.traceback,
@@ -111,30 +174,81 @@ class Study:
             "ended": time.time(),
         }
         facts |= {"mistake": [mistake.message, mistake.hint] if mistake else None}
-        # Whoever took this process for dead, after a long sleep of its machine, may have ended the trial already.
-        with contextlib.suppress(UpdateFinishedTrialError):
-            for key, value in facts.items():
-                if value is not None:
-                    trial.set_user_attr(key, value)
-            self._tell(trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
+
+        def keep() -> None:
+            with contextlib.suppress(Taken), self._writing():
+                if not self._holds(claim):
+                    return
+                known = self._storage.get_trial(claim.trial._trial_id).user_attrs
+                self._set(
+                    claim.trial._trial_id,
+                    {key: value for key, value in facts.items() if value is not None and known.get(key) != value},
+                )
+                self._tell(claim.trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
+
+        self._ride_out(keep)
 
     def release(self, claim: Claim) -> None:
-        """Let go of a trial that was interrupted: it is taken up again by whoever comes next."""
-        claim.trial.set_user_attr("attempt", claim.attempt)
-        claim.trial.set_user_attr("owner", None)
+        """Let go of a trial that was interrupted, which is not held against it: whoever comes next takes it up."""
 
-    def fail_owned_by(self, token: str, reason: str) -> None:
-        """Mark as failed what dead processes, whose tokens begin like this, left running."""
-        with exclusively(self.plan.location, self._storage), quietly():
-            for trial in self.trials():
-                owner = trial.user_attrs.get("owner")
-                if trial.state is TrialState.RUNNING and owner and owner["token"].startswith(token):
-                    self._fail(trial, reason)
+        def keep() -> None:
+            with contextlib.suppress(Taken), self._writing():
+                if self._holds(claim):
+                    self._set(claim.trial._trial_id, {"attempt": claim.attempt, "owner": None})
+
+        with contextlib.suppress(UserError):
+            # Where even this is in vain, the process's death tells the same.
+            self._ride_out(keep, _LAST_WORDS)
+
+    def lose(self, claim: Claim, reason: str) -> bool:
+        """Let go of a trial that has made its process useless: a fresh one tries it once more, then it has failed.
+
+        Returns:
+            Whether it has failed.
+        """
+
+        def keep() -> bool:
+            with self._exclusively(), self._writing():
+                if not self._holds(claim):
+                    return False
+                trial = self._storage.get_trial(claim.trial._trial_id)
+                lost = 1 + (0 if self._has_moved(trial) else int(trial.user_attrs.get("lost", 0)))
+                self._set(trial._trial_id, {"attempt": claim.attempt, "lost": lost})
+                if lost > _LOSSES:
+                    self._fail(trial, f"{reason}; so it did in a fresh process")
+                else:
+                    self._set(trial._trial_id, {"owner": None})
+                return lost > _LOSSES
+
+        return self._ride_out(keep)
+
+    def abandon(self, token: str, reason: str) -> list[int]:
+        """Let go of what dead processes, whose tokens begin like this, left running.
+
+        It is taken up again unless it has seen too many die; see :attr:`StudyPlan.retries`.
+
+        Returns:
+            The numbers of those trials.
+        """
+
+        def keep() -> list[int]:
+            found = []
+            with self._exclusively(), quietly(), self._writing():
+                for trial in self._study.get_trials(deepcopy=False):
+                    owner = trial.user_attrs.get("owner")
+                    if trial.state is TrialState.RUNNING and owner and owner["token"].startswith(token):
+                        found.append(trial.number)
+                        if self._survives(trial, reason):
+                            attempt = int(trial.user_attrs.get("attempt", 0))
+                            self._set(trial._trial_id, {"attempt": attempt, "owner": None})
+            return found
+
+        return self._ride_out(keep)
 
     def is_done(self, trials: Sequence[FrozenTrial] | None = None) -> bool:
         """Whether every trial of the study has ended."""
         trials = self.trials() if trials is None else trials
-        return sum(trial.state.is_finished() for trial in standing(trials)) >= self.plan.total
+        return self._tally.count(trials) >= self.plan.total
 
     def enqueue(self, points: Sequence[Mapping[str, Any]], source: str | None = None) -> int:
         """Queue points to be tried before the sampler's own, each once, however often it is asked for.
@@ -146,7 +260,7 @@ class Study:
         Returns:
             How many are queued now.
         """
-        with exclusively(self.plan.location, self._storage), quietly():
+        with self._exclusively(), quietly():
             return self._enqueue(points, source)
 
     def retry(self, which: str | int | Sequence[int]) -> list[int]:
@@ -161,7 +275,7 @@ class Study:
         Raises:
             UserError: There is no such trial, or it has not failed.
         """
-        with exclusively(self.plan.location, self._storage), quietly():
+        with self._exclusively(), quietly():
             trials = self.trials()
             failed = [trial for trial in standing(trials) if trial.state is TrialState.FAIL]
             if which != "failed":
@@ -174,7 +288,7 @@ class Study:
 
     def note_code(self) -> str | None:
         """Keep what code this start runs; in a few words how it differs from that of the trials there are."""
-        with exclusively(self.plan.location, self._storage), quietly():
+        with self._exclusively(), quietly():
             known: list[dict[str, Any]] = json.loads(self._study.user_attrs.get("code", "[]"))
             now = dict(self.plan.code)
             begun = sum(trial.state is not TrialState.WAITING for trial in self.trials())
@@ -190,20 +304,16 @@ class Study:
 
     def mistake(self, trials: Sequence[FrozenTrial]) -> UserError | None:
         """What this start's trials would all stumble over, if one of them has."""
-        found = [trial.user_attrs["mistake"] for trial in self._recent(trials) if "mistake" in trial.user_attrs]
-        return UserError(*found[0]) if found else None
+        self._tally.count(trials)
+        return self._tally.mistake
 
     def stop_reason(self, trials: Sequence[FrozenTrial]) -> str | None:
         """Why no further trial may start although some are left: a mistake in all of them, failures, or time."""
-        recent = self._recent(trials)
         if mistake := self.mistake(trials):
             return mistake.message
-        row = 0
-        for trial in recent:
-            row = row + 1 if trial.state is TrialState.FAIL else 0
-        if self.plan.max_failures is not None and row >= self.plan.max_failures:
-            first = next(trial for trial in recent[-row:])
-            return f"{row} trials in a row failed, the first because of {first.user_attrs.get('reason')}"
+        row = self._tally.failures_in_a_row()
+        if self.plan.max_failures is not None and len(row) >= self.plan.max_failures:
+            return f"{len(row)} trials in a row failed, the first because of {row[0].user_attrs.get('reason')}"
         if self.plan.deadline is not None and time.time() >= self.plan.deadline:
             return "sweep.timeout is over"
         return None
@@ -220,23 +330,105 @@ class Study:
                 # Too few completed trials, or all of them alike.
                 return {}
 
+    def _claim(self) -> Claim | None:
+        with self._exclusively(), quietly():
+            trials = self._study.get_trials(deepcopy=False)
+            if self.stop_reason(trials):
+                return None
+            for trial in self._left(trials):
+                if trial.user_attrs.get("owner") is None or self._is_mine(trial) or self._survives(trial, None):
+                    return self._sign(trial._trial_id, trial)
+            begun = len(trials) - sum(trial.state is TrialState.WAITING for trial in self._tally.open(trials))
+            if begun - len(self._tally.superseded) >= self.plan.total:
+                return None
+            plan = self.plan
+            tried = None if plan.repeat else self._tried
+            self._study.sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, begun, tried)
+            return self._sign(None, None)
+
+    def _left(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The running trials that nobody runs."""
+        self._tally.count(trials)
+        running = [trial for trial in self._tally.open(trials) if trial.state is TrialState.RUNNING]
+        return [
+            trial
+            for trial in running
+            if self._watch.is_dead(trial.user_attrs.get("owner"), trial.user_attrs.get("beat"))
+            or (self._half_claimed and self._is_mine(trial))
+        ]
+
+    def _sign(self, trial_id: int | None, before: FrozenTrial | None) -> Claim:
+        """Make a trial this process's, and choose for it what is not chosen yet; None begins a new one."""
+        # An error in here leaves a trial that is signed but not returned: the next claim looks for it.
+        self._half_claimed = True
+        attempt, owner = 0, {**self.owner, "attempt": 0, "steps": 0}
+        if before is not None:
+            attempt = int(before.user_attrs.get("attempt", 0)) + 1
+            owner |= {"attempt": attempt, "steps": steps_of(before)}
+        with self._writing():
+            trial = self._study.ask() if trial_id is None else optuna.Trial(self._study, trial_id)
+            self._set(trial._trial_id, {"owner": owner} | ({"attempt": attempt} if attempt else {}))
+        if not trial.params:
+            # Drawn before the storage is held again: some samplers take their time.
+            _ = trial.relative_params
+        with self._writing():
+            chosen: dict[str, Value] = choose(self.plan.parameters, trial)
+        self._half_claimed = False
+        return Claim(trial, to_overrides(chosen), attempt)
+
+    def _survives(self, trial: FrozenTrial, reason: str | None) -> bool:
+        """Count the death of a trial's owner against it, unless it has got on since; fail it once that is too many."""
+        deaths = 1 + (0 if self._has_moved(trial) else int(trial.user_attrs.get("deaths", 0)))
+        if deaths <= self.plan.retries:
+            self._set(trial._trial_id, {"deaths": deaths})
+            return True
+        times = f"{deaths} times" if deaths > 1 else "once"
+        self._fail(trial, f"its process died {times} without finishing an epoch" + (f": {reason}" if reason else ""))
+        return False
+
+    @staticmethod
+    def _has_moved(trial: FrozenTrial) -> bool:
+        """Whether a trial has made a step since its latest owner took it up."""
+        return steps_of(trial) > int((trial.user_attrs.get("owner") or {}).get("steps", 0))
+
+    def _holds(self, claim: Claim) -> bool:
+        trial = self._storage.get_trial(claim.trial._trial_id)
+        owner = trial.user_attrs.get("owner") or {}
+        return bool(
+            trial.state is TrialState.RUNNING
+            and owner.get("token") == self.owner["token"]
+            and owner.get("attempt", claim.attempt) == claim.attempt
+        )
+
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        return (trial.user_attrs.get("owner") or {}).get("token") == self.owner["token"]
+
+    def _set(self, trial_id: int, facts: Mapping[str, Any]) -> None:
+        for key, value in facts.items():
+            self._storage.set_trial_user_attr(trial_id, key, value)
+
     @contextlib.contextmanager
-    def beating(self, claim: Claim) -> Iterator[None]:
-        """Give signs of life while a trial runs."""
-        done = threading.Event()
-
-        def beat() -> None:
-            with contextlib.suppress(UpdateFinishedTrialError):
-                while not done.wait(self.plan.heartbeat):
-                    claim.trial.set_user_attr("beat", time.time())
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
+    def _writing(self) -> Iterator[None]:
+        """Write together; raises Taken where a trial turns out to have been ended by another process."""
         try:
+            with self._lock, together(self._storage):
+                yield
+        except UpdateFinishedTrialError as error:
+            raise Taken from error
+
+    @contextlib.contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        with self._lock, exclusively(self.plan.location, self._storage):
             yield
-        finally:
-            done.set()
-            thread.join()
+
+    @contextlib.contextmanager
+    def between_writes(self) -> Iterator[None]:
+        """While entered, no other thread of this process is writing to the study."""
+        with self._lock:
+            yield
+
+    def _ride_out(self, action: Callable[[], T], patience: float | None = None) -> T:
+        return ride_out(action, self.plan.location, PATIENCE if patience is None else patience, self.notice_outage)
 
     def _open(self) -> tuple[optuna.Study, bool]:
         plan = self.plan
@@ -306,27 +498,9 @@ class Study:
                 "give sweep.name=<new name> for a study of its own, or put back what changed",
             )
 
-    def _recent(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """What ended since this start, in the order in which it ended."""
-        ended = [(float(t.user_attrs.get("ended", 0)), t) for t in trials if t.state.is_finished()]
-        return [t for when, t in sorted(ended, key=lambda pair: pair[0]) if when >= self.plan.began]
-
-    def _orphans(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        return [t for t in running if self._watch.is_dead(t.user_attrs.get("owner"), t.user_attrs.get("beat"))]
-
-    def _sign(self, trial: optuna.Trial, attempt: int) -> Claim:
-        trial.set_user_attr("owner", self.owner)
-        if attempt:
-            trial.set_user_attr("attempt", attempt)
-        chosen: dict[str, Value] = choose(self.plan.parameters, trial)
-        return Claim(trial, to_overrides(chosen), attempt)
-
     def _fail(self, trial: FrozenTrial, reason: str) -> None:
-        handle = optuna.Trial(self._study, trial._trial_id)
-        handle.set_user_attr("reason", reason)
-        handle.set_user_attr("ended", time.time())
-        self._tell(handle, TrialState.FAIL, None)
+        self._set(trial._trial_id, {"reason": reason, "ended": time.time()})
+        self._tell(optuna.Trial(self._study, trial._trial_id), TrialState.FAIL, None)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None) -> None:
         with quietly():
@@ -336,17 +510,6 @@ class Study:
                 # Samplers that list every point ask the loop to stop after the last one; there is no such loop.
                 if not self._storage.get_trial(trial._trial_id).state.is_finished():
                     raise
-
-
-def superseded(trials: Sequence[FrozenTrial]) -> set[int]:
-    """The numbers of failed trials that were tried again under another number."""
-    return {int(trial.user_attrs[RETRY_OF]) for trial in trials if RETRY_OF in trial.user_attrs}
-
-
-def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count: all but those tried again under another number."""
-    gone = superseded(trials)
-    return [trial for trial in trials if trial.number not in gone] if gone else list(trials)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,24 @@ class Pruned(Exception):  # noqa: N818 - an outcome, not an error
         return f"pruned after epoch {self.epoch}"
 
 
+class Stopped(BaseException):
+    """This process is to stop working on the trial at once. No job need catch it, and none should."""
+
+
+class Taken(Stopped):
+    """Another process has taken the trial up, having seen no sign of life of this one: nothing more may be written.
+
+    Raised by :meth:`TrialHandle.report` and :meth:`TrialHandle.hold`, or wherever the job is.
+    """
+
+    def __str__(self) -> str:
+        return "another process has taken the trial up"
+
+
+class Overdue(Stopped):
+    """The trial has taken longer than it may; raised wherever the job is."""
+
+
 class TrialHandle(Protocol):
     """The trial this job is."""
 
@@ -57,6 +75,14 @@ class TrialHandle(Protocol):
 
         Raises:
             Pruned: The pruner has seen enough.
+            Taken: The trial is another process's by now.
+        """
+
+    def hold(self) -> None:
+        """Before something is written in the trial's name: make sure that it is still this process's.
+
+        Raises:
+            Taken: It is not.
         """
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: How long a job may take to stop once the parent is gone, before the process is ended from inside.
 GRACE_SECONDS = 20.0
 _INTERRUPTED = 130
+#: How a worker ends whose trial made it useless; what becomes of the trial is settled.
+LOST_STATUS = 75
 
 
 def main() -> int:
@@ -30,16 +32,23 @@ def main() -> int:
     pipe = sys.stdin.fileno()
     data = _read(pipe, int.from_bytes(_read(pipe, 8), "big"))
     watch_parent(pipe)
-    from deepfake.sweeping.agent import work
+    signal.signal(signal.SIGTERM, _interrupt)
+    from deepfake.sweeping.agent import DeviceLost, work
+    from deepfake.sweeping.heartbeat import OVERDUE_STATUS
     from deepfake.sweeping.payload import unpack
     from deepfake.sweeping.study import Study
 
     given = unpack(data)
     try:
         study = Study(given.plan, supervisor=given.supervisor, token=given.token)
-        work(study, given.runner, finished=_say_failure)
+        work(study, given.runner, finished=_say_failure, replaceable=True)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except DeviceLost as error:
+        print(error, file=sys.stderr)
+        return LOST_STATUS
+    except SystemExit as ended:
+        return OVERDUE_STATUS if ended.code == OVERDUE_STATUS else LOST_STATUS
     return 0
 
 
@@ -47,6 +56,10 @@ def _say_failure(job: Job) -> None:
     """The log of the worker shows a failed trial's exception too."""
     if job.traceback is not None:
         print(f"trial {job.number} failed:\n{Path(job.traceback).read_text(encoding='utf-8')}", file=sys.stderr)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _read(pipe: int, size: int) -> bytes:

@@ -50,7 +50,7 @@ def track(
     tags: Mapping[str, object] | None = None,
     options: TrackingOptions | None = None,
     resume_id: str | None = None,
-    endings: Mapping[type[BaseException], Ending] | None = None,
+    endings: Mapping[type[BaseException], Ending | None] | None = None,
 ) -> Iterator[TrackedRun]:
     """A run for as long as the ``with`` block lasts; how the block is left decides how the run ends.
 
@@ -65,7 +65,7 @@ def track(
         tags: Tags beyond git, host, process and ``options.tags``.
         options: Whether and how often to sample the machine.
         resume_id: Go on with this run instead of making one.
-        endings: Exceptions that end a run in another way, such as pruning.
+        endings: Exceptions that end a run in another way, such as pruning; None leaves it as it is, to others.
     """
     options = options or TrackingOptions()
     client = connect(store)
@@ -74,7 +74,7 @@ def track(
     sampler = SystemSampler(client, run.id, options.system_metrics_seconds) if options.system_metrics else None
     if sampler is not None:
         sampler.start()
-    status = "FINISHED"
+    status: str | None = "FINISHED"
     try:
         yield run
     except BaseException as error:
@@ -83,8 +83,9 @@ def track(
     finally:
         if sampler is not None:
             sampler.stop()
-        run.flush()
-        client.set_terminated(run.id, status=status)
+        if status is not None:
+            run.flush()
+            client.set_terminated(run.id, status=status)
 
 
 def reopen(store: Store, run_id: str) -> TrackedRun:
@@ -170,8 +171,14 @@ def _tags(parent_run_id: str | None, given: Mapping[str, object]) -> dict[str, s
     return {clean_name(key): tag_text(value) for key, value in {**tags, **given}.items()}
 
 
-def _note_ending(run: TrackedRun, error: BaseException, endings: Mapping[type[BaseException], Ending]) -> str:
-    ending = next((ending for kind, ending in endings.items() if isinstance(error, kind)), None)
+def _note_ending(
+    run: TrackedRun, error: BaseException, endings: Mapping[type[BaseException], Ending | None]
+) -> str | None:
+    """The status that a run ends with, None where it is to be left alone."""
+    known = [ending for kind, ending in endings.items() if isinstance(error, kind)]
+    if known == [None]:
+        return None
+    ending = known[0] if known else None
     # What is told here must never hide the error that is being told.
     with suppress(Exception):
         if ending is not None:

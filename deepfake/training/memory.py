@@ -24,15 +24,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def is_device_lost(error: BaseException) -> bool:
-    """Whether an exception says that a device stopped working: nothing in this process can use it any more."""
-    if is_out_of_memory(error):
-        return False
-    # torch names it so from 2.8 on; other libraries that drive the device only say it.
-    named = isinstance(error, getattr(torch, "AcceleratorError", ()))
-    return named or "CUDA error" in str(error) or "CUDNN_STATUS_EXECUTION_FAILED" in str(error)
-
-
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """A batch as at most ``parts`` smaller ones, in order; their clips together are its own."""
     parts = min(parts, len(batch.labels))

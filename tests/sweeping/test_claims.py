@@ -10,10 +10,13 @@ import pytest
 from deepfake.errors import UserError
 from deepfake.sweeping.grammar import parse_space
 from deepfake.sweeping.observer import COMPLETED, FAILED, Job, Objective
+from deepfake.sweeping.owner import Watch
 from deepfake.sweeping.plan import StudyPlan, differences
 from deepfake.sweeping.running import RunningTrial
+from deepfake.sweeping.space import choose
 from deepfake.sweeping.storage import locate
 from deepfake.sweeping.study import Claim, Study
+from deepfake.sweeping.trial import Taken
 
 
 @pytest.fixture
@@ -71,12 +74,181 @@ def test_what_an_earlier_attempt_said_of_its_run_is_known(plan: StudyPlan) -> No
     assert RunningTrial(study, claimed(study)).identity == {"run_id": "abc"}
 
 
+def died(study: Study) -> list[int]:
+    """As the pool says it of a worker that was killed."""
+    return study.abandon(study.owner["token"], "killed")
+
+
 def test_a_trial_whose_process_keeps_dying_fails_with_that_reason(plan: StudyPlan) -> None:
     study = Study(plan)
     for _ in range(2):
-        study.release(claimed(study))
+        assert claimed(study).number == 0
+        assert died(study) == [0]
     assert claimed(study).number == 1
-    assert study.trials()[0].user_attrs["reason"] == "its process died 2 times"
+    assert study.trials()[0].user_attrs["reason"] == "its process died 2 times without finishing an epoch: killed"
+
+
+def test_a_trial_that_gets_on_between_deaths_is_never_given_up(plan: StudyPlan) -> None:
+    study = Study(plan)
+    for epoch in range(6):
+        claim = claimed(study)
+        RunningTrial(study, claim).report(epoch, {"m": 0.5})
+        died(study)
+    assert (claimed(study).number, len(study.trials()[0].intermediate_values)) == (0, 6)
+
+
+def test_progress_counts_where_there_is_nothing_to_judge(plan: StudyPlan) -> None:
+    two = replace(plan, objectives=[Objective("m"), Objective("n")])
+    study = Study(two)
+    for epoch in range(4):
+        claim = claimed(study)
+        RunningTrial(study, claim).report(epoch, {"m": 0.5, "n": 0.5})
+        died(study)
+    assert claimed(study).number == 0
+
+
+def test_epochs_told_again_are_no_progress(plan: StudyPlan) -> None:
+    study = Study(plan)
+    for _ in range(3):
+        claim = claimed(study)
+        RunningTrial(study, claim).report(0, {"m": 0.5})
+        died(study)
+    assert claimed(study).number == 1
+
+
+def test_an_interruption_is_not_held_against_a_trial(plan: StudyPlan) -> None:
+    study = Study(plan)
+    for attempt in range(5):
+        claim = claimed(study)
+        assert (claim.number, claim.attempt) == (0, attempt)
+        study.release(claim)
+
+
+def test_a_trial_that_loses_its_device_twice_has_failed(plan: StudyPlan) -> None:
+    study = Study(plan)
+    assert [study.lose(claimed(study), "gone"), study.lose(claimed(study), "gone")] == [False, True]
+    assert claimed(study).number == 1
+    assert study.trials()[0].user_attrs["reason"] == "gone; so it did in a fresh process"
+
+
+def test_a_lost_device_between_which_a_trial_got_on_counts_anew(plan: StudyPlan) -> None:
+    study = Study(plan)
+    for epoch in range(3):
+        claim = claimed(study)
+        RunningTrial(study, claim).report(epoch, {"m": 0.5})
+        assert not study.lose(claim, "gone")
+
+
+@pytest.fixture
+def taken(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Claim, Study, Claim]:
+    """A study and its claim, and another that has taken the trial up, having seen no sign of life."""
+    sleeper, other = Study(plan), Study(plan)
+    before = claimed(sleeper)
+    with monkeypatch.context() as silence:
+        silence.setattr(other._watch, "is_dead", lambda owner, beat: True)
+        now = claimed(other)
+    assert now.number == before.number
+    return sleeper, before, other, now
+
+
+def test_an_owner_taken_for_dead_reports_nothing_more(taken: tuple[Study, Claim, Study, Claim]) -> None:
+    sleeper, before, other, now = taken
+    for say in (lambda run: run.report(0, {"m": 9.0}), lambda run: run.identify(run_id="r"), lambda run: run.hold()):
+        with pytest.raises(Taken):
+            say(RunningTrial(sleeper, before))
+    RunningTrial(other, now).report(0, {"m": 0.5})
+    trial = other.trials()[0]
+    assert (trial.intermediate_values, trial.user_attrs.get("run_id")) == ({1: 0.5}, None)
+
+
+def test_an_owner_taken_for_dead_neither_ends_nor_lets_go_nor_beats(taken: tuple[Study, Claim, Study, Claim]) -> None:
+    sleeper, before, other, now = taken
+    sleeper.finish(before, done(before, 9.0))
+    sleeper.release(before)
+    assert not sleeper.lose(before, "gone")
+    assert not sleeper.beat(before)
+    assert other.beat(now)
+    other.finish(now, done(now, 0.5))
+    assert other.trials()[0].value == 0.5
+
+
+def test_an_owner_that_took_its_own_trial_up_again_holds_the_later_claim_only(plan: StudyPlan) -> None:
+    study = Study(plan)
+    first = claimed(study)
+    study.release(first)
+    again = claimed(study)
+    assert (study.holds(first), study.holds(again)) == (False, True)
+
+
+def test_a_trial_is_written_in_few_appends(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(plan)
+    appends: list[int] = []
+    monkeypatch.setattr("deepfake.sweeping.journal.os.fsync", appends.append)
+    claim = claimed(study)
+    running = RunningTrial(study, claim)
+    running.identify(run_id="r", run_dir="d", name="n")
+    for epoch in range(3):
+        running.report(epoch, {"m": 0.5})
+    study.finish(claim, replace(done(claim), run_id="r", run_dir="d", name="n", seconds=1.0))
+    # Beginning, choosing, naming the run, three epochs, the end; Optuna alone appends six and one for each parameter.
+    assert len(appends) == 7
+    assert Study(plan).trials()[0].user_attrs["seconds"] == 1.0
+
+
+def test_a_claim_that_an_outage_cut_short_is_found_again(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(plan)
+    answers = [OSError("away")]
+
+    def choose_once(*given: object) -> dict[str, float]:
+        if answers:
+            raise answers.pop()
+        return choose(*given)
+
+    monkeypatch.setattr("deepfake.sweeping.study.choose", choose_once)
+    assert claimed(study).number == 0
+    assert len(study.trials()) == 1
+
+
+def test_silence_during_an_outage_kills_nobody() -> None:
+    now = [0.0]
+    watch = Watch(clock=lambda: now[0])
+    owner = {"host": "elsewhere", "pid": 1, "started": 0.0, "token": "t", "supervisor": None, "heartbeat": 1.0}
+    assert not watch.is_dead(owner, 1.0)
+    now[0] = 10.0
+    watch.forgive()
+    assert not watch.is_dead(owner, 1.0)
+    now[0] = 20.0
+    assert watch.is_dead(owner, 1.0)
+
+
+def test_another_storage_under_the_same_name_is_refused(plan: StudyPlan, tmp_path: Path) -> None:
+    Study(plan)
+    with pytest.raises(UserError, match=r"kept in study\.journal, and sweep\.storage=.*study\.db is another") as caught:
+        Study(replace(plan, location=locate("sqlite", tmp_path)))
+    assert "sweep.storage=journal" in caught.value.hint
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_another_storage_is_refused_in_a_folder_of_before_it_was_kept(plan: StudyPlan, tmp_path: Path) -> None:
+    Study(plan)
+    (tmp_path / "storage.json").unlink()
+    with pytest.raises(UserError, match="is another"):
+        Study(replace(plan, location=locate("sqlite", tmp_path)))
+    Study(plan)
+    assert (tmp_path / "storage.json").exists()
+
+
+def test_the_same_storage_written_in_another_way_goes_on(plan: StudyPlan, tmp_path: Path) -> None:
+    Study(plan)
+    assert Study(replace(plan, location=locate(str(tmp_path / "study.journal"), tmp_path))).resumed
+
+
+def test_a_study_refused_for_its_space_does_not_bind_the_folder(plan: StudyPlan, tmp_path: Path) -> None:
+    Study(plan)
+    elsewhere = replace(plan, folder=tmp_path / "new", parameters=parse_space({"x": "interval(0,2)"}, [], {}))
+    with pytest.raises(UserError, match="begun differently"):
+        Study(elsewhere)
+    assert not (tmp_path / "new" / "storage.json").exists()
 
 
 def test_a_trial_that_another_process_ended_stays_as_it_ended(plan: StudyPlan) -> None:

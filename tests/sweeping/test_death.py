@@ -71,16 +71,44 @@ def test_a_killed_sweep_goes_on_to_its_exact_total(
     assert [(job.number, job.status) for job in jobs] == [(number, "completed") for number in range(4)]
 
 
-def test_a_killed_worker_fails_its_trial_and_is_replaced(
+def test_a_killed_worker_is_replaced_and_its_trial_taken_up_again(
     tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     process = terminal("sweep.n_jobs=2")
-    os.kill(blocked(tmp_path), signal.SIGKILL)
-    process.wait(PATIENCE)
+    worker = blocked(tmp_path)
+    (tmp_path / "blocked").unlink()
+    os.kill(worker, signal.SIGKILL)
+    assert blocked(tmp_path) != worker
     (tmp_path / "go").touch()
+    assert process.wait(PATIENCE) == 0
+    jobs = toy.multirun(tmp_path, STUDY).jobs
+    assert [job.status for job in jobs] == ["completed"] * 4
+
+
+def test_a_trial_whose_workers_are_killed_fails_after_its_retries(
+    tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    process = terminal("sweep.n_jobs=2", "sweep.retries=0")
+    os.kill(blocked(tmp_path), signal.SIGKILL)
+    assert process.wait(PATIENCE) == 0
     jobs = toy.multirun(tmp_path, STUDY).jobs
     assert [job.status for job in jobs] == ["completed", "failed", "completed", "completed"]
     assert "killed by SIGKILL" in str(jobs[1].reason)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_lets_go_and_brings_the_sweep_to_its_end(
+    tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]], workers: int
+) -> None:
+    process = terminal(f"sweep.n_jobs={workers}")
+    worker = blocked(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    # Python's own end after an interruption that nobody catches.
+    assert process.wait(PATIENCE) == -signal.SIGINT
+    assert is_gone(worker)
+    assert (tmp_path / "s" / "trials.csv").exists()
+    (tmp_path / "go").touch()
+    assert [job.status for job in toy.multirun(tmp_path, STUDY).jobs] == ["completed"] * 4
 
 
 def test_workers_end_with_their_killed_parent_and_the_next_start_takes_over(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import optuna
 import pytest
+from omegaconf import DictConfig
 from rich.console import Console
 
 from deepfake.errors import UserError
 from deepfake.sweeping.conduct import Display
 from deepfake.sweeping.resources import visible_gpus, worker_environment
+from deepfake.sweeping.storage import locate, open_storage
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.sweeper import SweepFailed
 from tests.sweeping import toy
@@ -73,3 +76,38 @@ def test_the_live_table_shows_what_runs_and_what_is_best(tmp_path: Path, monkeyp
         display.refresh(kept[0].trials())
     assert "s: 2/2 ended, best score" in screen.getvalue()
     assert "completed" in screen.getvalue()
+
+
+@pytest.mark.parametrize("way", [["lost_by=exit"], ["lost_by=error", "sticky=true"]], ids=["exit", "broken for good"])
+def test_a_trial_that_loses_its_device_fails_alone(tmp_path: Path, way: list[str]) -> None:
+    jobs = toy.multirun(tmp_path, ["x=interval(0,1)", "sweep.n_trials=6", "sweep.n_jobs=2", "lose=1", *way]).jobs
+    assert [job.status for job in jobs] == ["completed", "failed", *["completed"] * 4]
+    assert "so it did in a fresh process" in str(jobs[1].reason)
+
+
+def test_workers_that_lose_their_device_whatever_they_run_end_the_sweep(tmp_path: Path) -> None:
+    def lose(config: DictConfig) -> None:
+        raise RuntimeError("CUDA error: no device")
+
+    with pytest.raises(UserError, match=r"no worker can go on: each lost its device 3 times"):
+        toy.multirun(tmp_path, ["x=interval(0,1)", "sweep.n_trials=20", "sweep.n_jobs=2", "sweep.name=s"], lose)
+    # Each worker has spoilt one trial and half of another, and no more.
+    study = optuna.load_study(study_name="s", storage=open_storage(locate("journal", tmp_path / "s")))
+    assert sum(trial.state.is_finished() for trial in study.trials) <= 3
+
+
+def test_a_lost_device_ends_the_terminal_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    study = ["x=interval(0,1)", "sweep.n_trials=3", "sweep.name=s", "lose=1"]
+    for _ in range(2):
+        with pytest.raises(UserError, match="the device was lost in mid-run: RuntimeError: CUDA error"):
+            toy.multirun(tmp_path, study)
+    jobs = toy.multirun(tmp_path, study).jobs
+    assert [job.status for job in jobs] == ["completed", "failed", "completed"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_trial_that_takes_too_long_is_stopped_and_has_failed(tmp_path: Path, workers: int) -> None:
+    study = ["x=interval(0,1)", "sweep.n_trials=3", "block=1", "sweep.trial_timeout=1s", f"sweep.n_jobs={workers}"]
+    jobs = toy.multirun(tmp_path, study).jobs
+    assert [job.status for job in jobs] == ["completed", "failed", "completed"]
+    assert jobs[1].reason == "sweep.trial_timeout: it ran for more than 1 s"

@@ -23,6 +23,8 @@ from deepfake.sweeping.trial import current
 
 CONF = Path(__file__).parent / "toy_conf"
 HEARD: list[tuple[str, Any]] = []
+#: Not empty once this process's pretended device is lost for good.
+BROKEN: list[int] = []
 
 
 class Listener:
@@ -52,10 +54,22 @@ def task(config: DictConfig) -> dict[str, Any]:
     trial = current()
     if trial is not None and config.block == trial.number:
         _block(Path(config.folder))
+    if trial is not None and config.lose == trial.number:
+        if config.lost_by == "exit":
+            raise SystemExit(2)
+        BROKEN.append(trial.number)
+    if BROKEN:
+        _lose(config.sticky)
     for epoch in range(config.epochs):
         if trial is not None:
             trial.report(epoch, {"score": score * (epoch + 1) / config.epochs})
     return {"run_id": "r", "run_dir": "d", "name": "toy", "status": "completed", "metrics": {"score": score}}
+
+
+def _lose(sticky: bool) -> None:
+    if not sticky:
+        BROKEN.clear()
+    raise RuntimeError("CUDA error: device-side assert triggered")
 
 
 def _block(folder: Path) -> None:
