@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import pytest
 from hydra.errors import HydraException
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from deepfake.commands.compose import compose_config as composed
 from deepfake.commands.front import translate
 from deepfake.config import flatten, known_keys, load_config, to_plain
+from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
 from deepfake.errors import UserError
-from deepfake.installation import CONF
+from deepfake.installation import CONF, SWEEPS
+from deepfake.models.options import BackboneOptions
+from deepfake.sweeping.options import SweepOptions
+from deepfake.tracking.options import TrackingOptions
+from deepfake.training.options import EvaluationOptions, FeatureOptions, TrainerOptions
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"
-    for path in sorted((CONF).glob("*/*.yaml"))
+    for path in sorted(CONF.glob("*/*.yaml"))
     if not path.stem.startswith("_") and path.parent.name != "hydra"
 ]
 
@@ -21,6 +31,40 @@ CHOICES = [
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes(choice: str) -> None:
     assert load_config(composed([choice])).trainer.batch_size >= 1
+
+
+def _defaults(kind: type[Any]) -> dict[str, Any]:
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(kind)
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("augment/none", AugmentOptions),
+        ("backbone/resnet50", BackboneOptions),
+        ("dataset/_base", DatasetOptions),
+        ("evaluation/default", EvaluationOptions),
+        ("features/none", FeatureOptions),
+        ("tracking/mlflow", TrackingOptions),
+        ("trainer/default", TrainerOptions),
+        *[(choice.replace("=", "/"), None) for choice in CHOICES if choice.startswith(("head", "optim", "sched"))],
+    ],
+)
+def test_a_default_is_the_same_in_its_file_and_in_its_class(file: str, kind: type[Any] | None) -> None:
+    written = to_plain(OmegaConf.load(CONF / f"{file}.yaml"))
+    target = written.pop("_target_", None)
+    assert written == _defaults(kind or get_class(target))
+
+
+def test_the_demo_and_a_sweep_have_the_same_defaults_in_their_files_and_classes() -> None:
+    assert to_plain(OmegaConf.load(CONF / "train.yaml").demo) == _defaults(DemoOptions)
+    sweep = to_plain(OmegaConf.create({"kept": OmegaConf.load(SWEEPS / "sweep" / "default.yaml")}))["kept"]
+    # Python has a word of its own called so, and two come from groups beside it.
+    sweep["source"] = sweep.pop("from")
+    assert sweep == {key: value for key, value in _defaults(SweepOptions).items() if key not in ("sampler", "pruner")}
 
 
 def test_a_model_takes_another_backbone() -> None:

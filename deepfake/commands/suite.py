@@ -85,7 +85,8 @@ def _check_names(targets: Sequence[Target]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(
-                f"two data sets of the suite are called {name[0]!r}", "give each a name: of its own, or another split:"
+                f"two data sets of the suite are called {name[0]!r}",
+                f"give one a name of its own, {{dataset: images, root: /a, name: {name[0]}_2}}, or another split",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,11 +102,15 @@ def peak_memory(device: torch.device) -> float:
     """The most memory in use at once so far, in bytes: of the device, or of this process on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    import psutil
+    # What the system saw, not torch alone.
+    if sys.platform == "win32":
+        import psutil
 
-    # What the system saw, not torch alone; a peak where the platform keeps one.
-    info = psutil.Process().memory_info()
-    return float(getattr(info, "peak_wset", info.rss))
+        return float(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    # Linux counts in KiB, macOS in bytes.
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
 def clip_flops(detector: Detector, clips: torch.Tensor, mask: torch.Tensor) -> float:

@@ -38,6 +38,7 @@ class Sgd(OptimizerOptions):
     """torch.optim.SGD with momentum."""
 
     lr: float = ranged(1e-2, above=0)
+    weight_decay: float = ranged(1e-4, low=0)
     momentum: float = ranged(0.9, low=0, high=1)
     nesterov: bool = True
 

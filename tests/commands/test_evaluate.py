@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ import yaml
 from deepfake.commands.doubts import Kinship, doubts, kinship
 from deepfake.commands.evaluate import read_request
 from deepfake.commands.overlay import lay_over, typed
-from deepfake.commands.suite import read_suite
+from deepfake.commands.suite import _check_names, read_suite
 from deepfake.config import to_plain
 from deepfake.errors import UserError
 from deepfake.tracking.record import RunRecord
@@ -90,6 +92,15 @@ def test_a_suite_in_a_file_finds_data_beside_it(tmp_path: Path) -> None:
     first, second = read_suite(str(file), "test")
     assert first == (["dataset=images", f"dataset.root='{tmp_path / 'faces'}'", "dataset.name='mine'"], "all")
     assert second == (["dataset=dfdc", "dataset.root='/b'"], "test")
+
+
+def test_two_data_sets_of_one_name_are_told_how_to_differ() -> None:
+    target: Any = SimpleNamespace(config=SimpleNamespace(dataset=SimpleNamespace(name="images")), split="test")
+    with pytest.raises(UserError, match="two data sets of the suite are called 'images'") as caught:
+        _check_names([target, target])
+    assert (
+        caught.value.hint == "give one a name of its own, {dataset: images, root: /a, name: images_2}, or another split"
+    )
 
 
 def test_a_suite_in_a_line() -> None:

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from deepfake.models.detector import Detector
 from deepfake.models.options import Mean
-from deepfake.training.clock import PARTS, Clock, clip_flops, peak_flops, waiting_note
+from deepfake.training.clock import PARTS, Clock, clip_flops, peak_flops, peak_memory, waiting_note
 from deepfake.training.compiling import compile_or_not
 from deepfake.training.memory import SIZES, kept_bytes, largest_batch, split_batch, without_trace
 from tests.training.fakes import FakeClips, small_detector
@@ -137,6 +138,18 @@ def test_a_compiler_that_works_changes_no_logits() -> None:
     batch = FakeClips(2).fetch(range(2))
     assert compile_or_not(detector, lambda: detector(batch.clips, batch.mask), backend="eager") == ""
     torch.testing.assert_close(detector(batch.clips, batch.mask).logits, plain(batch.clips, batch.mask).logits)
+
+
+def test_the_peak_of_a_processor_is_what_was_once_in_use() -> None:
+    process = psutil.Process()
+    # More than this process has ever held.
+    more = bytearray(int(peak_memory(torch.device("cpu"))) - process.memory_info().rss + (64 << 20))
+    held = process.memory_info().rss
+    assert len(more) > 0
+    del more
+    assert process.memory_info().rss < held - (32 << 20)
+    # The system counts in batches of pages.
+    assert peak_memory(torch.device("cpu")) >= held - (1 << 20)
 
 
 def test_a_profile_tells_all_parts(tmp_path: Path) -> None:
