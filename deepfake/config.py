@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigKeyError,
@@ -82,12 +83,23 @@ def load_config(config: DictConfig) -> RunConfig:
     """Check a composed config and give it types.
 
     Args:
-        config: As composed by Hydra, or read back from a run folder's ``resolved.yaml``.
+        config: As composed by Hydra.
 
     Raises:
         UserError: An unknown key, a wrong type, a value out of range or an interpolation that leads nowhere.
     """
-    values = to_plain(config)
+    return load_values(to_plain(config))
+
+
+def load_values(values: Mapping[str, Any]) -> RunConfig:
+    """Check a config that is plain values already, such as a run folder's ``resolved.yaml``.
+
+    Args:
+        values: Nested, by key. A ``${...}`` in them is text: nothing is looked up, least of all in the environment.
+
+    Raises:
+        UserError: An unknown key, a wrong type or a value out of range.
+    """
     fields = {field.name: field for field in dataclasses.fields(RunConfig)}
     for key in values:
         if key not in fields:
@@ -113,6 +125,20 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         raise UserError(f"the config cannot be resolved: {_first_line(error)}", "check the ${...} it names") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def plain_yaml(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML text; a ``${...}`` in them is written as it is."""
+    return yaml.safe_dump(dict(values), default_flow_style=False, allow_unicode=True, sort_keys=False, width=10_000)
+
+
+def literal(value: Any) -> Any:
+    """Plain values as OmegaConf must be given them to hand the very same back: each ``${`` is escaped."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    if isinstance(value, Mapping):
+        return {key: literal(inner) for key, inner in value.items()}
+    return [literal(inner) for inner in value] if isinstance(value, list) else value
 
 
 def without_sweep(config: DictConfig) -> DictConfig:
@@ -163,7 +189,7 @@ def _typed(kind: type, value: Any, key: str) -> Any:
         if name not in {field.name for field in dataclasses.fields(kind)}:
             raise UserError(f"unknown key '{key}.{name}'", nearest(f"{key}.{name}", _dotted(kind, f"{key}.")))
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), given))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), literal(given)))
     except (ValidationError, ConfigKeyError) as error:
         bad = getattr(error, "full_key", None) or ""
         dotted = f"{key}.{bad}" if bad else key

@@ -1,8 +1,12 @@
-"""Mistakes a user can mend, told in two lines. Knows nothing of the rooms that raise them."""
+"""Mistakes a user can mend, told in two lines, and text from elsewhere made safe to print.
+
+Knows nothing of the rooms that raise them.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -18,8 +22,8 @@ class UserError(Exception):
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message, hint)
-        self.message = _one_line(message)
-        self.hint = _one_line(hint)
+        self.message = _one_line(masked(message))
+        self.hint = _one_line(masked(hint))
 
     def __str__(self) -> str:
         return f"error: {self.message}\nhint: {self.hint}"
@@ -59,5 +63,29 @@ def nearest(value: object, choices: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'? {listed}" if close else listed
 
 
+_USER_INFO = re.compile(r"(?<=://)([^/@\s:]*):[^/\s]*@")
+_SECRET_FIELD = re.compile(r"(?i)([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token|api_?key))=)[^&;#\s'\"]+")
+
+
+def masked(text: str) -> str:
+    """A text, its URIs without their secrets: passwords before the ``@`` and in the query are ``***``."""
+    return _SECRET_FIELD.sub(r"\1***", _USER_INFO.sub(r"\1:***@", text))
+
+
+def harmless(text: str) -> str:
+    """A text that does nothing to a terminal: control characters and bytes that are no UTF-8 are written as ``%1B``.
+
+    Letters of every script, spaces and line ends stay.
+    """
+    return "".join(char if char.isprintable() or char in "\n\t" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"%{code - 0xDC00:02X}"  # how Python holds a byte of a name that is no UTF-8
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return harmless(" ".join(text.split()))

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from deepfake.errors import harmless
+
 
 class RateColumn(TextColumn):
     """Items a second."""
@@ -36,13 +38,13 @@ class Console:
         self._quiet = quiet
 
     def say(self, text: str) -> None:
-        """One line, as it is."""
-        self._out.print(Text(text))
+        """One line, as it is but for what would do something to the terminal."""
+        self._out.print(Text(harmless(text)))
 
     def warn(self, text: str) -> None:
         """One line that starts with ``warning:``, on standard error."""
         if not self._quiet:
-            print(f"warning: {text}", file=sys.stderr)
+            print(f"warning: {harmless(text)}", file=sys.stderr)
 
     def table(self, table: Table) -> None:
         """A table, never folded narrower than its content where the output is not a terminal."""

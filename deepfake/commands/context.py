@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from deepfake.config import to_plain, without_sweep
+from deepfake.config import plain_yaml, to_plain, without_sweep
 from deepfake.sweeping.jobs import is_sweep_override
 
 #: Written into a sweep's folder before its first job: which tracking run its jobs are nested under.
@@ -70,7 +70,7 @@ class RunContext:
         return cls(
             folder=Path(hydra.runtime.output_dir),
             composed=OmegaConf.to_yaml(without_sweep(config)),
-            resolved=OmegaConf.to_yaml(OmegaConf.create(to_plain(config))),
+            resolved=plain_yaml(to_plain(config)),
             overrides=[text for text in hydra.overrides.task if not is_sweep_override(text)],
             choices=choices,
             parent_run_id=read_parent(Path(hydra.sweep.dir)) if swept else None,

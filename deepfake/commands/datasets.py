@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from deepfake.commands.console import Console
 from deepfake.data.layouts import LAYOUTS, find_layouts
 from deepfake.data.layouts.base import has_file
 from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from deepfake.errors import DataError
+from deepfake.errors import DataError, harmless
 
 #: Folders looked into below the one that is named: a disk may hold far more than data sets.
 DEPTH = 2
@@ -40,9 +41,11 @@ def main(arguments: argparse.Namespace) -> int:
     claimed: set[Path] = set()
     for folder, name, summary in found_below(root):
         claimed.add(folder)
-        table.add_row(str(folder), name, summary)
+        table.add_row(Text(harmless(str(folder))), name, summary)
     for folder, what in unlabelled(root, claimed):
-        table.add_row(str(folder), "-", f"{what} without labels: list them in a table for dataset=table")
+        table.add_row(
+            Text(harmless(str(folder))), "-", f"{what} without labels: list them in a table for dataset=table"
+        )
     if not table.row_count:
         raise DataError(f"no known data set in {root}", f"known are {', '.join(LAYOUTS)}; see deepfake datasets")
     console.table(table)

@@ -12,10 +12,10 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from deepfake.commands.compose import compose_config
-from deepfake.config import RunConfig, load_config, to_plain
+from deepfake.config import RunConfig, load_values, to_plain
 from deepfake.data.read import settle_faces
 from deepfake.errors import UserError
 from deepfake.tracking import folder as files
@@ -71,8 +71,8 @@ def lay_over(record: RunRecord, given: Typed) -> RunConfig:
         UserError: The saved config is none of this version, or a typed value is of no use.
     """
     saved = record.config()
-    run = load_config(OmegaConf.create(saved))
-    values: dict[str, Any] = {**to_plain(OmegaConf.create(saved)), "resume": None}
+    run = load_values(saved)
+    values: dict[str, Any] = {**saved, "resume": None}
     said = to_plain(given.config)
     values["paths"], values["tracking"] = said["paths"], said["tracking"]
     values["dataset"] = _dataset(run, _placed(values["dataset"], record), said["dataset"], given)
@@ -80,7 +80,7 @@ def lay_over(record: RunRecord, given: Typed) -> RunConfig:
     values["trainer"] = {**values.get("trainer", {}), "accelerator": "auto", "devices": "auto"}
     for section in ("demo", "trainer", "evaluation"):
         values[section] = {**values.get(section, {}), **{name: said[section][name] for name in given.under(section)}}
-    return load_config(OmegaConf.create(values))
+    return load_values(values)
 
 
 def outputs_of(given: Typed) -> Path:

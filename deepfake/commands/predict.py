@@ -15,8 +15,7 @@ from deepfake.commands.console import Console
 from deepfake.commands.inputs import expand_inputs
 from deepfake.commands.predicting import Answer, as_json, predict_inputs
 from deepfake.commands.trained import open_run
-from deepfake.data.layouts.base import printable
-from deepfake.errors import UserError
+from deepfake.errors import UserError, harmless
 from deepfake.tracking import folder as files
 from deepfake.tracking.record import RunRecord
 
@@ -69,7 +68,7 @@ def _table(answers: Sequence[Answer], title: str) -> Table:
         style = {"FAKE": "red", "REAL": "green"}.get(answer.called or "", "")
         called = Text(answer.called or "", style)
         # Names may hold square brackets, which rich would take for its markup.
-        table.add_row(Text(printable(str(answer.input.path))), called, *numbers, spread, faces, Text(why))
+        table.add_row(Text(harmless(str(answer.input.path))), called, *numbers, spread, faces, Text(why))
     return table
 
 

@@ -5,6 +5,7 @@ Knows Hydra's override grammar and which keys say where rather than what; runs n
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from deepfake import __version__
 from deepfake.commands.compose import compose_config
 from deepfake.commands.context import RunContext
-from deepfake.config import RunConfig, flatten, load_config, to_plain
+from deepfake.config import RunConfig, flatten, literal, load_values, plain_yaml, to_plain
 from deepfake.errors import UserError
 from deepfake.installation import CONF
 from deepfake.tracking.record import RunRecord
@@ -41,6 +42,8 @@ PLACES = (
 )
 _PLACE_GROUP = "tracking."
 _AGAIN = "-reproduced"
+#: ``${oc.env:NAME}`` and its like, which call something; ``${optimizer.lr}`` names another key.
+_ASKS = re.compile(r"\$\{[^}]*:")
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,18 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
     check_places(places)
     composed, values = _changed(record, sets)
     then, now = flatten(record.config()), flatten(values)
+    here = compose_config()
     moved = {
-        "paths.outputs": compose_config().paths.outputs,
+        # Where a stranger's run was kept is no place to send anything: only what is typed here counts.
+        "paths.outputs": here.paths.outputs,
+        "tracking.uri": here.tracking.uri,
         "name": _name(str(now.get("name", record.name))),
         "resume": None,
         **_settled(record, values),
         **{override.key_or_group: override.value() for override in _parse([*places, *_named(sets)])},
     }
     for key, value in moved.items():
-        OmegaConf.update(composed, key, value, force_add=True)
+        OmegaConf.update(composed, key, literal(value), force_add=True)
         _put(values, key, value)
     config = _checked(values, record)
     choices = record.provenance().get("data", {}).get("choices", {})
@@ -92,7 +98,7 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
         context=RunContext(
             folder=_new_folder(config),
             composed=OmegaConf.to_yaml(composed),
-            resolved=OmegaConf.to_yaml(OmegaConf.create(values)),
+            resolved=plain_yaml(values),
             overrides=[*record.overrides(), *places, *sets],
             choices={**choices, **{o.key_or_group: str(o.value()) for o in _parse(sets) if _is_choice(o)}},
         ),
@@ -131,14 +137,14 @@ def is_place(override: str) -> bool:
 
 def _changed(record: RunRecord, sets: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
     """The config with its interpolations and as plain values, as the run had it but for ``sets``."""
-    composed, values = OmegaConf.create(record.composed()), record.config()
-    assert isinstance(composed, DictConfig)
+    values = record.config()
+    composed = OmegaConf.create(_looking_nothing_up(record.composed(), values))
     overrides = _parse(sets)
     if chosen := [override.input_line or "" for override in overrides if _is_choice(override)]:
         # What a choice brings along is known only to the config folder; taken from it is the difference it makes.
         before, after = (_flat(compose_config([*record.overrides(), *more])) for more in ([], chosen))
         _apply(values, before, after)
-        composed = OmegaConf.create(values)
+        composed = OmegaConf.create(literal(values))
     before = _flat(composed)
     for override in overrides:
         if not _is_choice(override):
@@ -146,6 +152,21 @@ def _changed(record: RunRecord, sets: Sequence[str]) -> tuple[DictConfig, dict[s
     # What the environment decided then, such as a folder, is kept; what follows a changed key changes with it.
     _apply(values, before, _flat(composed))
     return composed, values
+
+
+def _looking_nothing_up(composed: Any, values: Any) -> Any:
+    """A composed config that refers to its own keys only: what asked anything else, the environment say, is settled.
+
+    Args:
+        composed: From a file that may be a stranger's.
+        values: What it was resolved to, of the same shape.
+    """
+    if isinstance(composed, dict):
+        under = values if isinstance(values, dict) else {}
+        return {key: _looking_nothing_up(inner, under.get(key)) for key, inner in composed.items()}
+    if isinstance(composed, list):
+        return literal(values if isinstance(values, list) else composed)
+    return literal(values) if isinstance(composed, str) and _ASKS.search(composed) else composed
 
 
 def _apply(values: dict[str, Any], before: Mapping[str, object], after: Mapping[str, object]) -> None:
@@ -193,7 +214,7 @@ def _flat(config: DictConfig) -> dict[str, Any]:
 
 def _checked(values: dict[str, Any], record: RunRecord) -> RunConfig:
     try:
-        return load_config(OmegaConf.create(values))
+        return load_values(values)
     except UserError as error:
         made = record.provenance()
         version = made.get("packages", {}).get("deepfake-sweeps", "unknown")

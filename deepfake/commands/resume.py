@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake.commands.context import RunContext
-from deepfake.config import RunConfig, load_config
-from deepfake.errors import UserError
-from deepfake.tracking.folder import PROVENANCE, RESOLVED
+from deepfake.config import RunConfig, literal, load_values, plain_yaml
+from deepfake.errors import UserError, masked
+from deepfake.tracking.folder import CONFIG, PROVENANCE, RESOLVED
 from deepfake.tracking.query import find_run
 from deepfake.tracking.record import RunRecord, from_folder
 from deepfake.tracking.runs import lives
@@ -38,15 +39,16 @@ def resumed(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunCont
             f"resume={config.resume} goes on with the run as it was; {changes[0]!r} would change it",
             f"leave the other overrides out, or run it anew: deepfake reproduce {config.resume} --set {changes[0]}",
         )
-    record = _find(str(config.resume), config, places)
+    outputs = _outputs(str(config.resume), config, places)
+    record = find_run(str(config.resume), locate(config.tracking, outputs), outputs)
     folder = _unfinished_folder(record)
-    saved = _moved(record, places)
+    values = _placed(record, config, outputs, places)
     choices = record.provenance().get("data", {}).get("choices", {}) if record.has(PROVENANCE) else {}
-    return saved, replace(
+    return OmegaConf.create(literal(values)), replace(
         context,
         folder=folder,
-        composed=record.composed(),
-        resolved=OmegaConf.to_yaml(saved),
+        composed=record.file(CONFIG).read_text(encoding="utf-8", errors="replace"),
+        resolved=plain_yaml(values),
         overrides=record.overrides(),
         choices={str(key): str(value) for key, value in choices.items()},
         parent_run_id=record.tags.get("mlflow.parentRunId"),
@@ -55,18 +57,34 @@ def resumed(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunCont
     )
 
 
-def _find(reference: str, config: RunConfig, places: list[str]) -> RunRecord:
-    """The run; a folder's config says where it was tracked, unless that was typed."""
+def _outputs(reference: str, config: RunConfig, places: list[str]) -> Path:
+    """What was typed, else the folder that the run's own lies below: only that is no place of a stranger's choosing."""
     path = Path(reference).expanduser()
-    if path.is_dir():
-        config = load_config(_moved(from_folder(path), places))
-    return find_run(reference, locate(config.tracking, config.outputs), config.outputs)
+    if path.is_dir() and not any(text.startswith("paths.") for text in places):
+        saved = load_values(from_folder(path).config()).outputs
+        if path.resolve().is_relative_to(saved.resolve()):
+            return saved
+    return config.outputs
 
 
-def _moved(record: RunRecord, places: list[str]) -> DictConfig:
-    saved = OmegaConf.merge(OmegaConf.create(record.config()), OmegaConf.from_dotlist(places))
-    assert isinstance(saved, DictConfig)
-    return saved
+def _placed(record: RunRecord, config: RunConfig, outputs: Path, places: list[str]) -> dict[str, Any]:
+    """The run's own values, kept and tracked where this command says.
+
+    Raises:
+        UserError: It was tracked in another place, and nobody but its folder says so.
+    """
+    values = record.config()
+    saved = values.get("tracking")
+    tracking = dict(saved) if isinstance(saved, dict) else {}
+    told, here = tracking.get("uri"), config.tracking.uri
+    if record.run_id is None and told is not None and here is None:
+        raise UserError(
+            f"run {record} says that it was tracked in {masked(str(told))}, which was not typed",
+            "where runs are sent is never read from a folder: give tracking.uri=… if you trust that place",
+        )
+    typed = {text.partition("=")[0].partition(".")[2] for text in places if text.startswith("tracking.")}
+    tracking |= {name: value for name, value in asdict(config.tracking).items() if name in {*typed, "uri"}}
+    return {**values, "paths": {"outputs": str(outputs)}, "tracking": tracking}
 
 
 def _unfinished_folder(record: RunRecord) -> Path:

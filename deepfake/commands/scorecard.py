@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.commands.evaluating import Evaluated
+from deepfake.errors import harmless
 from deepfake.training.decision import Decision
 
 _RANKING = {
@@ -70,7 +71,7 @@ def breakdown_table(result: Evaluated) -> Table:
         shown = [_plain(row[name]) for name in ("average_precision", "accuracy", "f1")]
         auc = _plain(row["roc_auc"]) if pd.notna(row["roc_auc"]) else f"none: {row['reason']}"
         counts = (f"{row['real']}", f"{row['fake']}")
-        table.add_row(Text(str(row["by"])), Text(str(row["group"])), *counts, auc, interval, *shown)
+        table.add_row(Text(str(row["by"])), Text(harmless(str(row["group"]))), *counts, auc, interval, *shown)
     return table
 
 

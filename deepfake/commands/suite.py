@@ -17,7 +17,7 @@ from deepfake.commands.evaluate import UNCOVERED, Request, evaluate_one, target_
 from deepfake.commands.evaluating import FOLDER, Evaluated, Target
 from deepfake.commands.filing import run_folder
 from deepfake.commands.trained import Trained, open_run
-from deepfake.errors import UserError
+from deepfake.errors import UserError, harmless
 from deepfake.tracking.folder import write_text
 from deepfake.tracking.run import reopen
 
@@ -144,7 +144,7 @@ def suite_table(rows: pd.DataFrame) -> Table:
         for name in tests:
             own = mine[mine["tested_on"] == name]
             cells.append(_cell(own.iloc[0].to_dict()) if len(own) else "")
-        table.add_row(Text(str(run)), Text(str(data)), *cells)
+        table.add_row(Text(harmless(str(run))), Text(harmless(str(data))), *cells)
     return table
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from deepfake.commands.console import Console
 from deepfake.commands.overlay import Typed, lay_over, outputs_of, typed
-from deepfake.config import RunConfig, load_config
+from deepfake.config import RunConfig, load_config, load_values
 from deepfake.errors import UserError
 from deepfake.tracking import folder as files
 from deepfake.tracking.query import find_run
@@ -136,9 +136,7 @@ def read_decision(record: RunRecord, config: RunConfig) -> Decision:
 
 def load_config_of(record: RunRecord) -> RunConfig:
     """The run's own config, typed."""
-    from omegaconf import OmegaConf
-
-    return load_config(OmegaConf.create(record.config()))
+    return load_values(record.config())
 
 
 def validation(record: RunRecord, options: EvaluationOptions) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """A run's folder: everything that says what was run and what came out, as files that appear whole or not at all.
 
-Knows file names and formats; the configuration arrives as text.
+Knows file names and formats; the configuration arrives as text. What is read may come from a stranger: it is data, is
+small, and refers to nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from deepfake.data.manifest import Manifest, save_manifest
+from deepfake.errors import masked
 
 CONFIG = "config.yaml"
 RESOLVED = "resolved.yaml"
@@ -27,6 +30,9 @@ CALIBRATION = "calibration.json"
 METRICS = "metrics.json"
 HISTORY = "history.json"
 CHECKPOINT = "checkpoints/last.pt"
+
+#: Beyond these nobody's config goes, and reading one would only take memory and time.
+_MOST_BYTES, _DEEPEST = 1 << 20, 50
 
 #: What an upload leaves out: the training state is of use only while the run goes on.
 UNFINISHED = (CHECKPOINT, ".*", "*.tmp")
@@ -61,7 +67,11 @@ class RunFolder:
         (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     def write_config(self, composed: str, resolved: str, overrides: Sequence[str]) -> None:
-        """The configuration as YAML text, with and without its interpolations, and what was overridden."""
+        """The configuration as YAML text, with and without its interpolations, and what was overridden.
+
+        Folders are handed on: the passwords in URIs are left out.
+        """
+        composed, resolved, overrides = masked(composed), masked(resolved), [masked(text) for text in overrides]
         write_text(self.path / CONFIG, composed)
         write_text(self.path / RESOLVED, resolved)
         # A JSON string is a YAML string, whatever the override holds.
@@ -107,6 +117,39 @@ def write_text(path: Path, text: str) -> None:
     """UTF-8 text that appears whole."""
     # Undecodable file names arrive as surrogates; they are written back as the bytes they were.
     _write(path, lambda partial: partial.write_bytes(text.encode("utf-8", "surrogateescape")))
+
+
+class _DataLoader(yaml.SafeLoader):
+    """Plain YAML without references: an alias may stand for so much that unfolding it never ends."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds an alias (*name), which no run's config does")
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.YAMLError(f"it is nested more than {_DEEPEST} deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
+def read_yaml(path: Path) -> object:
+    """The plain values in a YAML file of a run.
+
+    Raises:
+        ValueError: It is too large, holds aliases or tags that are no plain data, or is no YAML at all; says which.
+        OSError: It cannot be read.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES:,} bytes")
+    try:
+        # _DataLoader is a SafeLoader.
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_DataLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfake.data.manifest import Manifest
+from deepfake.errors import masked
 from deepfake.tracking.artifacts import store_files
 
 if TYPE_CHECKING:
@@ -149,5 +150,5 @@ def tag_text(value: object) -> str:
 
 
 def _cut(value: object, limit: int) -> str:
-    text = str(value)
+    text = masked(str(value))
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from deepfake import __version__
+from deepfake.errors import masked
 from deepfake.installation import CHECKOUT, PACKAGE
 
 #: Raised with every change that an older reader would misread.
@@ -73,7 +74,7 @@ def collect(
         "data": dict(data),
         "weights": dict(weights or {}),
         "seeds": dict(seeds),
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "command": masked(shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])),
         "environment": _environment(),
     }
 

@@ -9,17 +9,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
-import yaml
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from deepfake import __version__
 from deepfake.errors import UserError
 from deepfake.installation import TRAIN
 from deepfake.tracking import folder as files
 from deepfake.tracking.provenance import FORMAT
+
+T = TypeVar("T")
 
 _PACKAGE = "deepfake-sweeps"
 WEIGHTS = "checkpoints/best.safetensors"
@@ -86,16 +87,20 @@ class RunRecord:
         raise self._unfinished("never finished")
 
     def config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return dict(yaml.safe_load(self.file(files.RESOLVED).read_text(encoding="utf-8")))
+        """The resolved configuration, as plain values: a ``${...}`` in it is text."""
+        return _mapping(self.file(files.RESOLVED))
 
-    def composed(self) -> str:
-        """The configuration as YAML text, before interpolations were resolved."""
-        return self.file(files.CONFIG).read_text(encoding="utf-8")
+    def composed(self) -> dict[str, Any]:
+        """The configuration as it was composed: a ``${...}`` in it stands for something, but may come from anybody."""
+        return _mapping(self.file(files.CONFIG))
 
     def overrides(self) -> list[str]:
         """What was typed."""
-        return list(yaml.safe_load(self.file(files.OVERRIDES).read_text(encoding="utf-8")) or [])
+        path = self.file(files.OVERRIDES)
+        found = _read(path, files.read_yaml) or []
+        if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+            raise _damaged(path, "it is no list of overrides")
+        return found
 
     def provenance(self) -> dict[str, Any]:
         """Code, packages, machine, data and seeds; see :func:`deepfake.tracking.provenance.collect`.
@@ -103,14 +108,23 @@ class RunRecord:
         Raises:
             UserError: A newer version wrote it in a way this one cannot read.
         """
-        found = self._json(files.PROVENANCE)
+        found = self._json_object(files.PROVENANCE)
+        for key in ("packages", "data", "git"):
+            if not isinstance(found.get(key) or {}, dict):
+                raise _damaged(self.file(files.PROVENANCE), f"{key} is no mapping")
+        if not isinstance(found.get("format", 0), int):
+            raise _damaged(self.file(files.PROVENANCE), f"its format is {found['format']!r}")
         if found.get("format", 0) > FORMAT:
             raise UserError(
                 f"run {self} was written by a newer version (format {found['format']}, this one reads {FORMAT})",
                 _newer(found, found.get("version")),
             )
         made = found.get("packages", {}).get(_PACKAGE, __version__)
-        if Version(made) > Version(__version__):
+        try:
+            newer = Version(str(made)) > Version(__version__)
+        except InvalidVersion as error:
+            raise _damaged(self.file(files.PROVENANCE), str(error)) from error
+        if newer:
             raise UserError(
                 f"run {self} was made by version {made}, which is newer than this one, {__version__}",
                 _newer(found, made),
@@ -119,49 +133,63 @@ class RunRecord:
 
     def manifest(self) -> pd.DataFrame:
         """Every sample that was selected; ``groups`` are tuples again."""
-        table = pd.read_parquet(self.file(files.MANIFEST))
+        table = self._table(files.MANIFEST, "sample_id", "groups")
         return table.assign(groups=table["groups"].map(tuple))
 
     def predictions(self) -> pd.DataFrame:
         """The scores of every sample."""
-        return pd.read_parquet(self.file(files.PREDICTIONS))
+        return self._table(files.PREDICTIONS, "sample_id", "score")
 
     def clips(self) -> pd.DataFrame:
         """The logit of every clip that was scored."""
-        return pd.read_parquet(self.file(files.CLIPS))
+        return self._table(files.CLIPS, "sample_id", "logit")
 
     def calibration(self) -> dict[str, Any]:
         """What was fitted on validation, as it was written."""
-        return dict(self._json(files.CALIBRATION))
+        return self._json_object(files.CALIBRATION)
 
     def metrics(self) -> dict[str, float]:
         """The run's metrics with every digit; those MLflow logged where the file is gone."""
         if self.has(files.METRICS):
-            found = self._json(files.METRICS)
-            return {name: float(value) for name, value in found["metrics"].items() if value is not None}
+            return self._numbers()
         if self.logged:
             return {name: value for name, value in self.logged.items() if not name.startswith("system/")}
-        return self._json(files.METRICS)["metrics"]
+        return self._numbers()
 
     def unavailable(self) -> dict[str, str]:
         """Why metrics that one might expect are missing."""
-        return dict(self._json(files.METRICS).get("unavailable", {}))
+        return dict(self._json_object(files.METRICS).get("unavailable", {}))
 
     def history(self) -> list[dict[str, float]]:
         """The metrics of each epoch."""
-        rows = self._json(files.HISTORY)
+        rows = _read(self.file(files.HISTORY), _load_json)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise _damaged(self.file(files.HISTORY), "it is no list of epochs")
         return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
     def weights(self) -> Path:
         """The best epoch's weights."""
         return self.file(WEIGHTS)
 
-    def _json(self, name: str) -> Any:
+    def _json_object(self, name: str) -> dict[str, Any]:
         path = self.file(name)
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}", "restore it, or name another run") from error
+        found = _read(path, _load_json)
+        if not isinstance(found, dict):
+            raise _damaged(path, "it is no JSON object")
+        return found
+
+    def _numbers(self) -> dict[str, float]:
+        found = self._json_object(files.METRICS).get("metrics")
+        if not isinstance(found, dict) or any(isinstance(value, (str, list, dict)) for value in found.values()):
+            raise _damaged(self.file(files.METRICS), "its metrics are no numbers")
+        return {name: float(value) for name, value in found.items() if value is not None}
+
+    def _table(self, name: str, *columns: str) -> pd.DataFrame:
+        path = self.file(name)
+        table = _read(path, pd.read_parquet)
+        if missing := [column for column in columns if column not in table]:
+            raise _damaged(path, f"it has no column {', '.join(missing)}")
+        return table
 
     def _look(self, name: str) -> Path | None:
         for place in self.places:
@@ -184,6 +212,30 @@ def _newer(provenance: Mapping[str, Any], version: str | None) -> str:
     return f"update this installation to {named}"
 
 
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    """What a file holds; one that cannot be read is named."""
+    try:
+        return read(path)
+    # Arrow's errors are ValueErrors, OSErrors or KeyErrors; deep nesting ends in a RecursionError.
+    except (ValueError, KeyError, OSError, RecursionError) as error:
+        raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def _load_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    found = _read(path, files.read_yaml)
+    if not isinstance(found, dict):
+        raise _damaged(path, "it is no mapping of keys")
+    return {str(key): value for key, value in found.items()}
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} is damaged: {why}", "restore it, or name another run")
+
+
 def from_folder(folder: Path) -> RunRecord:
     """The run whose files lie in a folder, without asking any store.
 
@@ -195,7 +247,7 @@ def from_folder(folder: Path) -> RunRecord:
             f"{folder} is not the folder of a run: it has no {files.RESOLVED}",
             "name the folder that holds resolved.yaml, such as one below outputs/runs",
         )
-    config = yaml.safe_load((folder / files.RESOLVED).read_text(encoding="utf-8"))
+    config = _mapping(folder / files.RESOLVED)
     finished = (folder / files.METRICS).is_file()
-    name = str(config.get("name", folder.name)) if isinstance(config, dict) else folder.name
+    name = str(config.get("name", folder.name))
     return RunRecord(name, None, "FINISHED" if finished else "UNFINISHED", None, (folder.absolute(),))

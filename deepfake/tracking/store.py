@@ -5,6 +5,7 @@ Knows MLflow's stores, not what is written into them.
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import shlex
 import sqlite3
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from deepfake.errors import UserError
+from deepfake.errors import UserError, masked
 from deepfake.tracking.options import TrackingOptions
 
 if TYPE_CHECKING:
@@ -71,9 +73,9 @@ def locate(options: TrackingOptions, outputs: Path) -> Store:
         return Store(uri, database.parent / "artifacts", database, _ui_command(uri))
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     if scheme in _DATABASES:
-        return Store(uri, outputs / "artifacts", None, _ui_command(re.sub(r":[^:@/]+@", ":***@", uri)))
+        return Store(uri, outputs / "artifacts", None, _ui_command(masked(uri)))
     if scheme in _SERVERS:
-        return Store(uri, None, None, uri)
+        return Store(uri, None, None, masked(uri))
     raise UserError(
         f"tracking.uri={uri!r} is no store that runs can be written to",
         "give sqlite:////absolute/path/mlflow.db, postgresql://user@host/name, or a server's http:// address",
@@ -263,7 +265,7 @@ def _set_aside(database: Path) -> None:
 def _check_answers(uri: str) -> None:
     # MLflow itself retries a silent server for minutes before it says so.
     try:
-        urllib.request.urlopen(uri, timeout=10).close()
+        urllib.request.urlopen(_request(uri), timeout=10).close()
     except urllib.error.HTTPError:
         return
     except (urllib.error.URLError, OSError) as error:
@@ -272,6 +274,17 @@ def _check_answers(uri: str) -> None:
             f"the tracking server {uri} does not answer: {reason}",
             "start it, or leave tracking.uri and MLFLOW_TRACKING_URI unset to write to outputs/mlflow.db",
         ) from error
+
+
+def _request(uri: str) -> urllib.request.Request:
+    """A request as MLflow makes it: a user and password before the host are a header, not part of the address."""
+    parts = urllib.parse.urlsplit(uri)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())
+    if at:
+        token = base64.b64encode(urllib.parse.unquote(user).encode()).decode("ascii")
+        request.add_header("Authorization", f"Basic {token}")
+    return request
 
 
 def _explained(store: Store, error: Exception) -> UserError:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
-from deepfake.errors import UserError, nearest
+from deepfake.errors import UserError, harmless, nearest
 
 #: What people call columns; others are shown under their own names.
 HEADINGS = {
@@ -100,7 +101,7 @@ def to_terminal(ranked: pd.DataFrame, columns: Sequence[str], by: str, title: st
         table.add_column(header, justify="right" if number else "left", overflow="fold")
     best = best_place(ranked, by)
     for place, texts in enumerate(cells(ranked, columns)):
-        table.add_row(*texts, style="bold green" if place == best else None)
+        table.add_row(*(Text(harmless(text)) for text in texts), style="bold green" if place == best else None)
     return table
 
 
@@ -122,7 +123,7 @@ def to_csv(ranked: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
     """The same columns with every digit, and the ends of their intervals, for other programs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = [name for column in columns for name in (column, *interval_of(column)) if name in ranked.columns]
-    ranked[kept].to_csv(path, index=False)
+    ranked[kept].map(_no_formula).to_csv(path, index=False)
 
 
 def interval_of(column: str) -> tuple[str, str]:
@@ -167,4 +168,11 @@ def descending(ranked: pd.DataFrame, by: str) -> bool:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Text that Markdown shows as it is: no cell's end, no HTML, no link."""
+    shown = harmless(text).replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;")
+    return shown.replace("|", "\\|").replace("](", "]\\(")
+
+
+def _no_formula(value: object) -> object:
+    """A value that spreadsheets show: text that they would run as a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

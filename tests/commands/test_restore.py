@@ -114,3 +114,22 @@ def test_a_run_of_a_newer_version_is_refused(kept: Kept) -> None:
     record = kept(packages={"deepfake-sweeps": "99.0"}, git={"commit": "abc123"})
     with pytest.raises(UserError, match=r"version 99\.0, which is newer"):
         restore(record, [], [])
+
+
+def test_nothing_is_looked_up_in_the_environment_for_a_saved_config(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_SECRET", "swordfish")
+    record = kept("tracking.uri=http://there/x")
+    for name in ("config.yaml", "resolved.yaml"):
+        path = record.file(name)
+        path.write_text(path.read_text().replace("name: cnn_lstm", "name: a${oc.env:MY_SECRET}"))
+    restored = restore(record, [], ["optimizer.lr=1e-4", "head=gru"])
+    assert "swordfish" not in str(restored)
+    assert restored.config.name == "a${oc.env:MY_SECRET}-reproduced"
+
+
+def test_where_a_run_was_tracked_is_no_place_to_send_another(kept: Kept) -> None:
+    record = kept("tracking.uri=http://there/x")
+    assert restore(record, [], []).config.tracking.uri is None
+    assert restore(record, ["tracking.uri=http://here"], []).config.tracking.uri == "http://here"

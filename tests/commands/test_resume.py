@@ -94,3 +94,22 @@ def test_a_run_whose_folder_is_gone_is_refused(go: Go, folder: Path, tmp_path: P
     run_id = tracked(folder / "gone", tmp_path)
     with pytest.raises(UserError, match="is gone, and what it saved with it"):
         go(run_id)
+
+
+def test_where_a_folder_says_it_was_tracked_counts_only_once_it_is_typed(go: Go, folder: Path) -> None:
+    for name in ("config.yaml", "resolved.yaml"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace("uri: null", "uri: http://bob:S3cret@there/${oc.env:HOME}"))
+    with pytest.raises(UserError, match="not typed") as caught:
+        go(folder)
+    assert "S3cret" not in str(caught.value)
+    assert os.environ["HOME"] not in str(caught.value)
+    config, _ = go(folder, "tracking.uri=sqlite:///mine.db")
+    assert config.tracking.uri == "sqlite:///mine.db"
+
+
+def test_outputs_are_the_commands_where_the_folder_was_moved(go: Go, folder: Path, tmp_path: Path) -> None:
+    path = folder / "resolved.yaml"
+    path.write_text(path.read_text().replace(f"outputs: {tmp_path}", "outputs: /somebody/elses"))
+    config, _ = go(folder)
+    assert config.paths.outputs == str(tmp_path)

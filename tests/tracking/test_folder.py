@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from deepfake.tracking.folder import RunFolder, write_json, write_text
+from deepfake.tracking.folder import RunFolder, read_yaml, write_json, write_text
 
 
 @pytest.fixture
@@ -59,3 +59,33 @@ def test_the_end_of_a_run_leaves_its_best_weights_and_not_its_training_state(tmp
     folder.end()
     folder.end()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.safetensors"]
+
+
+def test_passwords_are_not_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    uri = "http://bob:S3cret@host:5000"
+    folder.write_config(f"uri: {uri}\n", f"uri: {uri}\n", [f"tracking.uri={uri}"])
+    assert not any("S3cret" in path.read_text() for path in tmp_path.iterdir())
+
+
+def bomb(levels: int) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (bomb(9), "alias"),
+        ("!!python/object/apply:os.system ['touch was_run']", "python/object"),
+        ("[" * 5000 + "]" * 5000, "deep"),
+        ("a: [1", "expected"),
+        ("a: " + "x" * (1 << 21), "larger"),
+    ],
+)
+def test_a_file_that_is_no_plain_config_is_refused(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "resolved.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=why):
+        read_yaml(path)

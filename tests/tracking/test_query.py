@@ -196,3 +196,40 @@ def test_folder_without_metrics_never_finished(make: Make, tmp_path: Path) -> No
     (folder / "metrics.json").unlink()
     with pytest.raises(UserError, match="never finished"):
         from_folder(folder).require_finished()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("resolved.yaml", b"", "config"),
+        ("resolved.yaml", b"- 1\n", "config"),
+        ("resolved.yaml", b"\xff\xfe\x00", "config"),
+        ("overrides.yaml", b"a: 1\n", "overrides"),
+        ("overrides.yaml", b"- [1]\n", "overrides"),
+        ("provenance.json", b"[]", "provenance"),
+        ("provenance.json", b'{"packages": 3}', "provenance"),
+        ("provenance.json", b'{"format": "new"}', "provenance"),
+        ("provenance.json", b'{"packages": {"deepfake-sweeps": "no.version"}}', "provenance"),
+        ("metrics.json", b'{"metrics": {"test/f1": "high"}}', "metrics"),
+        ("metrics.json", b'{"metrics": [1]}', "metrics"),
+        ("metrics.json", b"[" * 100_000, "metrics"),
+        ("history.json", b'{"a": 1}', "history"),
+        ("calibration.json", b"[1, 2]", "calibration"),
+        ("manifest.parquet", b"x", "manifest"),
+        ("predictions.parquet", b"PAR1", "predictions"),
+    ],
+)
+def test_a_damaged_file_is_named(make: Make, name: str, content: bytes, read: str) -> None:
+    _, folder = make("broken")
+    (folder / "resolved.yaml").write_text("name: broken\n")
+    found = from_folder(folder)
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        getattr(found, read)()
+
+
+def test_a_table_without_what_is_needed_is_damaged(make: Make) -> None:
+    _, folder = make("other")
+    pd.DataFrame({"a": [1]}).to_parquet(folder / "predictions.parquet")
+    with pytest.raises(UserError, match="no column sample_id, score"):
+        from_folder(folder).predictions()

@@ -92,3 +92,17 @@ def test_a_run_named_as_what_was_chosen_for_it_is_named_once() -> None:
 
 def test_the_ends_of_an_interval_are_no_columns_of_their_own() -> None:
     assert without_ends(pd.DataFrame(columns=["d", "d_low", "d_high", "low"])) == ["d", "low"]
+
+
+def test_nothing_in_a_name_is_run_by_who_opens_the_table(tmp_path: Path) -> None:
+    names = ["=cmd|' /C calc'!A0", "<script>alert(1)</script>", "[x](javascript:y)", "[red]a\x1b[31m"]
+    runs = pd.DataFrame({"name": names, "accuracy": [0.1, 0.2, 0.3, 0.4]})
+    to_csv(runs, list(runs), tmp_path / "runs.csv")
+    assert pd.read_csv(tmp_path / "runs.csv")["name"][0] == "'=cmd|' /C calc'!A0"
+    markdown = to_markdown(runs, list(runs), "")
+    assert not any(bad in markdown for bad in ("<script", "](javascript", "\x1b"))
+    console = Console(file=io.StringIO(), width=120, force_terminal=False)
+    console.print(to_terminal(runs, list(runs), ""))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]a%1B[31m" in shown
+    assert "\x1b" not in shown

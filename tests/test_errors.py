@@ -1,0 +1,39 @@
+"""What is said to a user: no secrets, nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import pytest
+
+from deepfake.errors import UserError, harmless, masked
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://bob:S3cret@host:5000/x", "http://bob:***@host:5000/x"),
+        ("postgresql+psycopg://bob:p@ss@db/name", "postgresql+psycopg://bob:***@db/name"),
+        ("at http://:only@h and ftp://a:b@c", "at http://:***@h and ftp://a:***@c"),
+        ("mysql://h/db?user=me&password=S3cret&ssl=1", "mysql://h/db?user=me&password=***&ssl=1"),
+        ("https://h/?access_token=abc", "https://h/?access_token=***"),
+        ("sqlite:////data/a@b:c/mlflow.db", "sqlite:////data/a@b:c/mlflow.db"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+    ],
+)
+def test_only_the_secrets_of_a_uri_are_masked(uri: str, shown: str) -> None:
+    assert masked(uri) == shown
+
+
+def test_an_error_tells_no_password() -> None:
+    assert "S3cret" not in str(UserError("no answer from http://b:S3cret@h", "try http://b:S3cret@h"))
+
+
+def test_a_terminal_obeys_nothing_in_a_name() -> None:
+    assert harmless("a\x1b[31mred\x07 \x9b1m \udcff \u202e漢字 é") == "a%1B[31mred%07 %C2%9B1m %FF %E2%80%AE漢字 é"
+
+
+def test_lines_and_columns_stay() -> None:
+    assert harmless("one\n\ttwo  three") == "one\n\ttwo  three"
+
+
+def test_an_error_quotes_control_characters() -> None:
+    assert str(UserError("no \x1b]0;title\x07 here", "x")) == "error: no %1B]0;title%07 here\nhint: x"
