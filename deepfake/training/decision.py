@@ -19,7 +19,7 @@ from deepfake.training.options import EvaluationOptions
 from deepfake.training.threshold import fit_threshold
 
 #: Raised with every change that an older reader would misread.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,17 @@ class Decision:
 
     @property
     def cut(self) -> float:
-        """The threshold that calls are made at: the fitted one where there is one."""
+        """The threshold that calls are made at, in raw scores: the fitted one where there is one."""
         return self.default if self.threshold is None else self.threshold
+
+    @property
+    def cut_probability(self) -> float | None:
+        """The same threshold as a calibrated probability; None without a calibrator.
+
+        A calibrator never swaps two scores, so what is called fake is at least this probable and what is called real
+        at most. Both may be this probable where the calibrator is level at the threshold: there the score decides.
+        """
+        return None if self.calibrator is None else float(self.calibrator(np.array([self.cut]))[0])
 
     def calls(self, scores: np.ndarray) -> np.ndarray:
         """True [n] where a raw score [n] is called fake."""

@@ -119,7 +119,7 @@ class EvaluationOptions:
     top_k: int = ranged(2, low=1)
     # The cut fitted on validation, beside trainer.threshold: its own criterion, or fixed for trainer.threshold.
     threshold: str = chosen("youden", ("youden", "f1", "fixed"))
-    calibration: str = chosen("temperature", ("temperature", "isotonic", "none"))
+    calibration: str = chosen("platt", ("platt", "temperature", "isotonic", "none"))
     # Draws of a bootstrap, and the confidence of its intervals.
     resamples: int = ranged(1000, low=100, high=100_000)
     level: float = ranged(0.95, low=0.5, high=0.999)

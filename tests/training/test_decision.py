@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from deepfake.errors import UserError
-from deepfake.training.calibration import Isotonic, Temperature
+from deepfake.training.calibration import Isotonic, Platt, Temperature
 from deepfake.training.decision import fit_decision, load_decision
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.threshold import fit_threshold
@@ -33,7 +33,7 @@ def test_fixed_keeps_what_was_set() -> None:
     assert fit_decision(MIXED, EvaluationOptions(threshold="fixed"), 0.7, "val").cut == 0.7
 
 
-@pytest.mark.parametrize(("name", "kind"), [("temperature", Temperature), ("isotonic", Isotonic)])
+@pytest.mark.parametrize(("name", "kind"), [("platt", Platt), ("temperature", Temperature), ("isotonic", Isotonic)])
 def test_the_calibrator_is_chosen(name: str, kind: type) -> None:
     assert isinstance(fit_decision(MIXED, EvaluationOptions(calibration=name), 0.5, "val").calibrator, kind)
 
@@ -61,10 +61,45 @@ def test_nan_is_refused() -> None:
         fit_decision(predictions([0, 1], [0.1, float("nan")]), EvaluationOptions(), 0.5, "val")
 
 
-@pytest.mark.parametrize("calibration", ["temperature", "isotonic", "none"])
+@pytest.mark.parametrize("calibration", ["platt", "temperature", "isotonic", "none"])
 def test_it_survives_json(calibration: str) -> None:
     decision = fit_decision(MIXED, EvaluationOptions(calibration=calibration, clips="topk"), 0.5, "val")
     assert load_decision(json.loads(json.dumps(decision.to_dict()))) == decision
+
+
+def test_the_first_format_is_read_as_it_was() -> None:
+    first = {
+        "format": 1,
+        "threshold": 0.7,
+        "method": "youden",
+        "default_threshold": 0.5,
+        "calibrator": {"method": "temperature", "temperature": 2.0},
+        "pooling": "mean",
+        "fitted_on": {},
+        "unavailable": {},
+    }
+    decision = load_decision(first)
+    assert (decision.cut, decision.calibrator) == (0.7, Temperature(2.0))
+
+
+@pytest.mark.parametrize("calibration", ["platt", "temperature", "isotonic"])
+@pytest.mark.parametrize("threshold", ["youden", "f1", "fixed"])
+def test_the_cut_as_a_probability_parts_what_is_called_fake_from_what_is_called_real(
+    calibration: str, threshold: str
+) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 60)
+    scores = np.clip(0.3 * labels + 0.7 * generator.random(60), 0, 1)
+    options = EvaluationOptions(calibration=calibration, threshold=threshold)
+    decision = fit_decision(predictions(labels.tolist(), scores.tolist()), options, 0.62, "val")
+    new = np.linspace(0, 1, 1001)
+    cut, probable, fake = decision.cut_probability, decision.calibrated(new), decision.calls(new)
+    assert cut is not None
+    assert probable[fake].min() >= cut >= probable[~fake].max()
+
+
+def test_without_a_calibrator_the_cut_is_no_probability() -> None:
+    assert fit_decision(MIXED, EvaluationOptions(calibration="none"), 0.5, "val").cut_probability is None
 
 
 def test_a_newer_format_is_refused() -> None:
