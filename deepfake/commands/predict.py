@@ -18,6 +18,7 @@ from deepfake.commands.trained import open_run
 from deepfake.errors import UserError, harmless
 from deepfake.tracking import folder as files
 from deepfake.tracking.record import RunRecord
+from deepfake.training.decision import Decision
 
 #: The exit status when some input has no answer.
 UNANSWERED = 3
@@ -46,30 +47,49 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(as_json(trained, answers), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        decision = trained.decision
-        how = f"fitted by {decision.method} on {decision.fitted_on.get('data')}"
-        said = how if decision.threshold is not None and decision.method != "fixed" else "not fitted"
-        console.table(_table(answers, f"{trained.record.name}: FAKE from score {decision.cut:.3f} on ({said})"))
+        console.table(_table(answers, trained.record.name, trained.decision))
     return UNANSWERED if any(answer.reason for answer in answers) else 0
 
 
-def _table(answers: Sequence[Answer], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(answers: Sequence[Answer], run: str, decision: Decision) -> Table:
+    table = Table(title=f"{run}: {_threshold(decision)}", title_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("class")
-    for name in ("probability", "score", "clips", "faces"):
+    for name in ("confidence", "P(fake)", "score", "clips", "faces"):
         table.add_column(name, justify="right")
-    table.add_column("no answer because")
+    table.add_column("note")
     for answer in answers:
         spread = f"{min(answer.clips):.3f} to {max(answer.clips):.3f}" if answer.clips else ""
         faces = "" if answer.faces is None else f"{answer.faces} of {answer.frames}"
-        why = f"{answer.reason}: {answer.detail}" if answer.reason else ""
-        numbers = ("" if value is None else f"{value:.4f}" for value in (answer.probability, answer.score))
+        why = f"{answer.reason}: {answer.detail}" if answer.reason else _doubt(answer, decision)
+        values = (answer.confidence, answer.probability, answer.score)
+        numbers = ("" if value is None else f"{value:.4f}" for value in values)
         style = {"FAKE": "red", "REAL": "green"}.get(answer.called or "", "")
         called = Text(answer.called or "", style)
         # Names may hold square brackets, which rich would take for its markup.
         table.add_row(Text(harmless(str(answer.input.path))), called, *numbers, spread, faces, Text(why))
     return table
+
+
+def _threshold(decision: Decision) -> str:
+    """Where FAKE begins, on the scale of each number that is shown, and where that comes from."""
+    how = f"fitted by {decision.method} on {decision.fitted_on.get('data')}"
+    said = how if decision.threshold is not None and decision.method != "fixed" else "not fitted"
+    cut = decision.cut_probability
+    probable = "" if cut is None else f", that is from a probability of {cut:.4f} on"
+    return f"FAKE from score {decision.cut:.4f} on{probable} ({said})"
+
+
+def _doubt(answer: Answer, decision: Decision) -> str:
+    """Why a class is named that is the less probable one, or one that is as probable as the threshold."""
+    cut = decision.cut_probability
+    if cut is None or answer.confidence is None:
+        return ""
+    if answer.tied:
+        return f"as probable as the threshold, {cut:.4f}: decided by its score"
+    if answer.confidence < 0.5:
+        return f"{answer.called} though less probable: the threshold lies at {cut:.4f}"
+    return ""
 
 
 def _warn_of_kinds(record: RunRecord, kinds: Sequence[str], console: Console) -> None:

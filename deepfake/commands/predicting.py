@@ -37,6 +37,8 @@ class Answer:
         input: The file.
         called: ``REAL`` or ``FAKE``; None where there is no answer.
         probability: That it is fake, calibrated; None without an answer or a calibrator.
+        confidence: The probability of the class that is named; below a half where the threshold is not a half.
+        tied: It is exactly as probable as the threshold, for the calibrator is level there: its score decided.
         score: The detector's own, as in a run's predictions.
         clips: The probability of each clip, raw.
         faces: Frames in which the face was found; None where none is looked for.
@@ -48,6 +50,8 @@ class Answer:
     input: Input
     called: str | None = None
     probability: float | None = None
+    confidence: float | None = None
+    tied: bool = False
     score: float | None = None
     clips: tuple[float, ...] = ()
     faces: int | None = None
@@ -106,11 +110,16 @@ def _read(trained: Trained, one: Input, record: Record, score: float, clips: np.
     faces = frames - filled if looks else None
     if np.isnan(score):
         return Answer(one, faces=faces, frames=frames, reason="not_a_number", detail="the model's score is NaN")
-    probability = float(trained.decision.calibrated(np.array([score]))[0])
+    decision = trained.decision
+    fake = bool(decision.calls(np.array([score]))[0])
+    cut = decision.cut_probability
+    probability = None if cut is None else float(decision.calibrated(np.array([score]))[0])
     return Answer(
         input=one,
-        called="FAKE" if trained.decision.calls(np.array([score]))[0] else "REAL",
-        probability=None if np.isnan(probability) else probability,
+        called="FAKE" if fake else "REAL",
+        probability=probability,
+        confidence=None if probability is None else probability if fake else 1 - probability,
+        tied=probability is not None and probability == cut and score != decision.cut,
         score=score,
         clips=tuple(clips.tolist()),
         faces=faces,
@@ -163,6 +172,7 @@ def as_json(trained: Trained, answers: Sequence[Answer]) -> dict[str, Any]:
         "schema": "deepfake/predict/1",
         "run": {"name": record.name, "id": record.run_id},
         "threshold": decision.cut,
+        "threshold_probability": decision.cut_probability,
         "threshold_fitted_by": None if decision.threshold is None else decision.method,
         "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
         "unavailable": dict(decision.unavailable),
@@ -178,6 +188,8 @@ def _result(answer: Answer) -> dict[str, Any]:
         "kind": answer.input.kind or None,
         "class": answer.called,
         "probability": answer.probability,
+        "confidence": answer.confidence,
+        "tied": answer.tied,
         "score": answer.score,
         "spread": {"clips": len(clips), "low": clips.min(), "high": clips.max(), "std": clips.std()}
         if answer.score is not None

@@ -1,17 +1,24 @@
-"""Fakes of a run's own data set are cut where their originals were, as they were in training."""
+"""Fakes of a run's own data set are cut where their originals were; what is said of a score agrees with itself."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from deepfake.commands.inputs import Input
-from deepfake.commands.predicting import Originals
+from deepfake.commands.predict import _table
+from deepfake.commands.predicting import Answer, Originals, _read
 from deepfake.tracking.record import RunRecord
+from deepfake.training.calibration import Calibrator, Isotonic, Platt
+from deepfake.training.decision import Decision
 
 
 @pytest.fixture
@@ -60,3 +67,53 @@ def test_without_its_original_a_fake_has_its_own_track(root: Path, originals: Or
     (root / "real.mp4").unlink()
     (job,) = originals.jobs({"0": Input(root / "fake.mp4", "video")})
     assert job.original == ""
+
+
+LEVEL = Isotonic((0.0, 0.3, 0.6, 1.0), (0.0, 0.7, 0.7, 1.0), bound=0.01)
+
+
+def answer(score: float, threshold: float, calibrator: Calibrator | None) -> tuple[Answer, Decision]:
+    decision = Decision(0.5, threshold, "youden", calibrator, "mean", {"data": "val"})
+    trained: Any = SimpleNamespace(decision=decision)
+    record: Any = {"status": "ok", "frames": 4, "filled": 0}
+    return _read(trained, Input(Path("clip.mp4"), "video"), record, score, np.array([score]), False), decision
+
+
+def shown(score: float, threshold: float, calibrator: Calibrator | None) -> str:
+    console = Console(width=300)
+    one, decision = answer(score, threshold, calibrator)
+    with console.capture() as said:
+        console.print(_table([one], "run", decision))
+    return said.get()
+
+
+@pytest.mark.parametrize("calibrator", [Platt(0.7, 1.4), Platt(3.0, -2.0), LEVEL], ids=repr)
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.45, 0.9, 1.0])
+def test_a_class_never_contradicts_its_probability_and_the_threshold(calibrator: Calibrator, threshold: float) -> None:
+    for score in np.linspace(0, 1, 41):
+        one, decision = answer(float(score), threshold, calibrator)
+        cut = decision.cut_probability
+        assert one.called == ("FAKE" if score >= threshold else "REAL")
+        assert one.probability is not None
+        assert cut is not None
+        assert one.probability >= cut if one.called == "FAKE" else one.probability <= cut
+        assert one.tied or score == threshold or one.probability != cut
+        assert one.confidence == (one.probability if one.called == "FAKE" else 1 - one.probability)
+
+
+def test_the_less_probable_class_is_named_with_its_reason() -> None:
+    said = shown(0.4, 0.5, Platt(1.0, 1.0))
+    assert "FAKE from score 0.5000 on, that is from a probability of 0.7311 on (fitted by youden on val)" in said
+    assert "REAL though less probable: the threshold lies at 0.7311" in said
+    assert "0.3556" in said  # how sure it is of the class it names
+
+
+def test_on_a_level_stretch_it_says_that_the_score_decided() -> None:
+    assert "as probable as the threshold, 0.7000: decided by its score" in shown(0.4, 0.5, LEVEL)
+    assert "decided by its score" not in shown(0.2, 0.5, LEVEL)
+
+
+def test_without_a_calibrator_the_threshold_is_a_score() -> None:
+    said = shown(0.4, 0.5, None)
+    assert "FAKE from score 0.5000 on (fitted by youden on val)" in said
+    assert answer(0.4, 0.5, None)[0].confidence is None

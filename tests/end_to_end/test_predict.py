@@ -49,6 +49,28 @@ def test_the_call_and_probability_are_those_of_the_runs_calibration(kept: Path, 
     np.testing.assert_allclose([one["probability"] for one in answer["results"]], decision.calibrated(scores))
 
 
+@pytest.mark.parametrize("calibration", ["platt", "isotonic"])
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+def test_classes_and_probabilities_agree_about_the_threshold_that_is_told(
+    kept: Path, demo: Path, here: Here, calibration: str, threshold: float
+) -> None:
+    asked = [f"evaluation.calibration={calibration}", "evaluation.threshold=fixed", f"trainer.threshold={threshold}"]
+    answer = json.loads(here("predict", "kept", "--json", str(demo), *asked).out)
+    cut = answer["threshold_probability"]
+    assert (answer["threshold"], answer["calibration"]) == (threshold, calibration)
+    for one in answer["results"]:
+        fake = one["class"] == "FAKE"
+        assert one["probability"] >= cut if fake else one["probability"] <= cut
+        assert one["tied"] == (one["probability"] == cut)
+        assert one["confidence"] == (one["probability"] if fake else 1 - one["probability"])
+
+
+def test_the_table_tells_the_threshold_as_a_probability(kept: Path, video: Path, here: Here) -> None:
+    asked = ["evaluation.threshold=fixed", "trainer.threshold=0.99"]
+    cut = json.loads(here("predict", "kept", "--json", str(video), *asked).out)["threshold_probability"]
+    assert f"from a probability of {cut:.4f} on" in " ".join(here("predict", "kept", str(video), *asked).out.split())
+
+
 def test_what_cannot_be_answered_says_why_and_stops_nothing(video: Path, here: Here, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "broken.mp4").write_bytes(b"no video at all")
@@ -85,7 +107,8 @@ def test_json_is_all_there_is_on_standard_output(kept: Path, video: Path, comman
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["schema"] == "deepfake/predict/1"
-    assert set(answer["results"][0]) == {"path", "kind", "class", "probability", "score", "spread", "faces", "reason"}
+    fields = {"path", "kind", "class", "probability", "score", "spread", "faces", "reason", "confidence", "tied"}
+    assert set(answer["results"][0]) == fields
 
 
 def test_nothing_named_is_a_mistake(kept: Path, here: Here) -> None:
