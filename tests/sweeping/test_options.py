@@ -23,6 +23,7 @@ def test_times(text: str | float, seconds: float) -> None:
         ({"n_jobs": True}, "wrong type"),
         ({"n_trails": 3}, "unknown key 'sweep.n_trails'"),
         ({"timeout": "soon"}, "sweep.timeout='soon' is not a time"),
+        ({"trial_timeout": 0}, "sweep.trial_timeout=0 is not a time"),
         ({"direction": "up"}, "sweep.direction='up' is not a choice"),
         ({"objective": ["a", "b"], "direction": ["maximize", "minimize", "minimize"]}, "does not match"),
         ({"objective": ["a", "a"]}, "names a metric twice"),
@@ -33,6 +34,10 @@ def test_mistakes_are_told(node: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError) as caught:
         load_options(node)
     assert told in caught.value.message
+
+
+def test_a_trial_may_take_forever_unless_said_otherwise() -> None:
+    assert [load_options(node).trial_timeout_seconds for node in ({}, {"trial_timeout": "2m"})] == [None, 120.0]
 
 
 def test_a_misspelt_key_names_the_nearest() -> None:

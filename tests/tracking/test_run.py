@@ -64,6 +64,16 @@ def test_expected_exception_ends_a_run_as_agreed(store, client, experiment, quie
     assert client.list_artifacts(run.id) == []
 
 
+def test_a_run_that_another_process_goes_on_with_is_left_alone(store, client, experiment: str, quiet) -> None:
+    with (
+        pytest.raises(PrunedError),
+        track(store, experiment, "left", options=quiet, endings={PrunedError: None}) as run,
+    ):
+        raise PrunedError
+    left = client.get_run(run.id)
+    assert (left.info.status, "failure" in left.data.tags) == ("RUNNING", False)
+
+
 def test_children_nest_under_their_parent_and_only_there(store, client, experiment, quiet) -> None:
     with track(store, experiment, "sweep", options=quiet) as parent:
         for lr in (0.1, 0.2):
