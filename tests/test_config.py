@@ -6,11 +6,14 @@ import dataclasses
 from typing import Any
 
 import pytest
+from hydra.conf import HydraConf
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from deepfake.commands.compose import compose_config as composed
+from deepfake.commands.context import refuse_sweep_keys
 from deepfake.commands.front import translate
 from deepfake.config import flatten, known_keys, load_config, to_plain
 from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
@@ -117,6 +120,9 @@ def test_a_bad_value_names_its_key(override: str, key: str) -> None:
         ("trainer.batch_sizee=3", "'trainer.batch_size'"),
         ("modell=cnn", "'model'"),
         ("dataset=faceforensic", "'faceforensics'"),
+        ("sweep.study_name=s", "'sweep.name'"),
+        ("sweep.n_trails=3", "'sweep.n_trials'"),
+        ("hydra.sweeper.directions=minimize", "'sweep.direction'"),
     ],
 )
 def test_a_misspelt_choice_or_key_is_answered_with_the_nearest(override: str, hint: str) -> None:
@@ -135,3 +141,13 @@ def test_flatten_keeps_lists_whole() -> None:
 
 def test_known_keys_cover_every_head() -> None:
     assert {"head.hidden", "head.depth", "trainer.batch_size"} <= set(known_keys())
+
+
+@pytest.mark.parametrize("told", ["sweep.n_trials=3", "sampler=random", "search=seeds"])
+def test_a_single_run_is_not_told_how_runs_are_chosen(told: str) -> None:
+    hydra = HydraConf(mode=RunMode.RUN)
+    hydra.overrides.task = ["seed=1", told]
+    with pytest.raises(UserError, match="is of a sweep, and this is a single run"):
+        refuse_sweep_keys(hydra)
+    hydra.mode = RunMode.MULTIRUN
+    refuse_sweep_keys(hydra)

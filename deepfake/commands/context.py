@@ -9,11 +9,13 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake.config import plain_yaml, to_plain, without_sweep
+from deepfake.errors import UserError
 from deepfake.sweeping.jobs import is_sweep_override
 
 #: Written into a sweep's folder before its first job: which tracking run its jobs are nested under.
@@ -76,6 +78,20 @@ class RunContext:
             parent_run_id=read_parent(Path(hydra.sweep.dir)) if swept else None,
             number=int(hydra.job.num) if swept else None,
         )
+
+
+def refuse_sweep_keys(hydra: HydraConf) -> None:
+    """Stop a single run that is told how runs are chosen: it would pay no heed.
+
+    Raises:
+        UserError: Naming what it was told.
+    """
+    for text in hydra.overrides.task if hydra.mode != RunMode.MULTIRUN else ():
+        if is_sweep_override(text) and text.partition("=")[2] not in ("", "null"):
+            raise UserError(
+                f"{text} is of a sweep, and this is a single run",
+                "add -m and sweep a key, or name a search: search=seeds",
+            )
 
 
 def write_parent(folder: Path, run_id: str) -> None:

@@ -118,6 +118,10 @@ def translate(error: Exception) -> UserError:
                 f"the {group} that was chosen has no key {key!r}",
                 f"another {group} has it; leave it out or choose that",
             )
+        if key.startswith(("sweep.", "hydra.sweeper.")):
+            from deepfake.sweeping.options import hint_for
+
+            return UserError(f"unknown key {key!r}", hint_for(key))
         return UserError(f"unknown key {key!r}", _short(nearest(key, [*known_keys(), *_groups()])))
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None and str(cause).strip():

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from deepfake.commands.console import Console
-from deepfake.commands.context import RunContext
+from deepfake.commands.context import RunContext, refuse_sweep_keys
 from deepfake.commands.features import check_features, offered
 from deepfake.commands.front import told
 from deepfake.commands.keeping import keep_inputs, log_model, score_and_keep
@@ -59,6 +60,7 @@ def train(composed: DictConfig) -> dict[str, object]:
     """
     context = RunContext.from_hydra(composed)
     try:
+        refuse_sweep_keys(HydraConfig.get())
         config = load_config(composed)
         if config.resume is not None:
             new_folder = context.folder

@@ -100,6 +100,11 @@ def _distribution(override: Override) -> BaseDistribution:
     if isinstance(swept, RangeSweep):
         return _range(swept, text)
     if isinstance(swept, ChoiceSweep):
+        _check_tags(swept, text)
+        if "log" in swept.tags:
+            raise UserError(
+                f"{text} is a logarithmic choice", "write tag(log, interval(low, high)), or leave the tag out"
+            )
         values = [_choice(value) for value in swept.list]
     elif not isinstance(swept, Sweep):
         values = [_choice(swept)]
@@ -139,10 +144,14 @@ def _range(swept: RangeSweep, text: str) -> BaseDistribution:
     return FloatDistribution(low, high, step=abs(float(swept.step)))
 
 
-def _is_log(swept: Sweep, low: float, text: str) -> bool:
+def _check_tags(swept: Sweep, text: str) -> None:
     unknown = swept.tags - {"log"}
     if unknown:
         raise UserError(f"{text} has the tag {sorted(unknown)[0]!r}", nearest(sorted(unknown)[0], ["log"]))
+
+
+def _is_log(swept: Sweep, low: float, text: str) -> bool:
+    _check_tags(swept, text)
     if "log" in swept.tags and low <= 0:
         raise UserError(f"{text} is logarithmic from {low:g}", "a logarithmic space begins above 0")
     return "log" in swept.tags

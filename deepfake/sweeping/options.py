@@ -135,10 +135,7 @@ def load_options(node: Mapping[str, Any] | None) -> SweepOptions:
     for key, value in (node or {}).items():
         name = _ALIASES.get(key, key)
         if name not in fields or key in shown:
-            raise UserError(
-                f"unknown key 'sweep.{key}'",
-                meant(key) or nearest(f"sweep.{key}", [f"sweep.{shown.get(k, k)}" for k in fields]),
-            )
+            raise UserError(f"unknown key 'sweep.{key}'", hint_for(f"sweep.{key}"))
         given[name] = value
     options = SweepOptions(
         **{key: value for key, value in given.items() if value is not None or _optional(fields[key])}
@@ -158,6 +155,13 @@ def meant(key: str) -> str | None:
         return f"did you mean '{_MEANT[name]}'?"
     fields = [item.name for item in dataclasses.fields(SweepOptions)]
     return f"did you mean 'sweep.{name}'?" if name in fields and not key.startswith("sweep.") else None
+
+
+def hint_for(key: str) -> str:
+    """What an unknown key below ``sweep`` or ``hydra.sweeper`` was meant to be."""
+    shown = {name: alias for alias, name in _ALIASES.items()}
+    known = [f"sweep.{shown.get(item.name, item.name)}" for item in dataclasses.fields(SweepOptions)]
+    return meant(key) or nearest(f"sweep.{key.rpartition('.')[2]}", known)
 
 
 def join_sweeper_keys(
@@ -181,10 +185,7 @@ def join_sweeper_keys(
     asked = set()
     for key, value in sweeper.items():
         if key not in _OPTUNA and key not in _OTHERS:
-            raise UserError(
-                f"unknown key 'hydra.sweeper.{key}'",
-                meant(key) or nearest(f"hydra.sweeper.{key}", [f"hydra.sweeper.{known}" for known in _OPTUNA]),
-            )
+            raise UserError(f"unknown key 'hydra.sweeper.{key}'", hint_for(f"hydra.sweeper.{key}"))
         if value is None or key not in _OPTUNA:
             continue
         name = _OPTUNA[key]

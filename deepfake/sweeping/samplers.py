@@ -112,7 +112,8 @@ def create_sampler(
     if kind.wants_space:
         arguments["search_space"] = {parameter.key: parameter.values() for parameter in parameters}
     arguments["seed"] = seed if kind.one_seed else (seed * 1_000_003 + begun) % 2**32
-    if "warn_independent_sampling" in inspect.signature(kind.create).parameters:
+    warns = inspect.signature(kind.create).parameters.get("warn_independent_sampling")
+    if warns is not None and warns.default is True:
         # It would be said for every trial anew; sampler_notes says it once.
         arguments.setdefault("warn_independent_sampling", False)
     sampler: BaseSampler = _create(f"sampler={name}", kind.create, arguments)

@@ -220,8 +220,10 @@ def _open_database(url: str) -> RDBStorage:
     except SQLAlchemyError as error:
         raise UserError(f"sweep.storage cannot be reached: {first_line(error)}", _OTHER) from error
     except (ImportError, RuntimeError) as error:
-        if isinstance(error, ModuleNotFoundError):
-            raise
+        # Optuna tells of a driver that is not installed by an ImportError of its own.
+        missing = next((one for one in (error, error.__cause__) if isinstance(one, ModuleNotFoundError)), None)
+        if missing is not None:
+            raise missing from None
         raise UserError(
             f"sweep.storage was written by another version of Optuna than {optuna.__version__}: {first_line(error)}",
             "install the version that wrote it, or give another sweep.storage",

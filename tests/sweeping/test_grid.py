@@ -108,6 +108,32 @@ def test_an_unknown_sweep_key_names_the_nearest(tmp_path: Path) -> None:
         toy.multirun(tmp_path, ["x=0,1", "+sweep.n_trial=3"])
 
 
+@pytest.mark.parametrize(
+    "asked", ["sweep.name=named", "sampler=grid", "pruner=median", "sweep.report=spread", "sweep.storage=sqlite"]
+)
+def test_what_only_a_study_heeds_makes_a_study_of_a_grid(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+    result = toy.multirun(tmp_path, ["x=range(0,2)", "batch=16,32", asked])
+    assert (result.info.kind, len(result.jobs)) == ("study", 4)
+    # It goes on: nothing is left.
+    assert [kind for kind, _ in (toy.multirun(tmp_path, ["x=range(0,2)", "batch=16,32", asked]), toy.HEARD)[1]] == [
+        "start",
+        "end",
+    ]
+
+
+@pytest.mark.parametrize("asked", ["sweep.objective=score", "sweep.direction=minimize", "sweep.n_jobs=1"])
+def test_what_a_grid_heeds_leaves_it_a_grid(asked: str, tmp_path: Path) -> None:
+    assert toy.multirun(tmp_path, ["x=0,1", asked]).info.kind == "grid"
+
+
+def test_batches_are_of_a_grid_alone(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a study has no batches"):
+        toy.multirun(tmp_path, ["x=0,1", "sampler=grid", "hydra.sweeper.max_batch_size=1"])
+
+
 def test_a_job_does_not_record_how_it_was_chosen(tmp_path: Path) -> None:
     from hydra.core.hydra_config import HydraConfig
 

@@ -154,7 +154,7 @@ def test_the_older_search_space_is_read(described: dict[str, Any], text: str) ->
     [
         ("custom_search_space", "app.configure", "sweep.params"),
         ("max_failure_rate", 0.5, "sweep.max_failures"),
-        ("study_nam", "x", "hydra.sweeper.study_name"),
+        ("storag", "x", "did you mean 'sweep.storage'"),
         ("pruner", "asha", "pruner"),
     ],
 )

@@ -45,6 +45,8 @@ def test_each_form_of_the_grammar(text: object, expected: BaseDistribution) -> N
         ("tag(log, interval(0,1))", "logarithmic from 0"),
         ("tag(lgo, interval(1,2))", "tag 'lgo'"),
         ("tag(log, range(1,9,2))", "step and is logarithmic"),
+        ("tag(lgo, choice(1,2))", "tag 'lgo'"),
+        ("tag(log, choice(1,2))", "logarithmic choice"),
         ("choice(1,1)", "or one twice"),
         ("glob(*)", "is a pattern"),
         ("choice(", "cannot be read"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import sqlite3
 from collections.abc import Callable
@@ -158,3 +159,11 @@ def test_a_missing_table_or_file_is_told_from_a_silent_server() -> None:
 
     silent, twice = OperationalError("q", {}, Exception("refused")), IntegrityError("q", {}, Exception("twice"))
     assert [is_outage(error) for error in (silent, twice, FileNotFoundError())] == [True, False, False]
+
+
+def test_a_server_without_its_driver_names_the_package(tmp_path: Path) -> None:
+    if importlib.util.find_spec("MySQLdb") is not None:
+        pytest.skip("the driver is installed")
+    with pytest.raises(UserError, match="needs the Python package 'MySQLdb'") as caught:
+        open_storage(locate("mysql://u@127.0.0.1/db", tmp_path))
+    assert caught.value.hint == "pip install mysqlclient"
