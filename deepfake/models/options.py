@@ -76,6 +76,8 @@ class Vit(HeadOptions):
     mlp_ratio: float = ranged(2.0, above=0)
     # Maps larger than this many patches a side are average-pooled down to it.
     max_grid: int = ranged(7, low=1, high=64)
+    # Whether each frame's change from the one before stands beside it; heads saved before there was a choice have none.
+    changes: bool = False
 
 
 @dataclass
@@ -87,3 +89,5 @@ class ConvLstm(HeadOptions):
     hidden: int = ranged(128, low=1)
     layers: int = ranged(1, low=1, high=4)
     kernel: int = ranged(3, low=1, high=9)
+    # Whether each frame's change from the one before stands beside it; heads saved before there was a choice have none.
+    changes: bool = False

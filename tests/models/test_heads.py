@@ -7,6 +7,7 @@ import torch
 
 from deepfake.errors import UserError
 from deepfake.models.heads import HEADS, Head, create_head
+from deepfake.models.heads.base import beside_changes
 from deepfake.models.options import ConvLstm, Gru, HeadOptions, Lstm, Mean, Vit
 
 D = 12
@@ -16,7 +17,9 @@ OPTIONS: list[HeadOptions] = [
     Lstm(hidden=8, layers=2, bidirectional=False),
     Gru(hidden=8, layers=2),
     Vit(width=16, depth=2, heads=2, max_grid=3),
+    Vit(width=16, depth=1, heads=2, changes=True),
     ConvLstm(hidden=6, layers=2),
+    ConvLstm(hidden=6, layers=2, changes=True),
 ]
 
 
@@ -113,6 +116,48 @@ def test_an_lstm_equals_torchs_own_on_full_clips() -> None:
     changes = torch.diff(frames, dim=1, prepend=frames[:, :1])
     expected = head.classifier(own(torch.cat([frames, changes], dim=-1))[0]).mean(1)  # type: ignore[operator]
     torch.testing.assert_close(head(features, torch.ones(3, 5, dtype=torch.bool)).logits, expected)
+
+
+def test_changes_are_from_the_real_frame_before() -> None:
+    x = torch.tensor([[1.0, 4.0, 9.0, 16.0], [1.0, 4.0, 9.0, 16.0]])[..., None]
+    mask = torch.tensor([[True, True, True, True], [False, True, False, True]])
+    changes = beside_changes(x, mask)[..., 1]
+    assert changes[0].tolist() == [0, 3, 5, 7]
+    assert changes[1, mask[1]].tolist() == [0, 12]
+
+
+def test_changes_of_maps_stand_behind_their_channels() -> None:
+    x = torch.randn(2, 3, D, 4, 5)
+    joined = beside_changes(x, torch.ones(2, 3, dtype=torch.bool))
+    assert joined.shape == (2, 3, 2 * D, 4, 5)
+    torch.testing.assert_close(joined[:, :, :D], x)
+    torch.testing.assert_close(joined[:, :, D:], torch.diff(x, dim=1, prepend=x[:, :1]))
+
+
+@pytest.mark.parametrize(
+    ("without", "beside"),
+    [
+        (Vit(width=16, depth=1, heads=2), Vit(width=16, depth=1, heads=2, changes=True)),
+        (ConvLstm(hidden=6, layers=2), ConvLstm(hidden=6, layers=2, changes=True)),
+    ],
+    ids=repr,
+)
+def test_weights_without_changes_are_the_same_function_beside_them(without: HeadOptions, beside: HeadOptions) -> None:
+    old, new = head_of(without).eval(), head_of(beside).eval()
+    saved = old.state_dict()
+    shapes = {name: tensor.shape for name, tensor in saved.items()}
+    new.load_state_dict(saved)
+    features, mask = features_for(without, 5), torch.ones(3, 5, dtype=torch.bool)
+    torch.testing.assert_close(new(features, mask).logits, old(features, mask).logits)
+    assert {name: tensor.shape for name, tensor in saved.items()} == shapes
+    assert new.state_dict().keys() == shapes.keys()
+    # Its own are read as they are.
+    head_of(beside).load_state_dict(new.state_dict())
+
+
+def test_what_was_saved_before_there_were_changes_is_read_as_it_was() -> None:
+    assert not Vit().changes
+    assert not ConvLstm().changes
 
 
 def test_a_vit_tells_place_from_place() -> None:

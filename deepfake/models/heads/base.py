@@ -52,3 +52,33 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     # Not a product with the mask: 0 x inf would let a padded frame through as NaN.
     kept = x.masked_fill(~keep, 0.0)
     return kept.sum(1) / keep.sum(1).clamp(min=1)
+
+
+def beside_changes(x: Tensor, mask: Tensor) -> Tensor:
+    """Frames [B, T, D, ...] with their change from the real frame before beside them: [B, T, 2 D, ...].
+
+    What comes and goes lies in the change, and a network that must find the difference by itself needs many more
+    steps. The first real frame has changed by nothing.
+    """
+    time = torch.arange(x.shape[1], device=x.device)
+    earlier = mask[:, None, :] & (time[None, :] < time[:, None])  # [B, T, T]
+    before = torch.where(earlier, time, -1).amax(2)
+    before = torch.where(before < 0, time, before)
+    index = before.reshape(*before.shape, *([1] * (x.ndim - 2))).expand_as(x)
+    return torch.cat([x, x - x.gather(1, index)], dim=2)
+
+
+def let_in_weights_without_changes(layer: nn.Linear | nn.Conv2d, features: int) -> None:
+    """Let a layer that reads 2 D features load weights of one that read D: to those the changes count nothing.
+
+    Args:
+        layer: Reads what :func:`beside_changes` gives.
+        features: D.
+    """
+
+    def widen(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+        weight = state.get(f"{prefix}weight")
+        if weight is not None and weight.shape[1] == features:
+            state[f"{prefix}weight"] = torch.cat([weight, torch.zeros_like(weight)], dim=1)
+
+    layer.register_load_state_dict_pre_hook(widen)  # type: ignore[no-untyped-call]

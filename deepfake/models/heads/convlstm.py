@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from deepfake.models.heads.base import Classifier, Head, Output, masked_mean
+from deepfake.models.heads.base import (
+    Classifier,
+    Head,
+    Output,
+    beside_changes,
+    let_in_weights_without_changes,
+    masked_mean,
+)
 from deepfake.models.options import ConvLstm
 
 
@@ -20,7 +27,10 @@ class ConvLstmHead(Head):
     def __init__(self, options: ConvLstm, features: int) -> None:
         super().__init__()
         widths = [features] + [options.hidden] * (options.layers - 1)
-        self.layers = nn.ModuleList(_Layer(width, options.hidden, options.kernel) for width in widths)
+        self.layers = nn.ModuleList(
+            _Layer(width, options.hidden, options.kernel, changes=options.changes and i == 0)
+            for i, width in enumerate(widths)
+        )
         self.dropout = nn.Dropout(options.dropout)
         self.classifier = Classifier(options.hidden)
 
@@ -35,13 +45,16 @@ class ConvLstmHead(Head):
 
 
 class _Layer(nn.Module):
-    def __init__(self, inputs: int, hidden: int, kernel: int) -> None:
+    def __init__(self, inputs: int, hidden: int, kernel: int, changes: bool) -> None:
         super().__init__()
         self.hidden = hidden
+        self.changes = changes
         # "same" keeps the maps' size for even kernels too. Group norm tames maps of any backbone's scale.
         self.norm = nn.GroupNorm(1, inputs)
-        self.from_input = nn.Conv2d(inputs, 4 * hidden, kernel, padding="same")
+        self.from_input = nn.Conv2d(2 * inputs if changes else inputs, 4 * hidden, kernel, padding="same")
         self.from_state = nn.Conv2d(hidden, 4 * hidden, kernel, padding="same", bias=False)
+        if changes:
+            let_in_weights_without_changes(self.from_input, inputs)
         assert self.from_input.bias is not None
         # A forget gate that begins open lets gradients reach early frames (Jozefowicz et al. 2015).
         nn.init.constant_(self.from_input.bias[hidden : 2 * hidden], 1.0)
@@ -49,7 +62,9 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """[B, T, C, h, w] to [B, T, hidden, h, w]; padded frames leave the state as it was."""
         batch, frames = x.shape[:2]
-        driven = self.from_input(self.norm(x.flatten(0, 1))).unflatten(0, (batch, frames))
+        x = self.norm(x.flatten(0, 1)).unflatten(0, (batch, frames))
+        x = beside_changes(x, mask) if self.changes else x
+        driven = self.from_input(x.flatten(0, 1)).unflatten(0, (batch, frames))
         state = driven.new_zeros(batch, self.hidden, *x.shape[-2:])
         cell = state
         states = []

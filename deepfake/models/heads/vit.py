@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepfake.errors import UserError
-from deepfake.models.heads.base import Classifier, Head, Output, masked_mean
+from deepfake.models.heads.base import (
+    Classifier,
+    Head,
+    Output,
+    beside_changes,
+    let_in_weights_without_changes,
+    masked_mean,
+)
 from deepfake.models.options import Vit
 
 
@@ -36,7 +43,10 @@ class VitHead(Head):
                 f"head.width={width} is not an even multiple of head.heads={options.heads}", f"try head.width={closest}"
             )
         self.max_grid = options.max_grid
-        self.project = nn.Linear(features, width)
+        self.changes = options.changes
+        self.project = nn.Linear(2 * features if options.changes else features, width)
+        if options.changes:
+            let_in_weights_without_changes(self.project, features)
         self.norm_in = nn.LayerNorm(features)
         self.rows = nn.Parameter(torch.randn(options.max_grid, width) * 0.02)
         self.columns = nn.Parameter(torch.randn(options.max_grid, width) * 0.02)
@@ -61,7 +71,7 @@ class VitHead(Head):
     def forward(self, features: Tensor, mask: Tensor) -> Output:
         """Maps [B, T, D, h, w] and mask [B, T] to logits."""
         # Not left to the attention's mask: it gives a padded frame the weight 0, and 0 x NaN is NaN.
-        patches = self._patches(features.masked_fill(~mask[..., None, None, None], 0.0))  # [B, T, h, w, W]
+        patches = self._patches(features.masked_fill(~mask[..., None, None, None], 0.0), mask)  # [B, T, h, w, W]
         _, frames, height, width, _ = patches.shape
         # A clip with no real frame would have nothing to attend to and end as NaN.
         seen = mask | ~mask.any(1, keepdim=True)
@@ -71,15 +81,17 @@ class VitHead(Head):
         frame_logits = self.classifier(self.dropout(per_frame))
         return Output(masked_mean(frame_logits, mask), frame_logits)
 
-    def _patches(self, features: Tensor) -> Tensor:
+    def _patches(self, features: Tensor, mask: Tensor) -> Tensor:
         maps = features.flatten(0, 1)
         grid = (min(maps.shape[-2], self.max_grid), min(maps.shape[-1], self.max_grid))
         if grid != tuple(maps.shape[-2:]):
             maps = F.adaptive_avg_pool2d(maps, grid)
-        x = maps.reshape(*features.shape[:3], *grid).permute(0, 1, 3, 4, 2)
+        x = self.norm_in(maps.reshape(*features.shape[:3], *grid).permute(0, 1, 3, 4, 2))
+        if self.changes:
+            x = beside_changes(x.movedim(4, 2), mask).movedim(2, 4)
         place = self.rows[: grid[0], None] + self.columns[None, : grid[1]]  # [h, w, W]
         time = _sinusoids(features.shape[1], place.shape[-1], place.device)[:, None, None]  # [T, 1, 1, W]
-        patches: Tensor = self.project(self.norm_in(x)) + place + time
+        patches: Tensor = self.project(x) + place + time
         return patches
 
 
