@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepfake.data.faces import Face, FaceDetector, overlap
 from deepfake.data.hashing import dhash, thumbnail
-from deepfake.data.image import read_image
+from deepfake.data.image import enlarge, read_image
 from deepfake.data.media import Frames, MediaError, MediaInfo, Pixels
 from deepfake.data.plan import ClipIndices, ClipPlan
 from deepfake.data.track import Track, look_near, track_face
@@ -236,8 +236,9 @@ def resize(image: Pixels, size: int) -> Pixels:
 
     if image.shape[:2] == (size, size):
         return image
-    method = cv2.INTER_AREA if min(image.shape[:2]) >= size else cv2.INTER_CUBIC
-    return cv2.resize(image, (size, size), interpolation=method)
+    if min(image.shape[:2]) < size:
+        return enlarge(image, (size, size))
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def normalise(crop: Pixels) -> None:

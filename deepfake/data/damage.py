@@ -17,6 +17,7 @@ import torch
 from deepfake.data.batch import Batch
 from deepfake.data.clips import ClipSet
 from deepfake.data.encoding import to_rgb, write_video
+from deepfake.data.image import enlarge
 from deepfake.data.loader import Readable
 from deepfake.data.media import Pixels
 
@@ -88,7 +89,7 @@ def _resize(clip: Pixels, share: float, item: int) -> Pixels:
     height, width = clip.shape[1:3]
     small = (max(1, round(width * share)), max(1, round(height * share)))
     shrunk = (cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in clip)
-    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC) for frame in shrunk])
+    return np.stack([enlarge(frame, (width, height)) for frame in shrunk])
 
 
 def _blur(clip: Pixels, sigma: float, item: int) -> Pixels:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deepfake.data.image import jpeg_quality, read_image
+from deepfake.data.image import enlarge, jpeg_quality, read_image
 from deepfake.data.media import MediaError
 
 
@@ -85,3 +87,30 @@ def test_a_file_that_is_no_image_says_why(spoil: Callable[[Path], object], reaso
 def test_the_quality_of_a_jpeg_is_read_from_its_tables(quality: int, tmp_path: Path) -> None:
     path = _write(tmp_path / "a.jpg", cv2.IMWRITE_JPEG_QUALITY, quality)
     assert abs(jpeg_quality(path.read_bytes()) - quality) <= 1
+
+
+#: Prints the digest of a picture that was made larger.
+ENLARGED = """
+import hashlib
+import numpy as np
+from deepfake.data.image import enlarge
+picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+print(hashlib.sha256(enlarge(picture, (224, 224)).tobytes()).hexdigest())
+"""
+
+
+def test_enlarging_is_the_same_whatever_the_processor_can_do() -> None:
+    lesser = {"OPENCV_CPU_DISABLE": "AVX,AVX2,FMA3,AVX512-SKX"}
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", ENLARGED], env={**os.environ, **more}, capture_output=True, text=True, check=True
+        ).stdout
+        for more in ({}, {"OPENCV_IPP": "sse42"}, {"OPENCV_IPP": "disabled"}, lesser)
+    ]
+    assert len(set(printed)) == 1
+
+
+def test_enlarging_leaves_intels_library_as_it_was() -> None:
+    before = cv2.ipp.useIPP()
+    enlarge(np.zeros((8, 8, 3), np.uint8), (16, 16))
+    assert cv2.ipp.useIPP() == before
