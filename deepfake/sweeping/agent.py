@@ -89,9 +89,7 @@ def run_trial(study: Study, runner: JobRunner, claim: Claim, replaceable: bool =
             result, seconds = timed(start)
             error = result._return_value
     except SystemExit as ended:
-        lost = ended.__cause__
-        reason = describe(lost) if lost else f"it ended its process with status {ended.code}"
-        study.lose(claim, reason)
+        study.lose(claim, _why(ended))
         raise
     except (Exception, KeyboardInterrupt, Stopped) as caught:
         error = caught
@@ -120,6 +118,13 @@ def run_trial(study: Study, runner: JobRunner, claim: Claim, replaceable: bool =
         del result, error
         gc.collect()
     return job
+
+
+def _why(ended: SystemExit) -> str:
+    if ended.__cause__ is not None:
+        return describe(ended.__cause__)
+    said = str(ended.code).strip()
+    return f"it ended its process with status {said}" if isinstance(ended.code, int) else f"it ended its process: {said}"
 
 
 def _stopped(study: Study, claim: Claim, stop: Stopped, handle: RunningTrial, replaceable: bool) -> Job | None:
