@@ -131,12 +131,13 @@ def _differences(ordered: Sequence[Entry], shared: Shared, by: str, config: RunC
     except ValueError as error:
         return Section(heading, pd.DataFrame(), f"They cannot be tested: {error}.")
     which = "every pair" if len(ordered) <= EVERY_PAIR else "the best run with each of the others"
+    delong = "; p (DeLong) by DeLong's variance over the same" if metric == "roc_auc" else ""
     return Section(
         heading,
         pd.DataFrame([_row(difference, options.level) for difference in found]),
-        f"Tested: {which}. p by a paired bootstrap over {len(shared.units)} {shared.units.name}, "
-        f"{options.resamples} draws; p (DeLong) takes samples for independent. Both corrected for {len(found)} tests "
-        f"(Holm). Real: p below {1 - options.level:.2g}.",
+        f"Told: {which}. p by a paired bootstrap over {len(shared.units)} {shared.units.name}, "
+        f"{options.resamples} draws{delong}. p and bounds hold for every pair of the {len(ordered)} runs at once "
+        f"(max-t), as the best on these samples is in part the luckiest. Real: p below {1 - options.level:.2g}.",
     )
 
 
@@ -155,10 +156,11 @@ def _row(found: Difference, level: float) -> dict[str, object]:
 
 def _how(shared: Shared, config: RunConfig) -> str:
     fakes = int(shared.labels.sum())
+    counts = f"{len(shared.labels) - fakes} real and {fakes} fake {SPLIT} samples."
+    if shared.too_few:
+        return counts
     level = f"{100 * config.evaluation.level:g}%"
-    drawn = f"bootstrap over {len(shared.units)} {shared.units.name}"
-    how = f"by {drawn}" if shared.grouped else f"of ROC-AUC by DeLong, of accuracy and F1 by {drawn}"
-    return f"{len(shared.labels) - fakes} real and {fakes} fake {SPLIT} samples. {level} intervals {how}."
+    return f"{counts} {level} intervals by bootstrap over {len(shared.units)} {shared.units.name}."
 
 
 def _draw(ordered: Sequence[Entry], shared: Shared, ranked: pd.DataFrame, folder: Path) -> dict[str, Path]:

@@ -16,7 +16,8 @@ from deepfake.config import flatten
 from deepfake.errors import UserError
 from deepfake.tracking.folder import HISTORY, PREDICTIONS
 from deepfake.tracking.record import RunRecord
-from deepfake.training.evaluation import MIN_GROUPS, Units, resampling_units
+from deepfake.training.evaluation import Units, resampling_units
+from deepfake.training.intervals import too_few
 
 #: The split that runs are compared on.
 SPLIT = "test"
@@ -67,9 +68,9 @@ class Shared:
     notes: list[str]
 
     @property
-    def grouped(self) -> bool:
-        """Whether samples share footage or people, so that they are not independent."""
-        return len(self.units) < len(self.labels)
+    def too_few(self) -> str:
+        """Why there are no intervals and no tests; empty where there are."""
+        return too_few(self.labels, self.units.codes, self.units.name)
 
 
 def enter(records: Sequence[RunRecord]) -> list[Entry]:
@@ -130,15 +131,12 @@ def share(entries: Sequence[Entry]) -> Shared:
             f"Compared on the {len(common)} {SPLIT} samples that every run scored; these scored more: {listed}. "
             "Accuracy, F1 and ROC-AUC here may differ from what the runs say of themselves."
         )
-    units = _units(first.record, common)
-    if len(units) < MIN_GROUPS:
-        notes.append(
-            f"Only {len(units)} {units.name} of footage or people: samples are drawn as if they were independent, "
-            "so intervals are narrower and differences look surer than they are."
-        )
-        units = Units(np.arange(len(common)), "samples")
+    numbers = labels.to_numpy(np.int64)
     scores = {entry.label: entry.scores.loc[common, "score"].to_numpy(np.float64) for entry in entries}
-    return Shared(labels.to_numpy(np.int64), scores, units, notes)
+    shared = Shared(numbers, scores, _units(first.record, common, numbers), notes)
+    if shared.too_few:
+        notes.append(f"No intervals and no tests: {shared.too_few}.")
+    return shared
 
 
 def _labels(records: Sequence[RunRecord]) -> list[str]:
@@ -155,10 +153,11 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
     ]
 
 
-def _units(record: RunRecord, samples: pd.Index) -> Units:
+def _units(record: RunRecord, samples: pd.Index, labels: np.ndarray) -> Units:
     groups = record.manifest().set_index("sample_id")["groups"]
     own = pd.Series([(name,) for name in samples], samples)
-    return resampling_units(groups.reindex(samples).where(lambda found: found.notna(), own).reset_index(drop=True))
+    known = groups.reindex(samples).where(lambda found: found.notna(), own)
+    return resampling_units(known.reset_index(drop=True), labels)
 
 
 def _scored(entries: Sequence[Entry]) -> str:

@@ -151,7 +151,7 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
             options=config.evaluation,
         )
     predictions = _with_columns(scored.samples, manifest, trained)
-    units = resampling_units(manifest.table["groups"])
+    units = resampling_units(manifest.table["groups"], manifest.table["label"].to_numpy())
     try:
         found = evaluate_predictions(predictions, trained.decision, config.evaluation, units)
     except ValueError as error:
@@ -159,7 +159,7 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
             f"{config.dataset.name} cannot be evaluated: {error}", "the run's training may have diverged; name another"
         ) from error
     wanted = list(dict.fromkeys([*usual_columns(predictions), *columns]))
-    groups = break_down(predictions, wanted, trained.decision, config.evaluation.level)
+    groups = break_down(predictions, wanted, trained.decision, config.evaluation.level, units)
     digests = store.samples["sha256"].reindex(manifest.table["sample_id"])
     kin = kinship(trained.record, manifest.table, digests)
     result = Evaluated(

@@ -68,7 +68,7 @@ def judge(
     )
     decision = fit_decision(val.samples, options, config.trainer.threshold, f"the val split of {config.dataset.name}")
     groups = data.manifest.table.set_index("sample_id")["groups"].reindex(test.samples["sample_id"])
-    units = resampling_units(groups.reset_index(drop=True))
+    units = resampling_units(groups.reset_index(drop=True), test.samples["label"].to_numpy())
     found = evaluate_predictions(test.samples, decision, options, units, WITH_INTERVAL)
     judgement = Judgement(
         predictions=pd.concat([val.samples, test.samples], ignore_index=True),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from deepfake.commands.entries import SPLIT, Entry, Shared
@@ -18,8 +17,8 @@ from deepfake.tracking import table
 from deepfake.tracking.folder import PROVENANCE
 from deepfake.tracking.verdict import is_timing
 from deepfake.training.bootstrap import group_intervals
-from deepfake.training.delong import Interval, auc_interval
-from deepfake.training.metrics import LESS_IS_BETTER
+from deepfake.training.intervals import Interval
+from deepfake.training.metrics import LESS_IS_BETTER, sample_metrics
 
 #: Metrics computed anew on the shared samples, with intervals.
 MEASURED = ("accuracy", "f1", "roc_auc")
@@ -38,8 +37,7 @@ def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level:
         measured, _ = group_intervals(
             shared.labels, scores, shared.units.codes, threshold=entry.threshold, resamples=resamples, level=level
         )
-        if not shared.grouped and "roc_auc" in measured and min(np.bincount(shared.labels, minlength=2)) > 1:
-            measured["roc_auc"] = auc_interval(shared.labels, scores, level)
+        values = sample_metrics(pd.DataFrame({"label": shared.labels, "score": scores}), entry.threshold).values
         own = {
             key: value for key, value in entry.metrics.items() if key not in {f"{SPLIT}/{m}" for m in LESS_IS_BETTER}
         }
@@ -50,7 +48,8 @@ def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level:
                 **{key: table.typed_value(values[entry.label]) for key, values in typed.items()},
                 **own,
                 **_gpu_hours(entry),
-                **{key: value for name, found in measured.items() for key, value in _ends(name, found).items()},
+                **{f"{SPLIT}/{name}": value for name, value in values.items()},
+                **{key: value for name in MEASURED if name in measured for key, value in _ends(name, measured[name])},
             }
         )
     board = pd.DataFrame(rows)
@@ -99,9 +98,8 @@ def metric_named(by: str, board: pd.DataFrame) -> tuple[str, bool]:
     return name, not (LESS_IS_BETTER.get(base, False) or costs or base in ("loss", "parameters"))
 
 
-def _ends(name: str, found: Interval) -> dict[str, float]:
-    ends = {f"{SPLIT}/{name}_low": found.low, f"{SPLIT}/{name}_high": found.high} if name in MEASURED else {}
-    return {f"{SPLIT}/{name}": found.value, **ends}
+def _ends(name: str, found: Interval) -> list[tuple[str, float]]:
+    return [(f"{SPLIT}/{name}_low", found.low), (f"{SPLIT}/{name}_high", found.high)]
 
 
 def _gpu_hours(entry: Entry) -> dict[str, float]:

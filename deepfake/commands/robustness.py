@@ -10,6 +10,8 @@ from deepfake.commands.evaluating import Evaluated
 from deepfake.commands.trained import Trained
 from deepfake.data.damage import KINDS, DamagedClips, Kind
 from deepfake.training.delong import auc_interval
+from deepfake.training.evaluation import Units
+from deepfake.training.intervals import too_few
 from deepfake.training.metrics import sample_metrics
 from deepfake.training.score import sample_table, score_clips
 
@@ -23,8 +25,9 @@ def robustness_curves(trained: Trained, result: Evaluated, console: Console) -> 
         console: Told what is left out, and how far it is.
 
     Returns:
-        By kind: ``severity`` (mildest first), ``value`` (NaN where not defined), ``low``, ``high`` (DeLong);
-        ``attrs["unit"]`` names the severity. Damage over time is left out where samples are single frames.
+        By kind: ``severity`` (mildest first), ``value`` (NaN where not defined), ``low``, ``high`` (DeLong over the
+        units of the whole; NaN where they are too few); ``attrs["unit"]`` names the severity. Damage over time is
+        left out where samples are single frames.
     """
     frames = max(result.clips.shape[0], 1)
     if "roc_auc" not in result.found.values:
@@ -54,18 +57,19 @@ def _curve(trained: Trained, result: Evaluated, name: str, kind: Kind, console: 
                 text=f"{name} {severity:g}",
             )
         table = sample_table(damaged, scores, result.target.split, options)
-        rows.append({"severity": severity, **_numbers(table, options.level)})
+        rows.append({"severity": severity, **_numbers(table, options.level, result.units)})
     curve = pd.DataFrame(rows)
     curve.attrs["unit"] = kind.unit
     return curve
 
 
-def _numbers(table: pd.DataFrame, level: float) -> dict[str, float]:
-    counted = table[table["status"] == "ok"]
+def _numbers(table: pd.DataFrame, level: float, units: Units) -> dict[str, float]:
+    scored = (table["status"] == "ok").to_numpy()
+    counted, codes = table[scored], units.codes[scored]
     labels, scores = counted["label"].to_numpy(np.int64), counted["score"].to_numpy(np.float64)
     found = sample_metrics(counted).values
     numbers = {"value": found["roc_auc"], "low": float("nan"), "high": float("nan")}
-    if min(int(labels.sum()), int((1 - labels).sum())) >= 2:
-        interval = auc_interval(labels, scores, level)
+    if not too_few(labels, codes):
+        interval = auc_interval(labels, scores, level, codes)
         numbers |= {"low": interval.low, "high": interval.high}
     return numbers

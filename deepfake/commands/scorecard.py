@@ -59,7 +59,7 @@ def scorecard(run: str, decision: Decision, result: Evaluated) -> Table:
 
 
 def breakdown_table(result: Evaluated) -> Table:
-    """A row for each value of each column; ROC-AUC with DeLong's interval."""
+    """A row for each value of each column; ROC-AUC with DeLong's interval over the same units as the whole."""
     table = Table("by", "", title=f"{result.name} by its parts", title_justify="left")
     for name in ("real", "fake", "ROC-AUC"):
         table.add_column(name, justify="right")
@@ -67,7 +67,9 @@ def breakdown_table(result: Evaluated) -> Table:
     for name in ("average precision", "accuracy", "F1"):
         table.add_column(name, justify="right")
     for row in result.groups.to_dict("records"):
-        interval = f"{row['roc_auc_low']:.3f} to {row['roc_auc_high']:.3f}" if pd.notna(row["roc_auc_low"]) else ""
+        interval = f"{row['roc_auc_low']:.3f} to {row['roc_auc_high']:.3f}"
+        if pd.isna(row["roc_auc_low"]):
+            interval = f"none: {row['reason']}" if pd.notna(row["roc_auc"]) else ""
         shown = [_plain(row[name]) for name in ("average_precision", "accuracy", "f1")]
         auc = _plain(row["roc_auc"]) if pd.notna(row["roc_auc"]) else f"none: {row['reason']}"
         counts = (f"{row['real']}", f"{row['fake']}")
@@ -111,14 +113,18 @@ def _interval(result: Evaluated, name: str) -> str:
 
 
 def _note(result: Evaluated, name: str) -> str:
-    """Why a number is missing, or how the ROC-AUC's interval was made."""
-    if name in result.found.unavailable:
-        return result.found.unavailable[name]
-    values = result.found.values
+    """Why a number is missing, or its interval, or how the ROC-AUC's was made."""
+    reasons, values = result.found.unavailable, result.found.values
+    if name in reasons:
+        return reasons[name]
+    if f"{name}_low" in reasons:
+        # What holds for all of them is said once.
+        same = name != "roc_auc" and reasons[f"{name}_low"] == reasons.get("roc_auc_low")
+        return "" if same else f"no interval: {reasons[f'{name}_low']}"
     if name != "roc_auc" or "roc_auc" not in result.found.intervals:
         return ""
     text = result.found.intervals["roc_auc"]
-    if "roc_auc_delong_low" in values and not text.startswith("DeLong"):
+    if "roc_auc_delong_low" in values:
         text += f"; DeLong {values['roc_auc_delong_low']:.3f} to {values['roc_auc_delong_high']:.3f}"
     return text
 

@@ -1,4 +1,4 @@
-"""How far ROC and precision-recall curves would move on other samples: bands by drawing groups again. Draws nothing."""
+"""How far ROC and precision-recall curves would move on other samples: bands by drawing groups again. No figure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deepfake.training.bootstrap import group_weights
-from deepfake.training.evaluation import MIN_GROUPS
+from deepfake.training.intervals import effective, share_bounds, too_few
 from deepfake.training.options import EvaluationOptions
 
 #: The places along the curve's own axis at which a band is told.
@@ -28,7 +28,7 @@ def roc_band(
         options: Draws and confidence.
 
     Returns:
-        Low and high [101], or None where a class is missing or groups are too few.
+        Low and high [101], or None where a class is missing or its groups are too few.
     """
 
     def curve(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
@@ -54,19 +54,24 @@ def precision_band(
 def _band(
     labels: np.ndarray, scores: np.ndarray, codes: np.ndarray, options: EvaluationOptions, curve: Curve
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    if len(labels) == 0 or labels.min() == labels.max() or len(np.unique(codes)) < MIN_GROUPS:
+    if len(labels) == 0 or labels.min() == labels.max() or too_few(labels, codes):
         return None
     order = np.argsort(-scores, kind="stable")
     fakes, falling = labels[order].astype(np.float64), scores[order]
     starts = np.flatnonzero(np.r_[True, falling[1:] != falling[:-1]])
-    drawn = []
-    for weights in group_weights(codes, options.resamples, 0):
+
+    def curves(weights: np.ndarray) -> list[np.ndarray]:
         sorted_weights = weights[:, order].astype(np.float64)
         hits = np.cumsum(np.add.reduceat(sorted_weights * fakes, starts, axis=1), axis=1)
         alarms = np.cumsum(np.add.reduceat(sorted_weights * (1 - fakes), starts, axis=1), axis=1)
         both = (hits[:, -1] > 0) & (alarms[:, -1] > 0)
-        drawn += [curve(*rows) for rows in zip(hits[both], alarms[both], strict=True)]
+        return [curve(*rows) for rows in zip(hits[both], alarms[both], strict=True)]
+
+    (whole,) = curves(np.ones((1, len(labels))))
+    drawn = [row for weights in group_weights(codes, options.resamples, 0, labels) for row in curves(weights)]
     if len(drawn) < options.resamples / 2:
         return None
-    low, high = np.quantile(np.stack(drawn), [0.5 - options.level / 2, 0.5 + options.level / 2], axis=0)
-    return low, high
+    units = effective(labels, codes)
+    # Where no draw differs, as at a perfect score, the band has a width all the same.
+    variance = np.var(np.stack(drawn), axis=0) * units.fewest / (units.fewest - 1)
+    return share_bounds(whole, variance, units.fewest, units.freedom, options.level)

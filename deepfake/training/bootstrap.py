@@ -1,20 +1,34 @@
 """Confidence intervals by drawing whole groups of samples again: identities or sources, not single samples.
 
-Samples that share a footage are not independent; drawing them one by one gives intervals that are too narrow.
+Samples that share a footage are not independent; drawing them one by one gives intervals that are too narrow. The
+draws say how much a metric varies; ``intervals`` makes bounds of that which hold for few groups too, where the
+quantiles of the draws themselves are too narrow (Efron & Tibshirani 1993, chapter 13).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
-from deepfake.training.delong import Interval
+from deepfake.training.intervals import Effective, Interval, effective, share_bounds, too_few
 from deepfake.training.metrics import LESS_IS_BETTER, check_scores
 from deepfake.training.weighted import WeightedMetrics
 
 #: Rows of weights computed at once; more would only leave the processor's cache.
 _BLOCK = 64
+#: Metrics that are means over all samples, whatever their class.
+_MEANS = ("accuracy", "log_loss", "brier")
+#: Metrics that rank.
+_RANKING = ("roc_auc", "average_precision")
+#: How many errors the sample taken for granted weighs; see :func:`deepfake.training.intervals.share_bounds`. Rates
+#: vary as their errors do; areas and squared errors are made of few large ones. Set by simulation: ``benchmarks``.
+_TRUST = {"roc_auc": 1.0, "average_precision": 4.0, "brier": 1.0, "log_loss": 1.0}
+_TRUST_RATES = 0.25
+#: Of a sample that was called with 99 % and wrongly.
+_LARGE_LOSS = float(-np.log(0.01))
+_NO_ECE = "the error of a sample drawn again is larger than its own, so none would hold the true one"
 
 
 def group_intervals(
@@ -27,7 +41,7 @@ def group_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[dict[str, Interval], dict[str, str]]:
-    """Percentile intervals of every metric (Efron & Tibshirani 1993) by a bootstrap over groups.
+    """Intervals of every metric but the calibration error, by a bootstrap over groups.
 
     Args:
         labels: 0 or 1 [n].
@@ -39,7 +53,7 @@ def group_intervals(
         seed: Fixes the draws.
 
     Returns:
-        Intervals by metric, and for the rest why there is none.
+        Intervals by metric, and for the rest why there is none: groups of a class that are too few, say.
 
     Raises:
         ValueError: NaN scores, scores outside 0..1, odd labels, or arrays of unequal length.
@@ -49,18 +63,30 @@ def group_intervals(
         return {}, dict.fromkeys(LESS_IS_BETTER, "no sample was scored")
     metrics = WeightedMetrics(labels, scores, threshold)
     whole = {name: float(value[0]) for name, value in metrics(np.ones((1, len(labels)))).items()}
-    draws = [metrics(weights) for weights in group_weights(groups, resamples, seed)]
-    intervals, unavailable = {}, {}
-    for name, value in whole.items():
-        drawn = np.concatenate([block[name] for block in draws])
-        defined = drawn[np.isfinite(drawn)]
-        if not np.isfinite(value):
-            unavailable[name] = "not defined on these samples"
-        elif len(defined) < resamples / 2:
-            unavailable[name] = f"not defined in {resamples - len(defined)} of {resamples} draws: too few groups"
+    reason = too_few(labels, groups)
+    unavailable = {name: reason for name in whole if reason} | {"ece": _NO_ECE}
+    unavailable |= {name: "not defined on these samples" for name, value in whole.items() if not np.isfinite(value)}
+    wanted = [name for name in whole if name not in unavailable]
+    if not wanted:
+        return {}, unavailable
+    blocks = [metrics(weights) for weights in group_weights(groups, resamples, seed, labels)]
+    draws = {name: np.concatenate([block[name] for block in blocks]) for name in wanted}
+    for name, drawn in draws.items():
+        defined = int(np.isfinite(drawn).sum())
+        if defined < resamples / 2:
+            unavailable[name] = f"not defined in {resamples - defined} of {resamples} draws: too few groups"
+    units, largest_loss = effective(labels, groups), float(np.max(_log_losses(labels, scores)))
+    intervals = {}
+    for name in wanted:
+        if name in unavailable:
+            continue
+        if name == "balanced_accuracy":
+            low, high = _balanced(whole, draws, units, level)
         else:
-            low, high = np.quantile(defined, [0.5 - level / 2, 0.5 + level / 2])
-            intervals[name] = Interval(value, float(low), float(high))
+            # A log loss has no upper end; the largest that was seen takes its place.
+            scale = max(largest_loss, _LARGE_LOSS) if name == "log_loss" else 1.0
+            low, high = (scale * end for end in _bounds(name, whole[name] / scale, draws[name] / scale, units, level))
+        intervals[name] = Interval(whole[name], low, high)
     return intervals, unavailable
 
 
@@ -90,39 +116,151 @@ def paired_differences(
         seed: Fixes the draws.
 
     Returns:
-        The difference (first minus second) with its bounds, and a two-sided p: twice the smaller share of draws
-        on either side of zero, at least 1 over the number of draws.
+        The difference (first minus second) with its bounds, and a two-sided p, by Student's t with the draws'
+        variance; NaN where groups of a class are too few to tell.
 
     Raises:
         ValueError: As :func:`group_intervals`; or the metric is not defined here.
     """
-    labels, first = _checked(labels, first, groups)
-    _, second = _checked(labels, second, groups)
-    both = [WeightedMetrics(labels, scores, threshold) for scores in (first, second)]
+    values, covariance = drawn_covariance(
+        labels,
+        {"first": first, "second": second},
+        groups,
+        metric=metric,
+        threshold=threshold,
+        resamples=resamples,
+        seed=seed,
+    )
+    difference = float(values[0] - values[1])
+    if too_few(labels, groups):
+        return Interval(difference, np.nan, np.nan), np.nan
+    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    error = np.sqrt(max(variance, 0.0))
+    freedom = freedom_of(metric, effective(labels, groups))
+    if error < 1e-12:
+        same = abs(difference) < 1e-12
+        return Interval(difference, difference, difference), 1.0 if same else 1 / resamples
+    reach = float(stdtrit(freedom, 0.5 + level / 2)) * error
+    p = float(2 * stdtr(freedom, -abs(difference) / error))
+    return Interval(difference, difference - reach, difference + reach), p
 
-    def difference(weights: np.ndarray) -> np.ndarray:
-        return both[0](weights)[metric] - both[1](weights)[metric]
 
-    whole = float(difference(np.ones((1, len(labels))))[0]) if len(labels) else np.nan
-    if not np.isfinite(whole):
-        raise ValueError(f"{metric} is not defined on these samples")
-    drawn = np.concatenate([difference(weights) for weights in group_weights(groups, resamples, seed)])
-    drawn = drawn[np.isfinite(drawn)]
-    low, high = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2])
-    p = 2 * min(np.mean(drawn <= 0), np.mean(drawn >= 0))
-    return Interval(whole, float(low), float(high)), float(np.clip(p, 1 / resamples, 1.0))
+def drawn_covariance(
+    labels: np.ndarray,
+    scores: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+    *,
+    metric: str,
+    threshold: float,
+    resamples: int,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A metric of several detectors on the same samples, and how it varies together over the same draws of groups.
+
+    Args:
+        labels: 0 or 1 [n].
+        scores: Probabilities [n] by detector.
+        groups: See :func:`group_intervals`.
+        metric: One of ``metrics.LESS_IS_BETTER``.
+        threshold: For metrics that need one.
+        resamples: How many draws.
+        seed: Fixes the draws.
+
+    Returns:
+        The metric [k] in the order of the detectors, and its covariance [k, k].
+
+    Raises:
+        ValueError: As :func:`group_intervals`; or the metric is not defined here.
+    """
+    values, drawn = [], []
+    for own in scores.values():
+        checked, probabilities = _checked(labels, own, groups)
+        metrics = WeightedMetrics(checked, probabilities, threshold)
+        values.append(float(metrics(np.ones((1, len(checked))))[metric][0]) if len(checked) else np.nan)
+        if not np.isfinite(values[-1]):
+            raise ValueError(f"{metric} is not defined on these samples")
+        drawn.append(np.concatenate([metrics(w)[metric] for w in group_weights(groups, resamples, seed, labels)]))
+    rows = np.stack(drawn)
+    rows = rows[:, np.isfinite(rows).all(0)]
+    covariance = np.atleast_2d(np.cov(rows, bias=True)) if rows.shape[1] > 1 else np.zeros((len(rows), len(rows)))
+    return np.array(values), covariance * _widened(metric, effective(checked, groups))
 
 
-def group_weights(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Blocks of rows [r, n] that say how often each sample was drawn with its group."""
+def freedom_of(metric: str, units: Effective) -> float:
+    """Degrees of freedom of a metric's variance over these units."""
+    return units.all - 1 if metric in _MEANS else units.fake - 1 if metric == "recall" else units.freedom
+
+
+def group_weights(
+    groups: np.ndarray, resamples: int, seed: int, labels: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Blocks of rows [r, n] that say how often each sample was drawn with its group.
+
+    Args:
+        groups: See :func:`group_intervals`.
+        resamples: How many rows in all.
+        seed: Fixes the draws.
+        labels: Where they are given and no group holds both classes, each class's groups are drawn among themselves:
+            how many there are of each was chosen, not found.
+    """
     _, members = np.unique(np.asarray(groups), return_inverse=True)
     count = int(members.max()) + 1
     generator = np.random.default_rng(seed)
+    strata = [np.arange(count)]
+    if labels is not None:
+        fake, real = (np.unique(members[np.asarray(labels) == label]) for label in (1, 0))
+        if not np.intersect1d(fake, real, assume_unique=True).size:
+            strata = [own for own in (real, fake) if len(own)]
     for start in range(0, resamples, _BLOCK):
         rows = min(_BLOCK, resamples - start)
-        drawn = generator.integers(0, count, (rows, count)) + count * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count)
+        drawn = [own[generator.integers(0, len(own), (rows, len(own)))] for own in strata]
+        places = np.concatenate(drawn, axis=1) + count * np.arange(rows)[:, None]
+        counts = np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)
         yield counts[:, members]
+
+
+def _bounds(name: str, value: float, drawn: np.ndarray, units: Effective, level: float) -> tuple[float, float]:
+    """Of one metric between 0 and 1, from what was drawn of it."""
+    variance = np.var(drawn[np.isfinite(drawn)]) * _widened(name, units)
+    least = float(units.ranked(value)) if name in _RANKING else _count(name, units)
+    trust = _TRUST.get(name, _TRUST_RATES)
+    low, high = share_bounds(np.array(value), variance, least, freedom_of(name, units), level, trust)
+    return float(low), float(high)
+
+
+def _balanced(
+    whole: Mapping[str, float], draws: Mapping[str, np.ndarray], units: Effective, level: float
+) -> tuple[float, float]:
+    """Of the mean of two rates, from the bounds of each (Zou & Donner 2008): one of them may be perfect."""
+    fakes, reals = whole["recall"], 2 * whole["balanced_accuracy"] - whole["recall"]
+    drawn = np.stack([draws["recall"], 2 * draws["balanced_accuracy"] - draws["recall"]])
+    drawn = drawn[:, np.isfinite(drawn).all(0)]
+    turned = Effective(units.fake, units.real, units.all)
+    found, spared = _bounds("recall", fakes, drawn[0], units, level), _bounds("recall", reals, drawn[1], turned, level)
+    together = np.corrcoef(drawn)[0, 1] if (np.std(drawn, axis=1) > 1e-12).all() else 0.0
+    reach = []
+    for end in (0, 1):
+        a, b = abs(found[end] - fakes), abs(spared[end] - reals)
+        reach.append(float(np.sqrt(max(a**2 + b**2 + 2 * together * a * b, 0.0))) / 2)
+    value = whole["balanced_accuracy"]
+    return max(value - reach[0], 0.0), min(value + reach[1], 1.0)
+
+
+def _count(name: str, units: Effective) -> float:
+    """How many units a metric is made of."""
+    return units.all if name in _MEANS else units.fake if name == "recall" else units.fewest
+
+
+def _widened(name: str, units: Effective) -> float:
+    """What a variance among so few is to be multiplied with, as their own mean is taken off."""
+    count = _count(name, units)
+    return count / (count - 1) if count > 1 else 1.0
+
+
+def _log_losses(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    eps = np.finfo(np.float64).eps
+    losses: np.ndarray = -np.log(np.clip(np.where(labels == 1, scores, 1 - scores), eps, 1))
+    return losses
 
 
 def _checked(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,8 @@ import pandas as pd
 from deepfake.errors import UserError, nearest
 from deepfake.training.decision import Decision
 from deepfake.training.delong import auc_interval
+from deepfake.training.evaluation import Units
+from deepfake.training.intervals import too_few
 from deepfake.training.metrics import sample_metrics
 
 #: What is told of each group.
@@ -18,7 +20,9 @@ SHOWN = ("roc_auc", "average_precision", "eer", "accuracy", "f1")
 USUAL = ("method", "compression", "dataset")
 
 
-def break_down(predictions: pd.DataFrame, columns: Sequence[str], decision: Decision, level: float) -> pd.DataFrame:
+def break_down(
+    predictions: pd.DataFrame, columns: Sequence[str], decision: Decision, level: float, units: Units | None = None
+) -> pd.DataFrame:
     """Metrics of each value of each column.
 
     A method is a kind of fake: each is scored against all reals. Any other column's values are scored on their own
@@ -29,22 +33,29 @@ def break_down(predictions: pd.DataFrame, columns: Sequence[str], decision: Deci
         columns: Which.
         decision: Its threshold in use is where accuracy and F1 cut.
         level: The ROC-AUC intervals' confidence.
+        units: Of all rows, as the intervals over all of them have; None takes each for a unit of its own.
 
     Returns:
         A row for each column and value: ``by``, ``group``, ``n``, ``real``, ``fake``, the metrics of :data:`SHOWN`
-        (NaN where not defined), ``roc_auc_low``, ``roc_auc_high`` (DeLong) and ``reason``.
+        (NaN where not defined), ``roc_auc_low``, ``roc_auc_high`` (DeLong over the units) and ``reason``, which says
+        why there is no ROC-AUC, or no interval of it.
 
     Raises:
         UserError: A column that is not there, naming those there are.
     """
-    table = predictions[predictions["status"] == "ok"]
+    codes = np.arange(len(predictions)) if units is None else units.codes
+    name = "samples" if units is None else units.name
+    counted = (predictions["status"] == "ok").to_numpy()
+    table = predictions[counted]
+    drawn = pd.Series(codes[counted], table.index)
     rows = []
     for column in columns:
         if column not in table.columns:
             known = sorted(set(table.columns) - {"score", "calibrated", "status", "frames_used", "label"})
             raise UserError(f"there is no column {column!r} to break down by", nearest(column, known))
         for group, own in _parts(table, column):
-            rows.append({"by": column, "group": group, **_numbers(own, decision.cut, level)})
+            own_units = Units(drawn.loc[own.index].to_numpy(), name)
+            rows.append({"by": column, "group": group, **_numbers(own, decision.cut, level, own_units)})
     names = ("by", "group", "n", "real", "fake", *SHOWN, "roc_auc_low", "roc_auc_high", "reason")
     return pd.DataFrame(rows, columns=list(names))
 
@@ -69,13 +80,14 @@ def _parts(table: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
     return [(str(name), own) for name, own in table.groupby(table[column].astype(str), sort=True)]
 
 
-def _numbers(own: pd.DataFrame, threshold: float, level: float) -> dict[str, object]:
+def _numbers(own: pd.DataFrame, threshold: float, level: float, units: Units) -> dict[str, object]:
     found = sample_metrics(own, threshold)
     labels = own["label"].to_numpy(np.int64)
     row: dict[str, object] = {"n": len(own), "real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}
     row |= {name: found.values.get(name, float("nan")) for name in SHOWN}
-    row |= {"roc_auc_low": float("nan"), "roc_auc_high": float("nan"), "reason": found.unavailable.get("roc_auc", "")}
-    if min(int(row["real"]), int(row["fake"])) >= 2:  # type: ignore[call-overload]
-        interval = auc_interval(labels, own["score"].to_numpy(np.float64), level)
+    reason = found.unavailable.get("roc_auc", "") or too_few(labels, units.codes, units.name)
+    row |= {"roc_auc_low": float("nan"), "roc_auc_high": float("nan"), "reason": reason}
+    if not reason:
+        interval = auc_interval(labels, own["score"].to_numpy(np.float64), level, units.codes)
         row |= {"roc_auc_low": interval.low, "roc_auc_high": interval.high}
     return row

@@ -1,8 +1,9 @@
 """ROC-AUC with its variance, and tests of the difference between two of them on the same samples.
 
 DeLong, DeLong & Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver operating
-characteristic curves", by the midranks of Sun & Xu 2014, "Fast implementation of DeLong's algorithm". It takes
-samples for independent: where several share a source, ``bootstrap`` over groups is the honest interval.
+characteristic curves", by the midranks of Sun & Xu 2014, "Fast implementation of DeLong's algorithm". Where several
+samples share a source, their parts are added up first: Obuchowski 1997, "Nonparametric analysis of clustered ROC curve
+data".
 """
 
 from __future__ import annotations
@@ -10,18 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A value and the bounds it lies between with a certain confidence."""
-
-    value: float
-    low: float
-    high: float
+from deepfake.training.intervals import Interval, effective, share_bounds
 
 
 @dataclass(frozen=True)
@@ -41,12 +34,15 @@ class Comparison:
     p: float
 
 
-def auc_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def auc_covariance(
+    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """ROC-AUCs of several detectors on the same samples, and how they vary together.
 
     Args:
         labels: 0 or 1 [n], at least two of each.
         scores: [k, n], higher is more fake; any scale.
+        groups: What each sample belongs to [n]; None takes samples for independent.
 
     Returns:
         ROC-AUCs [k] and their covariance [k, k].
@@ -69,21 +65,34 @@ def auc_covariance(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, 
     # For each fake the share of reals below it, for each real the share of fakes above it.
     below = (ranks[:, :m] - np.stack([_midranks(row) for row in fakes])) / n
     above = 1 - (ranks[:, m:] - np.stack([_midranks(row) for row in reals])) / m
-    covariance = np.atleast_2d(np.cov(below)) / m + np.atleast_2d(np.cov(above)) / n
-    return below.mean(1), covariance
+    if groups is None:
+        return below.mean(1), np.atleast_2d(np.cov(below)) / m + np.atleast_2d(np.cov(above)) / n
+    units = effective(labels, groups)
+    parts = np.zeros(scores.shape)
+    for label, shares, count in ((1, below, units.fake), (0, above, units.real)):
+        # As among single samples, where the class's own mean is taken off.
+        widened = math.sqrt(count / (count - 1)) if count > 1 else 1.0
+        parts[:, labels == label] = widened * (shares - shares.mean(1, keepdims=True)) / shares.shape[1]
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.stack([np.bincount(codes, row) for row in parts])
+    return below.mean(1), sums @ sums.T
 
 
-def auc_interval(labels: np.ndarray, scores: np.ndarray, level: float = 0.95) -> Interval:
-    """ROC-AUC with the bounds of DeLong's normal approximation, held to 0..1.
+def auc_interval(
+    labels: np.ndarray, scores: np.ndarray, level: float = 0.95, groups: np.ndarray | None = None
+) -> Interval:
+    """ROC-AUC with bounds by DeLong's variance: not the normal ones, which leave 0..1 and vanish at a perfect score.
 
     Args:
         labels: 0 or 1 [n], at least two of each.
         scores: [n].
         level: Confidence.
+        groups: See :func:`auc_covariance`.
     """
-    (value,), ((variance,),) = auc_covariance(labels, scores)
-    reach = NormalDist().inv_cdf(0.5 + level / 2) * math.sqrt(max(variance, 0.0))
-    return Interval(float(value), max(0.0, float(value - reach)), min(1.0, float(value + reach)))
+    (value,), ((variance,),) = auc_covariance(labels, scores, groups)
+    units = effective(labels, np.arange(len(labels)) if groups is None else groups)
+    low, high = share_bounds(value, variance, units.ranked(value), units.freedom, level)
+    return Interval(float(value), float(low), float(high))
 
 
 def compare_aucs(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> Comparison:

@@ -11,7 +11,8 @@ import pandas as pd
 from deepfake.data.groups import components
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.decision import Decision
-from deepfake.training.delong import Interval, auc_interval
+from deepfake.training.delong import auc_interval
+from deepfake.training.intervals import Interval, too_few
 from deepfake.training.metrics import LESS_IS_BETTER, Metrics, sample_metrics
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.threshold import tpr_at_fpr
@@ -22,8 +23,6 @@ THRESHOLDED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall")
 PROBABILISTIC = ("log_loss", "brier", "ece")
 #: False-positive rates at which the share of fakes found is told.
 RATES = (0.01, 0.001)
-#: Fewer groups than this are too few to draw from.
-MIN_GROUPS = 10
 
 
 @dataclass
@@ -146,19 +145,18 @@ def _intervals(
     options: EvaluationOptions,
     wanted: Sequence[str],
 ) -> None:
-    if "roc_auc" in found.values:
-        try:
-            delong = auc_interval(labels, scores, options.level)
-            found.values |= {"roc_auc_delong_low": delong.low, "roc_auc_delong_high": delong.high}
-            found.intervals["roc_auc_delong"] = f"DeLong, {len(labels)} samples taken for independent"
-        except ValueError as error:
-            found.unavailable["roc_auc_delong"] = str(error)
+    reason = too_few(labels, units.codes, units.name)
     count = len(units)
-    if count < MIN_GROUPS:
-        reason = f"{count} {units.name} are too few to draw from"
-        drawn: dict[str, Interval] = {}
-        undrawn = dict.fromkeys(wanted, reason)
-    else:
+    if "roc_auc" in found.values:
+        if reason:
+            found.unavailable["roc_auc_delong"] = reason
+        else:
+            delong = auc_interval(labels, scores, options.level, units.codes)
+            found.values |= {"roc_auc_delong_low": delong.low, "roc_auc_delong_high": delong.high}
+            found.intervals["roc_auc_delong"] = f"DeLong over {count} {units.name}"
+    drawn: dict[str, Interval] = {}
+    undrawn = dict.fromkeys(wanted, reason)
+    if not reason:
         drawn, undrawn = group_intervals(
             labels,
             scores,
@@ -173,29 +171,26 @@ def _intervals(
             found.intervals[name] = f"bootstrap over {count} {units.name}, {options.resamples} draws"
         elif name in found.values:
             found.unavailable[f"{name}_low"] = undrawn.get(name, "not defined on these samples")
-    # With too few groups to draw, an interval that takes samples for independent is better than none, if it says so.
-    if "roc_auc" in wanted and "roc_auc" not in drawn and "roc_auc_delong" in found.intervals:
-        found.values["roc_auc_low"] = found.values["roc_auc_delong_low"]
-        found.values["roc_auc_high"] = found.values["roc_auc_delong_high"]
-        found.intervals["roc_auc"] = f"DeLong ({found.unavailable.pop('roc_auc_low')})"
 
 
-def resampling_units(groups: pd.Series) -> Units:
+def resampling_units(groups: pd.Series, labels: np.ndarray | None = None) -> Units:
     """What a bootstrap over samples with these groups draws.
 
     Args:
         groups: A tuple of footages or people for each sample.
+        labels: 0 or 1 of each; None takes all for one class.
 
     Returns:
-        Whole components of shared groups. Where these chain nearly everything together, the first group of each
-        sample instead, which is less than all that samples share, and the name says so.
+        Whole components of shared groups. Where these are too few in a class, or one of them is most of it, because
+        groups chain nearly everything together: the first group of each sample instead, which is less than all that
+        samples share, and the name says so. Components again where the first groups are too few as well.
     """
     if len(groups) == 0:
         return Units(np.zeros(0, np.int64), "groups")
+    classes = np.ones(len(groups), np.int64) if labels is None else np.asarray(labels)
     chains = components(groups).to_numpy(np.int64)
-    if len(np.unique(chains)) >= MIN_GROUPS:
-        return Units(chains, "groups")
-    first, _ = pd.factorize(groups.map(lambda own: own[0]))
-    if len(np.unique(first)) >= MIN_GROUPS:
-        return Units(first.astype(np.int64), "groups (each sample's first)")
+    if too_few(classes, chains):
+        first, _ = pd.factorize(groups.map(lambda own: own[0]))
+        if not too_few(classes, first):
+            return Units(first.astype(np.int64), "groups (each sample's first)")
     return Units(chains, "groups")

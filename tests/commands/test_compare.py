@@ -95,8 +95,12 @@ def test_intervals_lie_around_their_values(make: Make) -> None:
 
 
 def test_too_few_groups_are_told(make: Make) -> None:
-    notes = share(enter([make("a", 0.3, group=10), make("bb", 0.4, group=10)])).notes
-    assert "Only 4 groups" in notes[0]
+    entries = enter([make("a", 0.3, group=10), make("bb", 0.4, group=10)])
+    shared = share(entries)
+    assert "No intervals and no tests: 4 groups with real samples are too few" in shared.notes[0]
+    found = leaderboard(entries, shared, 200, 0.95)
+    assert found["test/roc_auc"].notna().all()
+    assert not [name for name in found if name.endswith(("_low", "_high"))]
 
 
 def test_gpu_hours_count_every_process_and_a_cpu_has_none(make: Make) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepfake.training.bootstrap import group_intervals, group_weights, paired_differences
-from deepfake.training.delong import auc_covariance
+from deepfake.training.bootstrap import drawn_covariance, group_intervals, group_weights, paired_differences
+from deepfake.training.delong import auc_covariance, auc_interval
+from deepfake.training.intervals import MIN_UNITS, effective
 from deepfake.training.metrics import LESS_IS_BETTER, sample_metrics
 from deepfake.training.weighted import WeightedMetrics
 
@@ -50,9 +51,11 @@ def test_groups_are_drawn_whole_and_as_many_as_there_are() -> None:
         assert (weights[:, [0, 2, 3]].sum(1) == 3).all()
 
 
-def test_intervals_are_the_quantiles_of_slow_draws() -> None:
+def test_variances_are_those_of_slow_draws() -> None:
     labels, scores, groups = predictions()
-    found, _ = group_intervals(labels, scores, groups, resamples=60, seed=4)
+    _, covariance = drawn_covariance(
+        labels, {"one": scores}, groups, metric="roc_auc", threshold=0.5, resamples=60, seed=4
+    )
     slow = []
     for weights in group_weights(groups, 60, 4):
         for counts in weights:
@@ -60,8 +63,8 @@ def test_intervals_are_the_quantiles_of_slow_draws() -> None:
             slow.append(
                 sample_metrics(pd.DataFrame({"label": labels[drawn], "score": scores[drawn]})).values["roc_auc"]
             )
-    low, high = np.quantile(slow, [0.025, 0.975])
-    assert (found["roc_auc"].low, found["roc_auc"].high) == pytest.approx((low, high), abs=1e-10)
+    count = effective(labels, groups).fewest
+    assert covariance[0, 0] == pytest.approx(np.var(slow) * count / (count - 1), abs=1e-10)
 
 
 def test_single_groups_agree_with_delong() -> None:
@@ -70,6 +73,8 @@ def test_single_groups_agree_with_delong() -> None:
     (_,), ((variance,),) = auc_covariance(labels, scores)
     width = found["roc_auc"].high - found["roc_auc"].low
     assert width == pytest.approx(2 * 1.96 * np.sqrt(variance), rel=0.1)
+    delong = auc_interval(labels, scores)
+    assert (found["roc_auc"].low, found["roc_auc"].high) == pytest.approx((delong.low, delong.high), abs=0.005)
 
 
 def test_shared_groups_widen_the_interval() -> None:
@@ -81,16 +86,56 @@ def test_shared_groups_widen_the_interval() -> None:
 
 
 def test_one_class_has_no_roc_interval_and_says_so() -> None:
-    found, unavailable = group_intervals(np.ones(6), np.linspace(0, 1, 6), np.arange(6), resamples=10)
+    found, unavailable = group_intervals(np.ones(12), np.linspace(0, 1, 12), np.arange(12), resamples=10)
     assert "roc_auc" not in found
     assert unavailable["roc_auc"] == "not defined on these samples"
     assert "accuracy" in found
 
 
-def test_a_class_in_one_group_is_too_little() -> None:
-    labels = np.array([1] + [0] * 3)
-    _, unavailable = group_intervals(labels, np.linspace(0, 1, 4), np.array([0, 1, 1, 1]), resamples=50)
-    assert "too few groups" in unavailable["roc_auc"]
+@pytest.mark.parametrize("few", [1, 2, 5, MIN_UNITS - 1])
+def test_units_are_counted_for_each_class(few: int) -> None:
+    labels = np.r_[np.zeros(few, int), np.ones(60, int)]
+    scores = np.linspace(0, 1, len(labels))
+    found, unavailable = group_intervals(labels, scores, np.arange(len(labels)), resamples=50)
+    assert found == {}
+    assert f"{few} groups with real samples are too few" in unavailable["roc_auc"]
+    interval, p = paired_differences(labels, scores, scores[::-1].copy(), np.arange(len(labels)), resamples=50)
+    assert np.isfinite(interval.value)
+    assert np.isnan([interval.low, interval.high, p]).all()
+
+
+def test_one_group_that_is_most_of_a_class_is_too_much() -> None:
+    # Thirty groups of reals; as many fakes, seven of ten in one group.
+    labels = np.r_[np.zeros(30, int), np.ones(100, int)]
+    groups = np.r_[np.arange(30), np.full(70, 30), np.arange(31, 61)]
+    _, unavailable = group_intervals(labels, np.linspace(0, 1, 130), groups, resamples=50)
+    assert "one of the groups holds 70% of the fake samples" in unavailable["accuracy"]
+
+
+def test_a_perfect_score_has_an_interval_of_some_width() -> None:
+    labels = np.r_[np.zeros(16, int), np.ones(32, int)]
+    scores = np.where(labels == 1, 0.9, 0.1) + np.linspace(0, 0.05, 48)
+    found, _ = group_intervals(labels, scores, np.arange(48), resamples=100)
+    for name, interval in found.items():
+        assert interval.high - interval.low > 0.001, name
+    for name in ("roc_auc", "accuracy", "f1", "precision", "recall", "balanced_accuracy", "average_precision"):
+        assert (found[name].value, found[name].high) == (1.0, 1.0)
+    # The rule of three: of 32 fakes as many could be missed.
+    assert found["recall"].low == pytest.approx(0.05 ** (1 / 32), abs=0.01)
+
+
+def test_the_calibration_error_has_no_interval_and_says_why() -> None:
+    found, unavailable = group_intervals(*predictions(), resamples=50)
+    assert "ece" not in found
+    assert "larger than its own" in unavailable["ece"]
+
+
+def test_where_no_group_holds_both_classes_each_keeps_its_share() -> None:
+    labels, groups = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 2, 3])
+    apart = np.concatenate(list(group_weights(groups, 200, 0, labels)))
+    assert (apart[:, 3:].sum(1) == 2).all()
+    mixed = np.concatenate(list(group_weights(np.array([0, 0, 1, 1, 2]), 200, 0, labels)))
+    assert np.unique(mixed[:, 3:].sum(1)).size > 1
 
 
 def test_no_samples_have_no_intervals() -> None:

@@ -50,17 +50,37 @@ def test_agrees_with_all_pairs(kind: str) -> None:
     np.testing.assert_allclose(values, [roc_auc_score(labels, row) for row in scores], rtol=0, atol=1e-10)
 
 
-def test_the_interval_is_the_normal_one() -> None:
-    labels, scores = sample("random")
+def test_the_interval_is_the_normal_one_where_samples_are_many() -> None:
+    generator = np.random.default_rng(1)
+    labels = np.tile([0, 1], 4000)
+    scores = labels + 1.5 * generator.standard_normal(8000)
+    found = auc_interval(labels, scores)
+    (value,), ((variance,),) = auc_covariance(labels, scores)
+    assert found.low == pytest.approx(value - 1.96 * np.sqrt(variance), abs=2e-4)
+    assert found.high == pytest.approx(value + 1.96 * np.sqrt(variance), abs=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "all equal", "perfect", "inverted"])
+def test_the_interval_holds_its_value_within_its_range(kind: str) -> None:
+    labels, scores = sample(kind)
     found = auc_interval(labels, scores[0])
-    (value,), ((variance,),) = by_pairs(labels, scores[:1])
-    assert found.high == pytest.approx(value + 1.959963984540054 * np.sqrt(variance), abs=1e-10)
-    assert found.value - found.low == pytest.approx(found.high - found.value, abs=1e-10)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.high - found.low > 0.01
 
 
-def test_the_interval_stays_within_its_range() -> None:
-    labels, scores = sample("perfect")
-    assert auc_interval(labels, scores[0]).high == 1.0
+def test_samples_repeated_within_groups_say_no_more() -> None:
+    labels, scores = sample("random")
+    again = np.repeat(np.arange(120), 5)
+    values, covariance = auc_covariance(labels[again], scores[:, again], again)
+    single_values, single = auc_covariance(labels, scores, np.arange(120))
+    np.testing.assert_allclose(values, single_values, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(covariance, single, rtol=1e-9)
+
+
+def test_groups_of_one_sample_are_as_none() -> None:
+    labels, scores = sample("ties")
+    for one, other in zip(auc_covariance(labels, scores), auc_covariance(labels, scores, np.arange(120)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
 def test_the_paired_test_by_its_definition() -> None:

@@ -117,20 +117,40 @@ def test_intervals_are_drawn_over_groups_and_say_so() -> None:
     assert found.values["roc_auc_low"] < found.values["roc_auc"] < found.values["roc_auc_high"]
 
 
-def test_delong_stands_beside() -> None:
+def test_delong_stands_beside_over_the_same_groups() -> None:
     predictions = table()
-    found = evaluate_predictions(predictions, decision(predictions), OPTIONS).values
-    interval = auc_interval(predictions["label"].to_numpy(), predictions["score"].to_numpy())
-    assert (found["roc_auc_delong_low"], found["roc_auc_delong_high"]) == (interval.low, interval.high)
+    units = resampling_units(predictions["groups"])
+    found = evaluate_predictions(predictions, decision(predictions), OPTIONS, units)
+    interval = auc_interval(predictions["label"].to_numpy(), predictions["score"].to_numpy(), groups=units.codes)
+    assert (found.values["roc_auc_delong_low"], found.values["roc_auc_delong_high"]) == (interval.low, interval.high)
+    assert found.intervals["roc_auc_delong"] == "DeLong over 40 groups"
 
 
-def test_with_too_few_groups_delong_stands_in_and_says_so() -> None:
+def test_with_too_few_groups_there_is_no_interval_and_the_reason() -> None:
     predictions = table().assign(groups=[("one",)] * 240)
     units = resampling_units(predictions["groups"])
     found = evaluate_predictions(predictions, decision(predictions), OPTIONS, units)
-    assert found.intervals["roc_auc"] == "DeLong (1 groups are too few to draw from)"
-    assert found.values["roc_auc_low"] == found.values["roc_auc_delong_low"]
-    assert "accuracy_low" not in found.values
+    assert not [name for name in found.values if name.endswith(("_low", "_high"))]
+    assert found.intervals == {}
+    assert found.unavailable["roc_auc_low"].startswith("1 groups with real samples are too few")
+    assert found.unavailable["roc_auc_delong"] == found.unavailable["roc_auc_low"]
+
+
+def test_units_are_counted_among_what_was_scored() -> None:
+    predictions = table()
+    reals = np.flatnonzero(predictions["label"] == 0)
+    predictions.loc[reals[5:], "status"] = "no_face"
+    found = evaluate_predictions(predictions, decision(table()), OPTIONS)
+    assert "5 real samples are too few" in found.unavailable["accuracy_low"]
+
+
+def test_one_component_with_most_fakes_gives_way_to_first_groups() -> None:
+    # As in Celeb-DF v2's list: people chained together by all the fakes, beside reals of their own.
+    people = [(f"p{i % 30}", f"p{(7 * i + 1) % 30}") for i in range(300)]
+    groups = pd.Series([*people, *[(f"y{i}",) for i in range(70)]])
+    labels = np.r_[np.ones(300, int), np.zeros(70, int)]
+    units = resampling_units(groups, labels)
+    assert (len(units), units.name) == (100, "groups (each sample's first)")
 
 
 def test_chained_groups_fall_back_to_the_first_of_each() -> None:
@@ -199,6 +219,33 @@ def test_the_precision_band_holds_the_curve() -> None:
     # The highest cut that reaches each recall; scikit-learn lists cuts from the lowest up.
     curve = np.array([precision[np.flatnonzero(recall >= place)[-1]] for place in PLACES[1:]])
     assert ((band[0][1:] <= curve + 1e-9) & (curve <= band[1][1:] + 1e-9)).mean() > 0.95
+
+
+def test_a_breakdown_is_drawn_over_the_units_of_the_whole() -> None:
+    predictions = table()
+    units = resampling_units(predictions["groups"])
+    found = break_down(predictions, ["compression"], decision(predictions), 0.95, units).set_index("group")
+    own = (predictions["compression"] == "c40").to_numpy()
+    labels, scores = predictions["label"].to_numpy()[own], predictions["score"].to_numpy()[own]
+    interval = auc_interval(labels, scores, groups=units.codes[own])
+    assert tuple(found.loc["c40", ["roc_auc_low", "roc_auc_high"]]) == (interval.low, interval.high)
+
+
+def test_a_part_of_too_few_units_has_a_number_and_no_interval() -> None:
+    predictions = table().assign(part=["small" if i < 12 else "large" for i in range(240)])
+    found = break_down(predictions, ["part"], decision(predictions), 0.95).set_index("group")
+    assert np.isfinite(found.loc["small", "roc_auc"])
+    assert np.isnan(found.loc["small", "roc_auc_low"])
+    assert "samples are too few to draw from" in found.loc["small", "reason"]
+    assert found.loc["large", "reason"] == ""
+
+
+def test_bands_at_a_perfect_score_have_a_width() -> None:
+    labels = np.repeat([0, 1], 20)
+    for band in (roc_band, precision_band):
+        found = band(labels, np.linspace(0, 1, 40), np.arange(40), OPTIONS)
+        assert found is not None
+        assert (found[1] - found[0])[50] > 0.05
 
 
 def test_one_class_has_no_band() -> None:

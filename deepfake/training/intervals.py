@@ -1,0 +1,161 @@
+"""A metric and how much it varies to the bounds it lies between: right for few units, and at a perfect score.
+
+Rates are read as a count of events among as many samples as would vary alike (Kish 1965; Korn & Graubard 1998), with
+exact mid-p bounds (Lancaster 1961; Agresti & Gottard 2007), which at a perfect score are the rule of three. Knows
+values, variances and units; draws nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import betainc, ndtri, stdtrit
+
+#: Fewer units than this of a class say too little of how units vary.
+MIN_UNITS = 10
+#: A unit with a larger share of a class than this is most of what there is to see.
+MAX_SHARE = 0.2
+#: Below this a variance is rounding.
+_NOTHING = 1e-12
+_HALVINGS = 50
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the bounds it lies between with a certain confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Effective:
+    """How many units of equal size would say as much (Kish 1965): of the reals, of the fakes, of all samples."""
+
+    real: float
+    fake: float
+    all: float
+
+    @property
+    def fewest(self) -> float:
+        """Of the class that has fewer, of those that are there."""
+        return min(count for count in (self.real, self.fake) if count)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of a number that both classes make (Welch 1947), or fewer where units hold both."""
+        real = self.fake / (self.real + self.fake)  # the share of the variance
+        parts = ((real, self.real), (1 - real, self.fake))
+        return min(1 / sum(share**2 / max(count - 1, _NOTHING) for share, count in parts), self.all - 1)
+
+    def ranked(self, area: np.ndarray | float) -> np.ndarray:
+        """The size of a sample in which a share would vary as a ROC-AUC does over so many units of each class.
+
+        By Hanley & McNeil 1982, whose scores are exponential.
+        """
+        a = np.clip(np.maximum(area, 1 - np.asarray(area)), None, 1 - 1e-9)
+        above, below = a / (2 - a) - a**2, 2 * a**2 / (1 + a) - a**2
+        spread = 1 + ((self.fake - 1) * above + (self.real - 1) * below) / (a - a**2)
+        size: np.ndarray = self.real * self.fake / spread
+        return size
+
+
+def effective(labels: np.ndarray, units: np.ndarray) -> Effective:
+    """Count the units of each class by their sizes.
+
+    Args:
+        labels: 0 or 1 [n].
+        units: What each sample belongs to [n], any values that compare equal within a unit.
+
+    Example:
+        >>> effective(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 2]))
+        Effective(real=2.0, fake=1.0, all=2.6666666666666665)
+    """
+    real, fake = _sizes(labels, units)
+    return Effective(*(float(s.sum() ** 2 / max((s**2).sum(), 1)) for s in (real, fake, real + fake)))
+
+
+def too_few(labels: np.ndarray, units: np.ndarray, name: str = "groups") -> str:
+    """Why units are too few to give an interval, or empty: each class that is there needs its own.
+
+    Args:
+        labels: 0 or 1 [n].
+        units: See :func:`effective`.
+        name: What the units are, for people.
+    """
+    for sizes, text in zip(_sizes(labels, units), ("real", "fake"), strict=True):
+        held, count = int(np.count_nonzero(sizes)), sizes.sum()
+        if 0 < held < MIN_UNITS:
+            what = f"{text} samples" if name == "samples" else f"{name} with {text} samples"
+            return f"{held} {what} are too few to draw from, at least {MIN_UNITS} are needed"
+        if count and sizes.max() > MAX_SHARE * count:
+            share = sizes.max() / count
+            return f"one of the {name} holds {share:.0%} of the {text} samples, at most {MAX_SHARE:.0%} may"
+    return ""
+
+
+def share_bounds(
+    share: np.ndarray, variance: np.ndarray, least: np.ndarray | float, freedom: float, level: float, trust: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of numbers between 0 and 1, such as rates, areas and mean squared errors.
+
+    A sample of ``share * (1 - share) / variance`` would vary as much. Where hardly anything went wrong the variance
+    is small by chance more often than not, and at a perfect score it is none: so many of the errors as ``trust`` says
+    are taken to vary as they would over ``least`` samples.
+
+    Args:
+        share: The values, any shape.
+        variance: Of each.
+        least: The size of sample that is taken for granted.
+        freedom: Degrees of freedom of the variances.
+        level: Confidence.
+        trust: How many errors the sample taken for granted weighs.
+
+    Returns:
+        Low and high, between 0 and 1.
+
+    Example:
+        >>> low, high = share_bounds(np.array(1.0), np.array(0.0), 30, 1e9, 0.95)  # the rule of three
+        >>> round(float(1 - low), 3), float(high)
+        (0.095, 1.0)
+    """
+    share, variance = np.asarray(share, np.float64), np.asarray(variance, np.float64)
+    spread, errors = share * (1 - share), np.minimum(share, 1 - share)
+    # Within rounding of 0 or 1 there is no error to learn from.
+    known = (errors > _NOTHING) & (variance > _NOTHING**2)
+    size = np.where(known, spread / np.where(known, variance, 1), least)
+    events = size * errors
+    trusted = (events + trust) / (events / np.maximum(size, _NOTHING) + trust / least)
+    size = np.where(known & (size > least), trusted, size)
+    # As many fewer as Student's quantile is wider than the normal one.
+    size = size * (ndtri(0.5 + level / 2) / stdtrit(freedom, 0.5 + level / 2)) ** 2
+    count = np.where(errors > _NOTHING, share, np.round(share)) * size
+    low = np.where(count > 0, _root(count, size, (1 - level) / 2), 0.0)
+    high = np.where(size - count > 0, _root(count, size, (1 + level) / 2), 1.0)
+    return low, high
+
+
+def _sizes(labels: np.ndarray, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many reals, and how many fakes, each unit holds."""
+    _, codes = np.unique(units, return_inverse=True)
+    fakes = np.bincount(codes, np.asarray(labels) == 1) if len(codes) else np.zeros(0)
+    return (np.bincount(codes) - fakes if len(codes) else fakes), fakes
+
+
+def _root(count: np.ndarray, size: np.ndarray, tail: float) -> np.ndarray:
+    """The rate at which a count as large or larger, the same one counted half, comes with this probability."""
+    low, high = np.zeros(np.shape(count)), np.ones(np.shape(count))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        below = _at_least(count, size, middle) < tail
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return (low + high) / 2
+
+
+def _at_least(count: np.ndarray, size: np.ndarray, rate: np.ndarray) -> np.ndarray:
+    rest = size - count
+    some = np.where(count > 0, betainc(np.where(count > 0, count, 1), rest + 1, rate), 1.0)
+    more = np.where(rest > 0, betainc(count + 1, np.where(rest > 0, rest, 1), rate), 0.0)
+    return (some + more) / 2
