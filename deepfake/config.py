@@ -36,6 +36,8 @@ from deepfake.training.options import (
     TrainerOptions,
 )
 
+#: What ``dataset.size`` may say instead of a number.
+AUTO = "auto"
 #: Nodes of a composed config that say how runs are chosen, not what a run is; never saved with a run.
 SWEEP_NODES = ("sweep", "search")
 
@@ -118,12 +120,13 @@ def load_values(values: Mapping[str, Any]) -> RunConfig:
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:
-    """Every interpolation resolved, and the nodes that belong to a sweep left out."""
+    """Every interpolation resolved, ``dataset.size=auto`` too, and the nodes that belong to a sweep left out."""
     try:
         plain = OmegaConf.to_container(without_sweep(config), resolve=True, throw_on_missing=True)
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
         raise UserError(f"the config cannot be resolved: {_first_line(error)}", "check the ${...} it names") from error
     assert isinstance(plain, dict)
+    _settle_size(plain)
     return {str(key): value for key, value in plain.items()}
 
 
@@ -161,6 +164,16 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def _settle_size(values: dict[Any, Any]) -> None:
+    """Put the size that the backbone was made for in the place of ``auto``: what is kept or keyed holds a number."""
+    dataset, backbone = values.get("dataset"), values.get("backbone")
+    if isinstance(dataset, dict) and dataset.get("size") == AUTO:
+        from deepfake.models.backbone import made_for
+
+        name = backbone.get("name") if isinstance(backbone, dict) else None
+        dataset["size"] = made_for(str(name or BackboneOptions().name))
 
 
 _BASES: dict[str, type[Any]] = {"head": HeadOptions, "optimizer": OptimizerOptions, "scheduler": SchedulerOptions}
@@ -232,7 +245,8 @@ def _expected(kind: type, name: str, dotted: str) -> str:
     if field is None:
         return f"the keys are {_listed(kind, dotted)}"
     default = getattr(kind(), field.name)
-    return f"{dotted} takes {str(field.type).replace(' | ', ' or ')}, such as {default!r}"
+    words = "".join(f" or {word}" for word in field.metadata.get("words", ()))
+    return f"{dotted} takes {str(field.type).replace(' | ', ' or ')}{words}, such as {default!r}"
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,6 +84,25 @@ def test_a_model_takes_another_backbone() -> None:
 def test_the_demo_brings_its_own_scale_and_a_named_backbone_still_wins() -> None:
     assert load_config(composed()).backbone.name == "tiny"
     assert load_config(composed(["backbone=resnet18"])).backbone.name == "resnet18"
+
+
+def test_an_automatic_size_is_the_backbones_and_a_number_wherever_it_is_read() -> None:
+    asked = composed(["dataset=faceforensics", "backbone=xception", "dataset.size=auto"])
+    assert (to_plain(asked)["dataset"]["size"], load_config(asked).dataset.size) == (299, 299)
+    assert load_config(composed(["dataset.size=auto"])).dataset.size == 64
+    assert load_config(composed(["dataset.size=auto", "backbone.name=convnext_tiny"])).dataset.size == 224
+    with pytest.raises(UserError) as raised:
+        load_config(composed(["dataset.size=automatic"]))
+    assert "dataset.size takes int or auto" in raised.value.hint
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "backbone").glob("*.yaml")), ids=lambda file: str(file.stem))
+def test_every_backbones_file_states_the_size_its_weights_were_made_for(file: Path) -> None:
+    from deepfake.models.backbone import made_for
+
+    stated = re.search(r"^# Made for images of (\d+) pixels", file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert stated
+    assert int(stated[1]) == made_for(load_config(composed([f"backbone={file.stem}"])).backbone.name)
 
 
 def test_real_data_gets_the_fields_defaults() -> None:

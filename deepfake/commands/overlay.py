@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from deepfake.commands.compose import compose_config
-from deepfake.config import RunConfig, load_values, to_plain
+from deepfake.config import AUTO, RunConfig, load_values, to_plain
 from deepfake.data.read import settle_faces
 from deepfake.errors import UserError
 from deepfake.tracking import folder as files
@@ -91,6 +91,9 @@ def outputs_of(given: Typed) -> Path:
 def _dataset(run: RunConfig, own: dict[str, Any], said: dict[str, Any], given: Typed) -> dict[str, Any]:
     names = given.under("dataset")
     chosen = {name: said[name] for name in names}
+    if "size" in chosen and given.config.dataset.size == AUTO:
+        # Of the backbone that was trained, at the size that it was trained at.
+        chosen["size"] = own["size"]
     if "size" in chosen and chosen["size"] != own["size"]:
         raise UserError(
             f"dataset.size={chosen['size']}, but the model was trained on crops of {own['size']} pixels",

@@ -26,6 +26,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._kinds: dict[str, OrderedDict[str, Any]] = {}
+        self._said: set[str] = set()
 
     def take(self, kind: str, key: str, make: Callable[[], T]) -> T:
         """The thing of this kind and key; made, and kept in place of the one longest unused, where it is not there."""
@@ -38,6 +39,12 @@ class Shelf:
         shelf.move_to_end(key)
         kept: T = shelf[key]
         return kept
+
+    def first(self, text: str) -> bool:
+        """Whether this is the first run of those that share the shelf to say this."""
+        new = text not in self._said
+        self._said.add(text)
+        return new
 
 
 @functools.cache

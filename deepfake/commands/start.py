@@ -1,4 +1,4 @@
-"""The detector a run begins with: pretrained, random, or another run's."""
+"""The detector a run begins with: pretrained, random, or another run's; and whether it reads what it was made for."""
 
 from __future__ import annotations
 
@@ -44,3 +44,16 @@ def first_detector(config: RunConfig, store: Store, shelf: Shelf) -> Detector:
     detector = create_detector(backbone, config.head, config.dataset.size)
     load_weights(detector, path)
     return detector
+
+
+def size_note(config: RunConfig) -> str:
+    """What to say of weights that read images of another size than they were made for; empty where they do not."""
+    backbone, size = config.backbone, config.dataset.size
+    if config.trainer.init_from is not None or not (backbone.pretrained or backbone.weights):
+        return ""
+    from deepfake.models.backbone import made_for
+
+    made = made_for(backbone.name)
+    if made == size:
+        return ""
+    return f"{backbone.name} was made for images of {made} pixels and reads {size} here; dataset.size=auto takes {made}"

@@ -23,7 +23,7 @@ from deepfake.commands.keeping import keep_inputs, log_model, score_and_keep
 from deepfake.commands.lines import end_lines, epoch_line, start_line
 from deepfake.commands.resume import resumed
 from deepfake.commands.shelf import Shelf, clips_key, of_process, samples_key
-from deepfake.commands.start import first_detector
+from deepfake.commands.start import first_detector, size_note
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError, is_device_lost
 from deepfake.installation import TRAIN
@@ -107,14 +107,20 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     seed_everything(config.seed, config.trainer.deterministic)
     detector = first_detector(config, store, shelf)
     check_features(config, detector)
+    note = size_note(config)
+    if note and shelf.first(note):
+        console.say(f"note: {note}")
     console.say(start_line(config, described(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = shelf.take("clips", clips_key(config), lambda: open_data(config, manifest, console))
         if fabric.is_global_zero:
             keep_inputs(config, context, folder, data, log, parameters, str(fabric.device), detector)
             _tell_audit(data, context, console)
+        if note:
+            log.tags({"note.size": note})
         detector, data = offered(config, data, detector, fabric, console, shelf)
         result = _fit(config, context, data, detector, fabric, folder, log, console, began)
+        result.notes += [note] if note else []
         metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)
         if isinstance(log, TrackedRun) and config.tracking.log_model:
             log_model(log, config, folder)

@@ -43,7 +43,8 @@ class DatasetOptions:
     align: bool = False
     # Pass the crops of both classes through one and the same compression, so that neither keeps its own traces.
     normalise_format: bool = False
-    size: int = ranged(224, low=16, high=1024)
+    # The crops' side; auto, the size that the backbone was made for, is a number by the time options are made.
+    size: int = ranged(224, low=16, high=1024, words=("auto",))
     # Clips.
     frames: int = ranged(8, low=1, high=512)
     clips: int = ranged(4, low=1, high=64)

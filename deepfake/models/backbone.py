@@ -64,6 +64,27 @@ class Backbone(nn.Module):
         return self.vectors(x)
 
 
+#: What :func:`made_for` says of a model that is not known; building it tells what is wrong.
+UNKNOWN_SIZE = 224
+
+
+def made_for(name: str) -> int:
+    """The side, in pixels, of the square images that a model's weights were made for, by timm's own configuration.
+
+    Args:
+        name: As timm knows it, with or without the tag of its weights; or ``tiny``.
+    """
+    prepare_torchvision()
+    import timm
+
+    own = tiny.TinyNet.pretrained_cfg if name == tiny.tiny.__name__ else None
+    try:
+        config = own or timm.get_pretrained_cfg(name).to_dict()
+        return int(config["input_size"][1])
+    except (AttributeError, RuntimeError):
+        return UNKNOWN_SIZE
+
+
 #: Gives what was made under a key before, or makes it: how a process that builds many detectors reads weights once.
 Keep = Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from deepfake.commands.shelf import Shelf
-from deepfake.commands.start import first_detector
+from deepfake.commands.start import first_detector, size_note
 from deepfake.config import PathOptions, RunConfig
+from deepfake.data.options import DatasetOptions
 from deepfake.errors import UserError
 from deepfake.models.options import BackboneOptions, HeadOptions, Lstm
 from deepfake.tracking.store import locate
@@ -62,3 +64,27 @@ def test_without_one_a_run_begins_with_its_own(tmp_path: Path) -> None:
     begun = first(tmp_path, None, Lstm(hidden=4)).state_dict()
     for name, tensor in tiny_detector(Lstm(hidden=4)).state_dict().items():
         assert torch.equal(tensor, begun[name]), name
+
+
+def noted(size: int, origin: str | None = None, **backbone: Any) -> str:
+    return size_note(
+        RunConfig(
+            dataset=DatasetOptions(size=size),
+            backbone=BackboneOptions(name="inception_v3", **backbone),
+            trainer=TrainerOptions(init_from=origin),
+        )
+    )
+
+
+def test_weights_that_read_another_size_than_they_were_made_for_say_so() -> None:
+    wanted = "inception_v3 was made for images of 299 pixels and reads 224 here; dataset.size=auto takes 299"
+    assert noted(224) == noted(224, pretrained=False, weights="file.pth") == wanted
+
+
+def test_what_was_made_for_no_size_or_for_this_one_says_nothing() -> None:
+    assert [noted(299), noted(224, pretrained=False), noted(224, origin="best:heads")] == ["", "", ""]
+
+
+def test_runs_that_share_a_shelf_say_it_once() -> None:
+    shelf = Shelf()
+    assert [shelf.first(text) for text in ("a", "b", "c", "a", "b", "c")] == [True] * 3 + [False] * 3

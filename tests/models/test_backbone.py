@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from deepfake.errors import UserError
-from deepfake.models.backbone import Keep, create_backbone
+from deepfake.models.backbone import UNKNOWN_SIZE, Keep, create_backbone, made_for
 from deepfake.models.compat import prepare_torchvision
 from deepfake.models.options import BackboneOptions
 
@@ -176,3 +176,22 @@ def test_training_does_not_change_what_is_kept(tmp_path: Path) -> None:
                 parameter.add_(1)
     fresh = create_backbone(wanted, 64, kept_in(held)).model.state_dict()
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in torch.load(file).items())
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("inception_v3", 299),
+        ("legacy_xception", 299),
+        ("efficientnet_b4", 320),
+        ("efficientnet_b4.ra2_in1k", 320),
+        ("tf_efficientnet_b4", 380),
+        ("convnext_tiny", 224),
+        ("vit_base_patch14_dinov2", 518),
+        ("tiny", 64),
+        ("no_such_model", UNKNOWN_SIZE),
+        ("resnet50.no_such_weights", UNKNOWN_SIZE),
+    ],
+)
+def test_the_size_that_weights_were_made_for_is_timms(name: str, size: int) -> None:
+    assert made_for(name) == size
