@@ -86,6 +86,11 @@ def test_another_size_is_refused(run: RunRecord) -> None:
         lay_over(run, typed(["dataset.size=64"]))
 
 
+@pytest.mark.parametrize("data", [[], ["dataset=images", "dataset.root=/b"]])
+def test_an_automatic_size_is_the_one_it_was_trained_at(run: RunRecord, data: list[str]) -> None:
+    assert lay_over(run, typed([*data, "dataset.size=auto"])).dataset.size == 48
+
+
 def test_a_suite_in_a_file_finds_data_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "suite.yaml"
     file.write_text("- {dataset: images, root: faces, name: mine, split: all}\n- {dataset: dfdc, root: /b}\n")

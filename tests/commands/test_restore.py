@@ -58,6 +58,14 @@ def test_a_batch_size_that_was_found_is_kept(kept: Kept) -> None:
     assert restored.changes == {}
 
 
+def test_an_automatic_size_is_the_number_it_came_to_then(kept: Kept) -> None:
+    record = kept("backbone=xception", "dataset.size=auto", resolved={"dataset.size": 288})
+    restored = restore(record, [], [])
+    assert restored.config.dataset.size == 288
+    assert restored.changes == {}
+    assert restore(record, [], ["backbone=efficientnet_b4"]).config.dataset.size == 320
+
+
 def test_the_name_is_another_one_but_grows_only_once(kept: Kept) -> None:
     once = restore(kept("name=mine"), [], [])
     assert once.config.name == "mine-reproduced"
