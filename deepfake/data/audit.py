@@ -16,14 +16,15 @@ from deepfake.data.duplicates import near_duplicates
 from deepfake.data.groups import components, crossing_groups
 from deepfake.data.layouts.base import listed
 from deepfake.data.manifest import FAKE, REAL, SPLITS, Manifest
-from deepfake.data.shortcuts import Shortcut, framing_shortcut, metadata_shortcut
+from deepfake.data.shortcuts import Shortcut, chance_of_difference, framing_shortcut, metadata_shortcut
 
 #: Rises when the same samples would be judged otherwise.
-VERSION = 1
-#: A ROC-AUC past which what should tell nothing tells the class.
+VERSION = 2
+#: A ROC-AUC past which what should tell nothing tells the class, where it is no chance.
 METADATA_LIMIT = 0.7
 FRAMING_LIMIT = 0.75
 _IMBALANCE = 4.0
+_CHANCE = 0.005  # the share of sets without a difference between classes in which each kind is found all the same
 _FEW = 30  # samples of a class below which a ROC-AUC has an interval wider than +-0.1
 _NAMES = {REAL: "real", FAKE: "fake"}
 
@@ -157,6 +158,7 @@ def _coverage(found: Audit, known: pd.DataFrame) -> None:
         decoded=known["width"] > 0,
         usable=known["status"] == "ok",
         no_face=known["status"] == "no_face",
+        failed=known["status"] != "ok",
         filled_share=known["filled"] / known["frames"].where(known["frames"] > 0),
     )
     by_class = known.groupby("real_fake").agg(
@@ -165,8 +167,8 @@ def _coverage(found: Audit, known: pd.DataFrame) -> None:
         usable=("usable", "sum"),
         no_face=("no_face", "sum"),
         filled=("filled_share", "mean"),
+        failed=("failed", "sum"),
     )
-    by_class["failed"] = by_class["samples"] - by_class["usable"]
     table = by_class.rename_axis("class").reset_index().fillna(0.0)
     found.tables["coverage"] = table.round({"filled": 4})
     found.facts["coverage"] = {
@@ -175,23 +177,17 @@ def _coverage(found: Audit, known: pd.DataFrame) -> None:
     if set(by_class.index) == {"real", "fake"}:
         for column, what in (("no_face", "no face is found"), ("failed", "a sample cannot be used")):
             shares = by_class[column] / by_class["samples"]
-            if abs(_z(by_class[column], by_class["samples"])) > 2.6 and abs(shares["fake"] - shares["real"]) > 0.02:
+            if abs(shares["fake"] - shares["real"]) > 0.02 and chance_of_difference(known, column) <= _CHANCE:
                 found.warnings.append(
                     f"{what} in {shares['fake']:.1%} of the fakes but {shares['real']:.1%} of the reals: "
                     "what is missing tells the class"
                 )
         gap = abs(by_class["filled"]["fake"] - by_class["filled"]["real"])
-        if gap > 0.05:
+        looked = known[known["filled_share"].notna()]
+        if gap > 0.05 and chance_of_difference(looked, "filled_share") <= _CHANCE:
             found.warnings.append(
                 f"the share of frames filled in for a missed face differs by {gap:.1%} between classes"
             )
-
-
-def _z(hits: pd.Series, of: pd.Series) -> float:
-    """The two-proportion z statistic of fake against real."""
-    pooled = float(hits.sum() / of.sum())
-    spread = np.sqrt(pooled * (1 - pooled) * (1 / of["fake"] + 1 / of["real"]))
-    return float((hits["fake"] / of["fake"] - hits["real"] / of["real"]) / spread) if spread > 0 else 0.0
 
 
 def _duplicates(found: Audit, known: pd.DataFrame) -> None:
@@ -225,17 +221,24 @@ def _shortcuts(found: Audit, known: pd.DataFrame) -> None:
         ("framing", framing_shortcut(known), FRAMING_LIMIT, "crop both classes alike, with dataset.faces=mtcnn say"),
     ):
         rows.append(
-            {"from": name, "roc_auc": shortcut.roc_auc, "guilty": ", ".join(shortcut.guilty), "note": shortcut.reason}
+            {
+                "from": name,
+                "roc_auc": shortcut.roc_auc,
+                "p_value": shortcut.p_value,
+                "guilty": ", ".join(shortcut.guilty),
+                "note": shortcut.reason,
+            }
         )
         found.facts[f"{name}_shortcut"] = _shortcut_facts(shortcut)
-        if shortcut.roc_auc is not None and shortcut.roc_auc > limit:
+        if shortcut.tells(limit):
             found.warnings.append(f"{shortcut.told} (ROC-AUC {shortcut.roc_auc:.3f}); {advice}")
-    found.tables["class from what should not tell it (cross-validated by group)"] = pd.DataFrame(rows)
+    found.tables["class from what should not tell it (by other footage; p: by chance alone)"] = pd.DataFrame(rows)
 
 
 def _shortcut_facts(shortcut: Shortcut) -> dict[str, Any]:
     return {
         "roc_auc": shortcut.roc_auc,
+        "p_value": shortcut.p_value,
         "guilty": shortcut.guilty,
         "columns": shortcut.columns,
         "reason": shortcut.reason,

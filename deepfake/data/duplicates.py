@@ -16,7 +16,7 @@ from deepfake.data.shortcuts import thumbnail_of
 
 BITS = 5  # of 64 that may differ
 _BANDS = ((0, 11), (11, 11), (22, 11), (33, 11), (44, 10), (54, 10))  # first bit and width
-_DIFFERENCE = 8.0  # of 255, between thumbnails of one mean and contrast
+_LIKENESS = 0.95  # correlation of thumbnails; copies that were scaled, recompressed or toned reach 0.96 to 1
 _CROWD = 4000  # hashes in one band beyond which it says nothing: flat pictures
 _FLAT = 6  # a hash with fewer bits set, or unset, shows next to nothing
 
@@ -100,10 +100,9 @@ def _alike(a: NDArray[np.uint8] | None, b: NDArray[np.uint8] | None) -> bool:
     """Whether two thumbnails agree but for brightness and contrast; without them the hashes decide."""
     if a is None or b is None:
         return True
-    x, y = (np.asarray(p, np.float64) for p in (a, b))
-    spread = max(x.std(), 1e-6)
-    y = (y - y.mean()) / max(y.std(), 1e-6) * spread + x.mean()
-    return float(np.abs(x - y).mean()) <= _DIFFERENCE
+    x, y = (np.asarray(p, np.float64).ravel() - p.mean() for p in (a, b))
+    spread = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) >= _LIKENESS * spread if spread > 0 else bool(x.any() == y.any())
 
 
 def _as_table(table: pd.DataFrame, pairs: list[tuple[int, int, int]]) -> pd.DataFrame:
