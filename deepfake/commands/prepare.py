@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
@@ -12,7 +13,8 @@ from rich.table import Table
 from deepfake.commands.compose import compose_run
 from deepfake.commands.console import Console
 from deepfake.commands.data import audit, described, prepare, read_manifest
-from deepfake.data.manifest import save_manifest
+from deepfake.config import RunConfig
+from deepfake.data.manifest import Manifest, rooted_table, save_manifest
 from deepfake.data.stores import StoreInfo, list_stores, prune_stores
 from deepfake.errors import UserError
 
@@ -49,8 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(config, console)
     console.say(f"{config.dataset.name}: {described(manifest)}")
     if arguments.manifest is not None:
-        save_manifest(manifest, arguments.manifest)
-        console.say(f"manifest: {arguments.manifest}")
+        console.say(_write_manifest(manifest, config, arguments.manifest))
     store = prepare(config, manifest, console, shard)
     counts = ", ".join(f"{count} {status}" for status, count in store.samples["status"].value_counts().items())
     console.say(f"crops: {counts}\nstore: {store.path}")
@@ -59,6 +60,15 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         console.say(f"\n{audit(manifest, store).text()}")
     return 0
+
+
+def _write_manifest(manifest: Manifest, config: RunConfig, file: Path) -> str:
+    """The table of samples, its paths relative to ``dataset.root`` as given; and how to read it again."""
+    given = None if config.dataset.parts else config.dataset.root
+    root = None if given is None else Path(given).expanduser()
+    save_manifest(replace(manifest, table=rooted_table(manifest, root)), file)
+    read = f"dataset=table dataset.table={file}" + ("" if given is None else f" dataset.root={given}")
+    return f"manifest: {file} (read it with {read})"
 
 
 def _stores_table(stores: list[StoreInfo]) -> Table:

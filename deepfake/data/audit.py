@@ -114,6 +114,7 @@ def _count(found: Audit, table: pd.DataFrame) -> None:
 
 
 def _groups(found: Audit, manifest: Manifest, table: pd.DataFrame) -> None:
+    found.warnings += manifest.unknown
     chain = components(table["groups"])
     sizes = chain.value_counts()
     exploded = table[["groups", "label"]].explode("groups")

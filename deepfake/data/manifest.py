@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -33,12 +34,14 @@ class Manifest:
         roots: The folder each ``dataset`` lies in.
         notes: What was noticed while reading: what is missing, unknown, moved or carved. Told to the user.
         official: Whether the splits are published ones, whose overlaps are reported rather than refused.
+        unknown: What no name in the set tells, so that splits may share it unseen. Told by the audit as well.
     """
 
     table: pd.DataFrame
     roots: dict[str, Path]
     notes: list[str] = field(default_factory=list)
     official: bool = False
+    unknown: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -101,13 +104,36 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def save_manifest(manifest: Manifest, path: Path) -> None:
-    """Write the table as Parquet or CSV, by the file's suffix; groups become a semicolon list in CSV."""
+    """Write the table as Parquet or CSV, by the file's suffix; groups become a semicolon list in CSV.
+
+    With paths as :func:`rooted_table` gives them, the table layout reads it back as the same samples.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
-        flat = manifest.table.assign(groups=manifest.table["groups"].map(";".join))
+        flat = manifest.table.assign(groups=manifest.table["groups"].map(_semicolons))
         flat.to_csv(path, index=False)
     else:
         manifest.table.assign(groups=manifest.table["groups"].map(list)).to_parquet(path, index=False)
+
+
+def _semicolons(groups: tuple[str, ...]) -> str:
+    return ";".join(group.replace(";", "\\;") for group in groups)
+
+
+def rooted_table(manifest: Manifest, root: Path | None) -> pd.DataFrame:
+    """The table with paths relative to one folder, whichever folder below or above it the layout begins in.
+
+    Args:
+        manifest: One data set, or several in folders of their own.
+        root: The folder; None makes paths absolute.
+    """
+
+    def rooted(dataset: str, path: str) -> str:
+        file = os.path.abspath(manifest.file(dataset, path))
+        return written_path(file if root is None else os.path.relpath(file, os.path.abspath(root)))
+
+    columns = zip(manifest.table["dataset"], manifest.table["path"], strict=True)
+    return manifest.table.assign(path=[rooted(dataset, path) for dataset, path in columns])
 
 
 def written_path(path: str) -> str:

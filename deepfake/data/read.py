@@ -96,6 +96,12 @@ def read_mix(options: DatasetOptions, cache: Path) -> Manifest:
             own.name = f"{name}-{count}"
         taken.add(own.name)
         manifests.append(_read_one(own, cache, None))
+        for other in manifests[:-1]:
+            for shared in sorted(set(other.roots) & set(manifests[-1].roots)):
+                raise DataError(
+                    f"dataset.parts[{number}] holds samples of {shared}, as another part does",
+                    "give the other part a name of its own: {name: …, layout: …, root: …}",
+                )
     table = pd.concat([manifest.table for manifest in manifests], ignore_index=True)
     extra = [name for name in table.columns if name not in COLUMNS]
     table[extra] = table[extra].fillna("")
@@ -104,6 +110,7 @@ def read_mix(options: DatasetOptions, cache: Path) -> Manifest:
         {name: root for manifest in manifests for name, root in manifest.roots.items()},
         [f"{', '.join(manifest.roots)}: {note}" for manifest in manifests for note in manifest.notes],
         official=any(manifest.official for manifest in manifests),
+        unknown=[f"{', '.join(manifest.roots)}: {what}" for manifest in manifests for what in manifest.unknown],
     )
 
 

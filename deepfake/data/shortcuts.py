@@ -88,7 +88,7 @@ def metadata_shortcut(table: pd.DataFrame) -> Shortcut:
         return Shortcut(0.5, 1.0, told="files differ in nothing but their pictures")
     labels, partner = _shuffled(chosen), _partners(chosen)
     measures = _alone(facts, labels)
-    names = [(name,) for name in measures]
+    names: list[tuple[str, ...]] = [(name,) for name in measures]
     found = [np.maximum.reduce(own) for own in measures.values()]
     if len(facts.columns) > 1:
         pairs, values = _together(facts, labels)
@@ -110,10 +110,10 @@ def framing_shortcut(table: pd.DataFrame) -> Shortcut:
     Args:
         table: Samples that were decoded, with ``label``, ``groups`` and ``thumbnail`` (256 bytes in base64).
     """
-    pictures = [thumbnail_of(text) for text in table.get("thumbnail", [])]
-    there = np.array([picture is not None for picture in pictures], dtype=bool)
-    shown = table[there].assign(picture=[p for p in pictures if p is not None]) if len(there) else table.head(0)
-    chosen, reason = _independent(shown)
+    pictures = pd.Series([thumbnail_of(text) for text in table.get("thumbnail", [])], dtype=object)
+    chosen, reason = _independent(
+        table.iloc[: len(pictures)].assign(picture=pictures.to_numpy())[pictures.notna().to_numpy()]
+    )
     if reason:
         return Shortcut(reason=reason)
     pixels = np.stack([np.asarray(picture).ravel() for picture in chosen["picture"]]).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Samples to train, val and test, so that no footage and no person is on two sides. Opens no file.
+"""Samples to train, val and test, so that no footage and no person that is known is on two sides. Opens no file.
 
 Published splits are kept as published; what they lack is made of whole groups. Splits of ours never overlap.
 """
@@ -16,6 +16,8 @@ from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError
 
 __all__ = ["assign_splits", "crossing_groups"]
+
+_FAR = 0.4  # how far a split's share may be off, in shares of what was asked, before it is told
 
 
 def assign_splits(manifest: Manifest, options: DatasetOptions) -> Manifest:
@@ -171,7 +173,25 @@ def _fill(
             "that would join two splits are left out"
         )
         return table.assign(split=kept)[kept != ""]
-    return table.assign(split=share_out(table, chain, wanted, seed))
+    dealt = table.assign(split=share_out(table, chain, wanted, seed))
+    _note_shares(dealt["split"], wanted, chain, notes)
+    return dealt
+
+
+def _note_shares(split: pd.Series, wanted: dict[str, float], chain: pd.Series, notes: list[str]) -> None:
+    """Say when few large groups leave a split far from the share that was asked for."""
+    told = []
+    for name, share in wanted.items():
+        asked, got = share / sum(wanted.values()), float((split == name).mean())
+        # A set of a few samples has no nearer share to give.
+        if abs(got - asked) > max(_FAR * asked, 1.5 / len(split)):
+            told.append(f"{name} {got:.0%} of the samples rather than {asked:.0%}")
+    if told:
+        count, largest = chain.nunique(), int(chain.value_counts().max())
+        notes.append(
+            f"splits are made of whole groups, and {count} {'group' if count == 1 else 'groups'} (the largest of "
+            f"{largest} samples) give {', '.join(told)}; dataset.split_seed=1 may deal them better, more data will"
+        )
 
 
 def _check_crossing(table: pd.DataFrame, notes: list[str], refuse: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -55,12 +56,24 @@ def test_shares_are_audited_when_all_are_there(prepared: list[str], capsys: pyte
     assert "crops: 48 ok" in capsys.readouterr().out
 
 
-def test_the_manifest_is_written_with_relative_paths(prepared: list[str], tmp_path: Path) -> None:
-    assert main([*prepared, "--manifest", str(tmp_path / "m.csv")]) == 0
-    table = pd.read_csv(tmp_path / "m.csv")
+def test_the_manifest_is_written_with_paths_relative_to_the_root_as_given(prepared: list[str], tmp_path: Path) -> None:
+    above = [text.replace(f"dataset.root={tmp_path / 'set'}", f"dataset.root={tmp_path}") for text in prepared]
+    assert main([*above, "--manifest", str(tmp_path / "tables" / "m.csv")]) == 0
+    table = pd.read_csv(tmp_path / "tables" / "m.csv")
     assert set(table["split"]) == {"train", "val", "test"}
-    assert all((tmp_path / "set" / path).is_file() for path in table["path"])
-    assert ((table["label"] == 1) == table["path"].str.startswith("fake/")).all()
+    assert all((tmp_path / path).is_file() for path in table["path"])
+    assert ((table["label"] == 1) == table["path"].str.startswith("set/fake/")).all()
+
+
+def test_the_manifest_is_read_again_as_it_says(
+    prepared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, again = tmp_path / "first.csv", tmp_path / "again.csv"
+    main([*prepared, "--manifest", str(first)])
+    said = re.search(r"read it with (.*?)\)", capsys.readouterr().out.replace("\n", " "))
+    assert said is not None
+    main(["prepare", *said[1].split(), "dataset.faces=none", "dataset.size=32", "--manifest", str(again)])
+    assert again.read_bytes() == first.read_bytes()
 
 
 def test_stores_are_listed_and_freed(prepared: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,3 +127,19 @@ def test_ratios_without_a_training_part_are_refused() -> None:
 
 def test_many_samples_are_split_in_seconds() -> None:
     assert len(assign_splits(manifest_of(singles(20_000)), DatasetOptions()).table) == 20_000
+
+
+def clusters(sizes: list[int]) -> Manifest:
+    """Groups of so many samples each, half of them fake."""
+    return manifest_of([(i % 2, (f"c{n}",), "") for n, size in enumerate(sizes) for i in range(size)])
+
+
+@pytest.mark.parametrize("sizes", [[58, 58, 2], [300, 300, 300, 10]], ids=str)
+def test_few_large_groups_give_other_shares_and_say_so(sizes: list[int]) -> None:
+    notes = assign_splits(clusters(sizes), DatasetOptions()).notes
+    assert any(f"the largest of {max(sizes)} samples" in note and "rather than 15%" in note for note in notes)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 6, [1] * 10, [1] * 200, [4] * 40], ids=["6", "10", "200", "fours"])
+def test_shares_as_near_as_whole_samples_allow_are_not_remarked_on(sizes: list[int]) -> None:
+    assert assign_splits(clusters(sizes), DatasetOptions()).notes == []

@@ -58,7 +58,11 @@ class DeepfakeFaces:
         unnamed = sorted(set(files) - set(labels))
         if unnamed:
             notes.append(f"{len(unnamed)} faces that metadata.csv does not name are left out: {listed(unnamed)}")
-        return Manifest(make_rows(rows), {options.name: root}, notes)
+        unknown = (
+            "people and DFDC's parts are named nowhere: the same person may be on both sides of the splits, which are "
+            "made by original; only near-duplicates of a face show"
+        )
+        return Manifest(make_rows(rows), {options.name: root}, [*notes, unknown], unknown=[unknown])
 
 
 def _read_labels(path: Path) -> dict[str, tuple[int, str]]:

@@ -1,12 +1,15 @@
 """DFDC (Dolhansky et al. 2020, arXiv:2006.07397): videos with a metadata.json beside them, in one or many folders.
 
-Turns whole parts, Kaggle's sample, a labelled test folder or any mix of them into samples grouped by original.
+Turns whole parts, Kaggle's sample, a labelled test folder or any mix of them into samples grouped by original and,
+where there are enough of them, by part: its people were filmed for it, and no name tells who is in which video.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
+from collections import Counter
 from pathlib import Path
 
 from deepfake.data.layouts.base import inside, list_files, list_folders, listed, sample_ids
@@ -18,6 +21,8 @@ from deepfake.errors import DataError
 METADATA = "metadata.json"
 LABELS = "labels.csv"
 _WORDS = {"REAL": REAL, "FAKE": FAKE}
+_PART = re.compile(r"dfdc_train_part_\d+")
+_LARGEST = 0.85  # the share of the videos past which one part leaves too little for the other splits
 
 
 class Dfdc:
@@ -35,7 +40,7 @@ class Dfdc:
         return None
 
     def read(self, root: Path, options: DatasetOptions) -> Manifest:
-        """Every video that is there and named by its metadata; an original and its fakes are one group."""
+        """Every video that is there and named by its metadata; an original, its fakes and its part are groups."""
         notes: list[str] = []
         rows: list[dict[str, object]] = []
         parts = _part_folders(root)
@@ -47,8 +52,9 @@ class Dfdc:
         if unread:
             notes.append(f"folders of videos without labels are left out: {', '.join(unread)}")
         _note_originals(rows, notes)
+        unknown = _group_by_part(rows, options, notes)
         table = make_rows(_disambiguated(rows))
-        return Manifest(table, {options.name: root}, notes, official=bool((table["split"] != "").any()))
+        return Manifest(table, {options.name: root}, [*notes, *unknown], bool((table["split"] != "").any()), unknown)
 
 
 def _part_folders(root: Path) -> list[str]:
@@ -137,6 +143,46 @@ def _note_originals(rows: list[dict[str, object]], notes: list[str]) -> None:
     lone = [row for row in fakes if row["groups"][0] not in stems]  # type: ignore[index]
     if lone:
         notes.append(f"{len(lone)} of {len(fakes)} fakes have no original beside them; they are grouped by its name")
+
+
+def _group_by_part(rows: list[dict[str, object]], options: DatasetOptions, notes: list[str]) -> list[str]:
+    """Add each video's part to its groups where whole parts can make the splits; else say that people may be shared.
+
+    The training parts hold 19,154 originals of 486 people (arXiv:2006.07397), who are named nowhere. A part is the
+    least that is known to keep a person's videos together.
+
+    Returns:
+        What cannot be known, if anything.
+    """
+    own = [row for row in rows if row.get("split") != "test"]
+    named = Counter(part_of(str(row["path"])) for row in own)
+    wanted = sum(share > 0 for share in options.split_ratios)
+    if not own:
+        return []
+    parts = {name: count for name, count in named.items() if name}
+    if len(parts) >= wanted and "" not in named and max(parts.values()) <= _LARGEST * len(own):
+        for row in own:
+            row["groups"] = (*row["groups"], f"dfdc/{part_of(str(row['path']))}")  # type: ignore[misc]
+        notes.append(
+            f"people are named nowhere, but belong to parts: the {len(parts)} parts are kept whole, each in one split"
+        )
+        return []
+    if "" in named:
+        why = "no folder says which part each video is of"
+    elif len(parts) < wanted:
+        why = f"{len(parts)} {'part' if len(parts) == 1 else 'parts'} cannot make {wanted} splits"
+    else:
+        why = f"one part holds more than {_LARGEST:.0%} of the videos"
+    return [
+        f"people are named nowhere and may be on both sides of the splits: {why}, so that these are made by original; "
+        f"{wanted} or more folders dfdc_train_part_* are dealt whole"
+    ]
+
+
+def part_of(path: str) -> str:
+    """The part a video's folder names, such as ``dfdc_train_part_7``; "" for any other folder."""
+    match = _PART.search(path.lower().rsplit("/", 1)[0])
+    return match[0] if match else ""
 
 
 def _disambiguated(rows: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from deepfake.data.manifest import FAKE, REAL
@@ -15,8 +16,16 @@ _ENOUGH = 10  # fewer labels than this say nothing about which way round they ar
 
 def told_by_path(path: str) -> int | None:
     """The label that a path's folders tell; None where they tell none, or both."""
-    folders = {part.lower() for part in path.split("/")[:-1]}
-    real, fake = bool(folders & REAL_FOLDERS), bool(folders & FAKE_FOLDERS)
+    return _told({part.lower() for part in path.split("/")[:-1]})
+
+
+def told_by_name(path: str) -> int | None:
+    """The label that the words of a file's own name tell, as in ``real_1.jpg``; None where they tell none, or both."""
+    return _told(set(re.split(r"[^a-z]+", path.rsplit("/", 1)[-1].rsplit(".", 1)[0].lower())))
+
+
+def _told(words: set[str]) -> int | None:
+    real, fake = bool(words & REAL_FOLDERS), bool(words & FAKE_FOLDERS)
     return None if real == fake else (FAKE if fake else REAL)
 
 
@@ -27,10 +36,25 @@ def check_paths(paths: Iterable[str], labels: Iterable[int], where: str) -> None
         DataError: Most of the files whose folder tells their class are labelled the other way.
     """
     told = [(told_by_path(path), label) for path, label in zip(paths, labels, strict=True)]
+    wrong, known = _against(told)
+    if known >= _ENOUGH and wrong > known / 2:
+        raise _inverted(where, f"{wrong} of {known} files lie in folders that say the opposite")
+
+
+def note_names(paths: Iterable[str], labels: Iterable[int], where: str, notes: list[str]) -> None:
+    """Say when labels contradict the files' own names, which are a weaker sign than folders: no reason to refuse."""
+    wrong, known = _against([(told_by_name(path), label) for path, label in zip(paths, labels, strict=True)])
+    if known >= _ENOUGH and wrong > known / 2:
+        notes.append(
+            f"the labels in {where} look inverted: {wrong} of {known} files have names that say the opposite; 1 must "
+            "mean fake, else turn the column round"
+        )
+
+
+def _against(told: list[tuple[int | None, int]]) -> tuple[int, int]:
+    """How many labels contradict what is told of their files, and of how many anything is told."""
     known = [(tells, label) for tells, label in told if tells is not None]
-    wrong = sum(tells != label for tells, label in known)
-    if len(known) >= _ENOUGH and wrong > len(known) / 2:
-        raise _inverted(where, f"{wrong} of {len(known)} files lie in folders that say the opposite")
+    return sum(tells != label for tells, label in known), len(known)
 
 
 def check_share(labels: Iterable[int], low: float, high: float, where: str, least: int = 50) -> None:

@@ -1,19 +1,22 @@
 """A user's own table: a CSV or Parquet file with a path and a label for each sample.
 
-Turns its rows into samples, in the forms of labels people write. Opens no video or image.
+Turns its rows into samples, in the forms of labels people write. A table that ``deepfake prepare --manifest`` wrote
+gives the very samples it was written of. Opens no video or image.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from deepfake.data.layouts.base import kind_of, listed, printable, sample_ids
 from deepfake.data.layouts.folders import SPLIT_FOLDERS
-from deepfake.data.layouts.polarity import check_paths
-from deepfake.data.manifest import COLUMNS, FAKE, REAL, Manifest, make_rows
+from deepfake.data.layouts.polarity import check_paths, note_names
+from deepfake.data.manifest import COLUMNS, FAKE, REAL, Manifest, make_rows, plain_path
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest
 
@@ -51,10 +54,13 @@ class Table:
         raw = read_table(file)
         columns = _choose_columns(raw, options, file)
         notes: list[str] = []
-        paths = [_relative(str(path), root, file) for path in raw[columns["path"]]]
+        written = _is_manifest(raw)
+        texts = [plain_path(str(path)) if written else _slashes(str(path)) for path in raw[columns["path"]]]
+        paths = [_relative(text, root, file) for text in texts]
         _refuse_doubles(paths, raw, columns["path"], file)
         labels = [parse_label(v, f"{file.name} row {i + 2}") for i, v in enumerate(raw[columns["label"]])]
         check_paths(paths, labels, file.name)
+        note_names(paths, labels, file.name, notes)
         rows = _rows(raw, columns, paths, labels, root, options, notes)
         if not rows:
             raise DataError(
@@ -63,8 +69,11 @@ class Table:
                 else f"{file.name} has no rows",
                 f"paths are taken relative to {root}; set dataset.root to their folder",
             )
+        if written:
+            rows = _as_written(rows, raw, paths)
         table = make_rows(rows)
-        return Manifest(table, {options.name: root}, notes, official=bool((table["split"] != "").any()))
+        roots = dict.fromkeys(sorted(set(table["dataset"])), root)
+        return Manifest(table, roots, notes, official=bool((table["split"] != "").any()))
 
 
 def read_table(file: Path) -> pd.DataFrame:
@@ -157,8 +166,36 @@ def _choose_columns(raw: pd.DataFrame, options: DatasetOptions, file: Path) -> d
     return columns
 
 
-def _relative(path: str, root: Path, file: Path) -> str:
-    text = path.strip().replace("\\", "/")
+def _is_manifest(raw: pd.DataFrame) -> bool:
+    """Whether a table has every column of a manifest: it was written by us."""
+    return set(COLUMNS) <= set(raw.columns)
+
+
+def _as_written(rows: list[dict[str, object]], raw: pd.DataFrame, paths: list[str]) -> list[dict[str, object]]:
+    """The rows with the names that the manifest itself gave to samples, their groups, data sets and originals."""
+    place = {path: i for i, path in enumerate(paths)}
+    names = {key: [str(value) for value in raw[key]] for key in ("sample_id", "dataset", "original") if key in raw}
+    groups = [tuple(_group_names(value)) for value in raw["groups"]]
+    return [
+        {**row, **{key: column[i] for key, column in names.items()}, "groups": groups[i]}
+        for row, i in ((row, place[str(row["path"])]) for row in rows)
+    ]
+
+
+def _group_names(value: object) -> list[str]:
+    """The groups of one row: a list as Parquet holds it, or words with semicolons between them (``\\;`` is no end)."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        names = [str(group) for group in value]
+    else:
+        names = [group.replace("\\;", ";") for group in re.split(r"(?<!\\);", str(value))]
+    return [name.strip() for name in names if name.strip()]
+
+
+def _slashes(path: str) -> str:
+    return path.strip().replace("\\", "/")
+
+
+def _relative(text: str, root: Path, file: Path) -> str:
     if os.path.isabs(text):
         return Path(os.path.relpath(text, root)).as_posix()
     if not (root / text).exists() and (file.parent / text).exists():
@@ -210,7 +247,7 @@ def _rows(
         }  # fmt: skip
         if "split" in values:
             row["split"] = _split(values["split"][i], f"row {i + 2}")
-        own = [g.strip() for g in values["group"][i].split(";") if g.strip()] if "group" in values else []
+        own = _group_names(raw[columns["group"]].iloc[i]) if "group" in columns else []
         row["groups"] = tuple(f"{options.name}/{g}" for g in own) or (ids[i],)
         row |= {name: column[i] for name, column in extra.items()}
         rows.append(row)

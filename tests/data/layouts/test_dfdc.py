@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.data.manifest import FAKE, REAL
+from deepfake.data.audit import audit_dataset
+from deepfake.data.groups import crossing_groups
+from deepfake.data.manifest import FAKE, REAL, Manifest
 from deepfake.data.options import DatasetOptions
 from deepfake.data.read import read_dataset
 from deepfake.errors import DataError
@@ -34,7 +36,75 @@ def test_fake_is_one(parts: Path) -> None:
 
 def test_an_original_and_its_fakes_are_one_group(parts: Path) -> None:
     groups = by_stem(read("dfdc", parts), "groups")
-    assert groups["real1"] == groups["fake12"] == ("dfdc/real1",)
+    assert groups["real1"] == groups["fake12"] == ("dfdc/real1", "dfdc/dfdc_train_part_1")
+
+
+def many(root: Path, sizes: dict[str, int]) -> Path:
+    """Folders of so many originals each, with two fakes of each original."""
+    for folder, count in sizes.items():
+        names = {f"{folder}r{n}.mp4": entry("REAL") for n in range(count)}
+        names |= {f"{folder}f{n}{i}.mp4": entry("FAKE", f"{folder}r{n}.mp4") for n in range(count) for i in range(2)}
+        plant(root / folder, names)
+        write_json(root / folder / "metadata.json", names)
+    return root
+
+
+def sides_of_folders(root: Path, cache: Path, **options: object) -> tuple[dict[str, set[str]], Manifest]:
+    """The splits that each folder's videos are in, and the manifest."""
+    manifest = read_dataset(DatasetOptions(layout="dfdc", root=str(root), **options), cache)  # type: ignore[arg-type]
+    folders = manifest.table["path"].str.split("/").str[0]
+    return manifest.table["split"].groupby(folders).agg(set).to_dict(), manifest
+
+
+@pytest.mark.parametrize("parts", [3, 4, 10])
+def test_parts_whose_people_are_not_named_are_dealt_whole(parts: int, tmp_path: Path) -> None:
+    root = many(tmp_path / "dfdc", {f"dfdc_train_part_{n}": 12 for n in range(parts)})
+    sides, manifest = sides_of_folders(root, tmp_path)
+    assert all(len(own) == 1 for own in sides.values())
+    assert set.union(*sides.values()) == {"train", "val", "test"}
+    assert not manifest.unknown
+    assert any(f"the {parts} parts are kept whole" in note for note in manifest.notes)
+
+
+def test_three_equal_parts_cannot_give_the_shares_and_say_so(tmp_path: Path) -> None:
+    root = many(tmp_path / "dfdc", {f"dfdc_train_part_{n}": 12 for n in range(3)})
+    notes = sides_of_folders(root, tmp_path)[1].notes
+    assert any("train 33% of the samples rather than 70%" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [
+        ({"train_sample_videos": 40}, "no folder says which part"),
+        ({"dfdc_train_part_0": 40}, "1 part cannot make 3 splits"),
+        ({"dfdc_train_part_0": 40, "dfdc_train_part_1": 40}, "2 parts cannot make 3 splits"),
+        ({"dfdc_train_part_0": 90, "dfdc_train_part_1": 4, "dfdc_train_part_2": 4}, "more than 85%"),
+        ({"dfdc_train_part_0": 9, "dfdc_train_part_1": 9, "dfdc_train_part_2": 9, "x": 9}, "no folder says"),
+    ],
+    ids=["sample", "one", "two", "one giant", "some without a part"],
+)
+def test_where_parts_cannot_make_splits_originals_do_and_the_audit_says_so(
+    sizes: dict[str, int], why: str, tmp_path: Path
+) -> None:
+    sides, manifest = sides_of_folders(many(tmp_path / "dfdc", sizes), tmp_path)
+    assert set.union(*sides.values()) == {"train", "val", "test"}
+    assert crossing_groups(manifest.table).empty
+    warnings = audit_dataset(manifest).warnings
+    assert any("people are named nowhere and may be on both sides" in text and why in text for text in warnings)
+
+
+def test_two_parts_make_two_splits(tmp_path: Path) -> None:
+    root = many(tmp_path / "dfdc", {f"dfdc_train_part_{n}": 12 for n in range(2)})
+    sides, _ = sides_of_folders(root, tmp_path, split_ratios=[0.8, 0.0, 0.2])
+    assert sorted(map(sorted, sides.values())) == [["test"], ["train"]]
+
+
+def test_the_crops_that_name_no_part_say_that_people_may_be_shared(tmp_path: Path) -> None:
+    plant(tmp_path, [f"faces_224/v{n}.jpg" for n in range(20)])
+    rows = [f"v{n}.mp4,{'REAL' if n < 4 else 'FAKE'},{'' if n < 4 else f'v{n % 4}.mp4'}" for n in range(20)]
+    (tmp_path / "metadata.csv").write_text("\n".join(["videoname,label,original", *rows]))
+    manifest = read("kaggle_deepfake_faces", tmp_path)
+    assert any("same person may be on both sides" in text for text in audit_dataset(manifest).warnings)
 
 
 def test_an_original_and_its_fakes_are_in_one_split(parts: Path, tmp_path: Path) -> None:

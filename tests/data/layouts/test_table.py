@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from deepfake.data.layouts.table import parse_label
-from deepfake.data.manifest import FAKE, REAL
+from deepfake.data.manifest import FAKE, REAL, Manifest, rooted_table, save_manifest
 from deepfake.data.options import DatasetOptions
 from deepfake.data.read import read_dataset
 from deepfake.errors import DataError
 from tests.data.layouts.trees import by_stem, counts, plant, read
+from tests.end_to_end.test_layouts import TREES
 
 
 @pytest.fixture
@@ -109,3 +112,78 @@ def test_what_else_it_says_of_a_sample_goes_along(table: Path) -> None:
     rewrite(table, camera=range(len(pd.read_csv(table))))
     found = read("table", table.parent, table=str(table)).table
     assert set(found["camera"]) == {str(i) for i in range(len(found))}
+
+
+def test_labels_that_contradict_the_files_names_are_noticed(tmp_path: Path) -> None:
+    names = [f"{word}_{n}.jpg" for n in range(8) for word in ("real", "fake")]
+    plant(tmp_path, names)
+    rows = [f"{name},{int(name.startswith('real'))}" for name in names]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *rows]))
+    notes = read("table", tmp_path).notes
+    assert any("look inverted: 16 of 16 files have names that say the opposite" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["fake_original", "clip", "surreal"])
+def test_names_that_tell_no_class_or_both_are_no_sign(name: str, tmp_path: Path) -> None:
+    names = [f"{name}_{n}.jpg" for n in range(16)]
+    plant(tmp_path, names)
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *(f"{name},{n % 2}" for n, name in enumerate(names))]))
+    assert read("table", tmp_path).notes == []
+
+
+def written(manifest: Manifest, root: Path | None, file: Path) -> DatasetOptions:
+    """The options that read a manifest back from a file it was written to."""
+    save_manifest(replace(manifest, table=rooted_table(manifest, root)), file)
+    return DatasetOptions(name="table", layout="table", root=None if root is None else str(root), table=str(file))
+
+
+KEPT = ["sample_id", "label", "method", "groups", "split", "dataset", "kind", "bytes"]
+
+
+def same(first: Manifest, second: Manifest) -> bool:
+    """Whether two manifests are of the same samples, in the same files."""
+    files = [[m.file(d, p).resolve() for d, p in m.table[["dataset", "path"]].to_numpy()] for m in (first, second)]
+    originals = [m.table.get("original", pd.Series([""] * len(m))).tolist() for m in (first, second)]
+    return first.table[KEPT].equals(second.table[KEPT]) and files[0] == files[1] and originals[0] == originals[1]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("layout", TREES)
+def test_a_written_manifest_reads_back_as_the_same_samples(layout: str, suffix: str, tmp_path: Path) -> None:
+    root = tmp_path / "above" / "set"
+    TREES[layout](root)
+    before = read_dataset(DatasetOptions(name=layout, layout=layout, root=str(root)), tmp_path)
+    after = read_dataset(written(before, root, tmp_path / "tables" / f"m{suffix}"), tmp_path)
+    assert same(before, after)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_mix_reads_back_as_the_same_samples(suffix: str, tmp_path: Path) -> None:
+    for name in ("celebdf", "images"):
+        TREES[name](tmp_path / name)
+    parts = [{"layout": name, "root": str(tmp_path / name)} for name in ("celebdf", "images")]
+    before = read_dataset(DatasetOptions(name="mix", layout="mix", parts=parts), tmp_path)
+    assert same(before, read_dataset(written(before, None, tmp_path / f"m{suffix}"), tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_any_file_name_reads_back(suffix: str, tmp_path: Path) -> None:
+    for n, odd in enumerate((b"a\xe9", b"b\\c", b"d;e,f", "ü".encode(), b"g h", b'i"j')):
+        for word in ("real", "fake"):
+            folder = tmp_path / "set" / word
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / os.fsdecode(odd + str(n).encode() + b".jpg")).write_bytes(b"x")
+    before = read_dataset(DatasetOptions(name="images", layout="images", root=str(tmp_path / "set")), tmp_path)
+    assert same(before, read_dataset(written(before, tmp_path / "set", tmp_path / f"m{suffix}"), tmp_path))
+
+
+def test_a_written_manifest_beside_its_own_data_set_is_refused_in_a_mix(tmp_path: Path) -> None:
+    TREES["images"](tmp_path / "images")
+    before = read_dataset(DatasetOptions(name="images", layout="images", root=str(tmp_path / "images")), tmp_path)
+    table = written(before, tmp_path / "images", tmp_path / "m.csv")
+    parts = [
+        {"layout": "images", "root": str(tmp_path / "images")},
+        {"layout": "table", "root": str(table.root), "table": str(table.table)},
+    ]
+    with pytest.raises(DataError, match="holds samples of images, as another part does"):
+        read_dataset(DatasetOptions(layout="mix", parts=parts), tmp_path)
