@@ -81,6 +81,19 @@ def test_a_job_that_failed_before_its_run_began_is_recorded_with_its_reason(
     )
 
 
+def test_the_traceback_of_a_job_that_failed_before_its_run_began_is_kept_with_it(
+    observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "traceback.txt").write_text("Traceback: the disk is gone")
+    observer.sweep_started(info)
+    job = Job(1, ["seed=2"], FAILED, reason="gone", traceback=str(tmp_path / "traceback.txt"))
+    observer.job_finished(info, job)
+    observer.sweep_finished(SweepResult(info, [job], [], "finished"))
+    (child,) = (run for run in runs() if "mlflow.parentRunId" in run.data.tags)
+    kept = Path(child.info.artifact_uri.removeprefix("file://")) / "traceback.txt"
+    assert kept.read_text() == "Traceback: the disk is gone"
+
+
 def test_a_job_with_a_run_of_its_own_gets_no_second(
     observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]]
 ) -> None:
