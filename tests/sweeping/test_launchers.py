@@ -1,4 +1,4 @@
-"""Beyond one machine, tried on one: submitit's local executor, a local Ray, a real PostgreSQL server."""
+"""Beyond one machine, tried on one: submitit's local executor, a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -41,18 +41,6 @@ def test_workers_of_submitit_share_a_study(tmp_path: Path) -> None:
 def test_a_plain_grid_runs_through_a_launcher(tmp_path: Path) -> None:
     jobs = toy.multirun(tmp_path, ["x=0,1", "epochs=1", "hydra/launcher=submitit_local"]).jobs
     assert [job.metrics["score"] for job in jobs] == [0.0, 1.0]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("ray") is None, reason="pip install -e '.[ray]' brings Ray")
-def test_workers_of_ray_share_a_study(tmp_path: Path) -> None:
-    here = [
-        "hydra/launcher=ray",
-        "+hydra.launcher.ray.init.num_cpus=2",
-        "+hydra.launcher.ray.init.include_dashboard=false",
-    ]
-    jobs = toy.multirun(tmp_path, [*STUDY, *here]).jobs
-    assert [(job.number, job.status) for job in jobs] == [(number, "completed") for number in range(5)]
 
 
 class Server:

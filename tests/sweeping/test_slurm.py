@@ -158,7 +158,8 @@ def test_the_only_worker_is_replaced_when_it_was_cancelled(
 def test_a_worker_taken_out_of_the_queue_is_replaced(
     sweep: Callable[..., subprocess.Popen[str]], slurm: dict[str, str]
 ) -> None:
-    subprocess.run(["sbatch", "--cpus-per-task=4", "--job-name=full", "--wrap=sleep 600"], env=slurm, check=True)
+    full = ["sbatch", "--cpus-per-task=4", "--job-name=full", "--output=/dev/null", "--wrap=sleep 600"]
+    subprocess.run(full, env=slurm, check=True)
     _wait(lambda: "full" in _said(["squeue", "-h", "-t", "running", "-o", "%j"], slurm), "nothing fills the node")
     running = sweep(*STUDY, NO_GPUS, "sweep.n_trials=2", "sweep.n_jobs=1")
     _wait(lambda: "toy" in _said(["squeue", "-h", "-t", "pending", "-o", "%j"], slurm), "no worker waits")

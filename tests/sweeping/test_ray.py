@@ -1,0 +1,71 @@
+"""Studies on a local Ray: it brings much, so that CI runs these tests in an environment of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+
+import pandas as pd
+import pytest
+
+from tests import PROJECT
+from tests.sweeping.test_death import blocked
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason="pip install -e '.[ray]' brings Ray"),
+]
+
+STUDY = ["x=interval(-2,2)", "sweep.name=s", "epochs=1", "sweep.n_jobs=2", "sweep.heartbeat=1"]
+LOCAL = [
+    "hydra/launcher=ray",
+    "+hydra.launcher.ray.init.num_cpus=2",
+    "+hydra.launcher.ray.init.include_dashboard=false",
+]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """``sweep("sweep.n_trials=5")`` starts the toy's study on a Ray of its own, in a process as a user's."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*overrides: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.sweeping.toy", str(tmp_path), *STUDY, *LOCAL, *overrides]
+        started.append(subprocess.Popen(command, cwd=PROJECT, stdout=PIPE, stderr=STDOUT, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_workers_of_ray_share_a_study(sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    assert "best of 5 trials" in _end(sweep("sweep.n_trials=5"))
+    table = pd.read_csv(tmp_path / "s" / "trials.csv")
+    assert list(table["status"]) == ["completed"] * 5
+    signs = [json.loads(file.read_text()) for file in (tmp_path / "s" / "workers").glob("*.json")]
+    assert [sign["ended"] for sign in signs] == ["", ""]
+
+
+def test_a_worker_of_ray_that_was_killed_costs_no_trial(
+    sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    running = sweep("sweep.n_trials=4", "block=1")
+    os.kill(blocked(tmp_path), signal.SIGKILL)
+    (tmp_path / "go").touch()
+    assert "best of 4 trials" in _end(running)
+    assert list(pd.read_csv(tmp_path / "s" / "trials.csv")["status"]) == ["completed"] * 4
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    return said
