@@ -6,6 +6,8 @@ Knows nothing of the rooms that raise them.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Iterable
 
@@ -45,6 +47,39 @@ def is_device_lost(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+#: What the disk or its owner forbids; any other OSError is no mistake of a user's.
+_OF_A_PLACE = {
+    errno.EACCES: "choose a place you may write to",
+    errno.EPERM: "choose a place you may write to",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "make room on its disk, or choose another",
+    errno.EDQUOT: "make room in your quota, or choose another disk",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a file lies where a folder is needed; choose another place",
+    errno.EEXIST: "a file lies where a folder is needed; choose another place",
+}
+
+
+#: How libraries say that a disk is full where they raise something of their own.
+_FULL = ("database or disk is full", "No space left on device", "StorageFull")
+
+
+def of_a_place(error: BaseException | None) -> UserError | None:
+    """The mistake behind an exception that a full, read-only or forbidden place caused; None for any other."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and any(words in str(error) for words in _FULL):
+            number = errno.ENOSPC
+        if number in _OF_A_PLACE:
+            where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            return UserError(
+                f"cannot use{where}: {os.strerror(number)}",
+                f"{_OF_A_PLACE[number]}; DEEPFAKE_OUTPUTS or paths.outputs= moves all that is produced",
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def nearest(value: object, choices: Iterable[str]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from deepfake.errors import UserError, harmless, masked
+from deepfake.errors import UserError, harmless, masked, of_a_place
 
 
 @pytest.mark.parametrize(
@@ -37,3 +40,27 @@ def test_lines_and_columns_stay() -> None:
 
 def test_an_error_quotes_control_characters() -> None:
     assert str(UserError("no \x1b]0;title\x07 here", "x")) == "error: no %1B]0;title%07 here\nhint: x"
+
+
+def test_a_place_that_cannot_be_used_is_a_users_mistake() -> None:
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "x", "/full/file")
+        except OSError as error:
+            raise RuntimeError("saving failed") from error
+    except RuntimeError as error:
+        found = of_a_place(error)
+    assert found is not None
+    assert found.message == f"cannot use /full/file: {os.strerror(errno.ENOSPC)}"
+    assert "make room" in found.hint
+
+
+def test_what_libraries_say_of_a_full_disk_is_understood() -> None:
+    assert of_a_place(RuntimeError("(sqlite3.OperationalError) database or disk is full")) is not None
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "x"), FileNotFoundError(errno.ENOENT, "x"), ValueError("x"), None]
+)
+def test_other_errors_keep_their_traceback(error: Exception | None) -> None:
+    assert of_a_place(error) is None

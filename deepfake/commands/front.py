@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deepfake.commands.habits import absolute_config_path, refuse_saved_config
-from deepfake.errors import UserError, nearest
+from deepfake.errors import UserError, nearest, of_a_place
 from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
 
 USER_ERROR = 2
@@ -79,6 +79,11 @@ def guarded_call(call: Callable[[], int]) -> int:
         return call()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return told(error)
+    except Exception as error:
+        place = of_a_place(error)
+        if place is None:
+            raise
+        return told(place)
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130

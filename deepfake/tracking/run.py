@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from deepfake.errors import UserError
 from deepfake.tracking.log import RunLog, TrackedRun, clean_name, tag_text
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.provenance import git_state
+from deepfake.tracking.runs import end_dead, process_tags
 from deepfake.tracking.store import Store, connect, experiment_id
 from deepfake.tracking.system import SystemSampler
 
@@ -71,6 +71,8 @@ def track(
     client = connect(store)
     known = _tags(parent_run_id, {**(options.tags or {}), **(tags or {})})
     run = _begin(client, store, experiment, name, resume_id, known)
+    if parent_run_id is None:
+        end_dead(client, run.experiment)
     sampler = SystemSampler(client, run.id, options.system_metrics_seconds) if options.system_metrics else None
     if sampler is not None:
         sampler.start()
@@ -159,8 +161,7 @@ def _tags(parent_run_id: str | None, given: Mapping[str, object]) -> dict[str, s
         "mlflow.user": _user(),
         "mlflow.source.name": Path(sys.argv[0]).name or "python",
         "mlflow.source.type": "LOCAL",
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
+        **process_tags(),
     }
     if git.commit is not None:
         tags |= {"mlflow.source.git.commit": git.commit, "git_commit": git.commit, "git_dirty": git.dirty}

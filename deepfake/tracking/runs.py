@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -62,6 +64,39 @@ def end_abandoned(client: MlflowClient, parent_run_id: str) -> list[str]:
             continue
         client.set_tag(run.info.run_id, "failure", "its process was killed")
         client.set_terminated(run.info.run_id, status="FAILED")
+        ended.append(run.info.run_id)
+    return ended
+
+
+def process_tags() -> dict[str, object]:
+    """Which process a run is run by, so that another can tell whether it still lives."""
+    import psutil
+
+    tags: dict[str, object] = {"host": socket.gethostname(), "pid": os.getpid()}
+    with contextlib.suppress(OSError):
+        # Containers of one host may share its name, but not the meaning of a process number.
+        tags["pid_namespace"] = os.readlink("/proc/self/ns/pid")
+    return tags | {"process_started": psutil.Process().create_time()}
+
+
+def end_dead(client: MlflowClient, experiment_id: str) -> list[str]:
+    """End the runs of an experiment that a killed process of this machine left running, as KILLED.
+
+    Returns:
+        Their ids.
+    """
+    own = process_tags()
+    if "pid_namespace" not in own:
+        return []
+    condition = " and ".join(f"tags.{name} = '{own[name]}'" for name in ("host", "pid_namespace"))
+    ended = []
+    for run in search(client, [experiment_id], f"attributes.status = 'RUNNING' and {condition}"):
+        tags = run.data.tags
+        # Not by the run's start: one that is gone on with has a later process.
+        if "process_started" not in tags or lives(int(tags["pid"]), float(tags["process_started"])):
+            continue
+        client.set_tag(run.info.run_id, "failure", "its process was killed")
+        client.set_terminated(run.info.run_id, status="KILLED")
         ended.append(run.info.run_id)
     return ended
 

@@ -66,10 +66,10 @@ def locate(options: TrackingOptions, outputs: Path) -> Store:
         UserError: A plain folder or a scheme that MLflow no longer writes to.
     """
     outputs = outputs.absolute()
-    uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{outputs / 'mlflow.db'}"
+    uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(outputs / "mlflow.db")
     if match := _SQLITE.fullmatch(uri):
-        database = Path(match["path"]).expanduser().absolute()
-        uri = f"sqlite:///{database}"
+        database = Path(urllib.parse.unquote(match["path"])).expanduser().absolute()
+        uri = _sqlite_uri(database)
         return Store(uri, database.parent / "artifacts", database, _ui_command(uri))
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     if scheme in _DATABASES:
@@ -170,6 +170,11 @@ def _opening_lock(store: Store) -> AbstractContextManager[object]:
     return FileLock(store.database.with_name(f".{store.database.name}.lock"))
 
 
+def _sqlite_uri(database: Path) -> str:
+    """The URI of a file; the characters that mean something in a URI are escaped, as SQLAlchemy reads them."""
+    return f"sqlite:///{str(database).replace('%', '%25').replace('?', '%3F')}"
+
+
 def _opened(store: Store) -> MlflowClient:
     from mlflow import MlflowClient
 
@@ -183,7 +188,7 @@ def _make(database: Path) -> None:
     partial = database.with_name(f".{database.name}.partial")
     # What a killed process left of it. The lock says that nobody is at it now.
     _remove(partial)
-    uri = f"sqlite:///{partial}"
+    uri = _sqlite_uri(partial)
     try:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -245,7 +250,7 @@ def _is_unfinished(database: Path, error: Exception) -> bool:
 
 
 def _set_aside(database: Path) -> None:
-    _let_go(f"sqlite:///{database}")
+    _let_go(_sqlite_uri(database))
     aside = database.with_name(f"{database.name}.unfinished")
     number = 1
     while aside.exists():

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from deepfake.tracking.run import track
-from deepfake.tracking.runs import end_abandoned, list_runs
+from deepfake.tracking.runs import end_abandoned, list_runs, process_tags
 
 
 def dead_process() -> int:
@@ -59,3 +59,20 @@ def test_list_has_params_tags_and_metrics_without_the_machines(store, client, ex
     assert (row["params.optimizer.lr"], row["tags.study"], row["test/f1"]) == ("0.1", "s", 0.5)
     assert "system/cpu" not in row
     assert row["seconds"] >= 0
+
+
+def running(client, experiment: str, **tags: object) -> str:
+    named = {key: str(value) for key, value in {**process_tags(), **tags}.items()}
+    return client.create_run(experiment, tags=named).info.run_id
+
+
+def test_the_next_run_ends_what_killed_processes_left_running(store, client, experiment, quiet) -> None:
+    with track(store, experiment, "first", options=quiet) as first:
+        dead = running(client, first.experiment, pid=dead_process())
+        living = running(client, first.experiment)
+        elsewhere = running(client, first.experiment, pid=dead_process(), pid_namespace="pid:[1]")
+        resumed = running(client, first.experiment, process_started=process_tags()["process_started"])
+    with track(store, experiment, "second", options=quiet):
+        pass
+    status = {run: client.get_run(run).info.status for run in (dead, living, elsewhere, resumed)}
+    assert status == {dead: "KILLED", living: "RUNNING", elsewhere: "RUNNING", resumed: "RUNNING"}

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, inspect
 
 from deepfake.errors import UserError
 from deepfake.tracking.options import TrackingOptions
@@ -188,3 +189,15 @@ def test_processes_starting_at_once_all_get_their_run(tmp_path: Path) -> None:
     client = connect(store)
     runs = client.search_runs([experiment_id(client, store, "same")])
     assert sorted(run.info.run_name for run in runs) == ["run0", "run1", "run2", "run3"]
+
+
+@pytest.mark.parametrize("name", ["per%cent %41", "what?x=1", "ha#sh", "${oc.env:HOME} ,[c]"])
+def test_a_folder_may_be_named_as_a_uri_is_not(name: str, tmp_path: Path) -> None:
+    store = locate(TrackingOptions(), tmp_path / name)
+    assert store.database == tmp_path / name / "mlflow.db"
+    assert locate(TrackingOptions(uri=store.uri), tmp_path) == store
+    store.database.parent.mkdir()
+    made = sqlite3.connect(store.database)
+    made.execute("CREATE TABLE here (x)")
+    made.close()
+    assert inspect(create_engine(store.uri)).get_table_names() == ["here"]
