@@ -9,7 +9,7 @@ import pandas as pd
 
 from deepfake.commands.compose import compose_run
 from deepfake.commands.console import Console
-from deepfake.commands.restore import Restored, check_places, restore
+from deepfake.commands.restore import Restored, check_places, restore, share_threads
 from deepfake.commands.surroundings import Surroundings, look_around
 from deepfake.config import flatten
 from deepfake.errors import UserError
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> int:
     _check_result(record)
     restored = restore(record, arguments.places, arguments.set)
     console.say(f"run {record}")
-    _share_threads(record)
+    share_threads(record)
     around = look_around(record, restored, console)
     _tell(around, restored, console)
     if arguments.check:
@@ -108,15 +108,6 @@ def _again(record: RunRecord, restored: Restored, around: Surroundings, toleranc
     console.say(f"tolerance: {tolerance:g} for scores, and for metrics as a share of the larger of 1 and their size")
     console.say(str(verdict))
     return int(verdict.word == DIFFERENT)
-
-
-def _share_threads(record: RunRecord) -> None:
-    """On a CPU sums come out in another order with another number of threads, so the run's own number is taken."""
-    import torch
-
-    threads = record.provenance().get("machine", {}).get("threads")
-    if threads:
-        torch.set_num_threads(int(threads))
 
 
 def _tell(around: Surroundings, restored: Restored, console: Console) -> None:

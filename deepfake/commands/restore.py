@@ -23,6 +23,7 @@ from deepfake.commands.context import RunContext
 from deepfake.config import RunConfig, flatten, literal, load_values, plain_yaml, to_plain
 from deepfake.errors import UserError
 from deepfake.installation import CONF
+from deepfake.tracking.folder import PROVENANCE
 from deepfake.tracking.record import RunRecord
 
 #: Keys that say where things lie or how the machine is used: a run is the same run whatever they are.
@@ -114,6 +115,15 @@ def _settled(record: RunRecord, values: dict[str, Any]) -> dict[str, int]:
         return {}
     found = record.metrics().get("batch_size")
     return {} if found is None else {"trainer.batch_size": int(found)}
+
+
+def share_threads(record: RunRecord) -> None:
+    """On a CPU sums come out in another order with another number of threads, so the run's own number is taken."""
+    import torch
+
+    threads = record.provenance().get("machine", {}).get("threads") if record.has(PROVENANCE) else None
+    if threads:
+        torch.set_num_threads(int(threads))
 
 
 def check_places(overrides: Sequence[str]) -> None:

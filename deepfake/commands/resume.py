@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake.commands.context import RunContext
+from deepfake.commands.restore import share_threads
 from deepfake.config import RunConfig, literal, load_values, plain_yaml
 from deepfake.errors import UserError, masked
 from deepfake.tracking.folder import CONFIG, PROVENANCE, RESOLVED
@@ -42,6 +43,7 @@ def resumed(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunCont
     outputs = _outputs(str(config.resume), config, places)
     record = find_run(str(config.resume), locate(config.tracking, outputs), outputs)
     folder = _unfinished_folder(record)
+    share_threads(record)
     values = _placed(record, config, outputs, places)
     choices = record.provenance().get("data", {}).get("choices", {}) if record.has(PROVENANCE) else {}
     return OmegaConf.create(literal(values)), replace(

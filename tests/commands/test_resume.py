@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
     config = compose_config(["seed=5", f"paths.outputs={tmp_path}"])
     kept = RunFolder(tmp_path / "runs" / "mine")
     kept.write_config(OmegaConf.to_yaml(config), OmegaConf.to_yaml(OmegaConf.create(to_plain(config))), ["seed=5"])
-    kept.write_provenance({"format": 1, "data": {"choices": {"model": "cnn"}}})
+    kept.write_provenance({"format": 1, "data": {"choices": {"model": "cnn"}}, "machine": {"threads": 3}})
     return kept.path
 
 
@@ -51,6 +51,19 @@ def tracked(folder: Path, outputs: Path, **tags: object) -> str:
         pass
     run.client.update_run(run.id, status="RUNNING")
     return run.id
+
+
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many processor threads torch was told to take, in order; it is not told."""
+    told: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", told.append)
+    return told
+
+
+def test_it_goes_on_with_as_many_threads_as_it_began_with(go: Go, folder: Path, threads: list[int]) -> None:
+    go(folder)
+    assert threads == [3]
 
 
 def test_a_run_without_a_checkpoint_goes_on_in_its_folder_with_its_config(go: Go, folder: Path) -> None:

@@ -20,11 +20,12 @@ def outputs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_from_the_tracking_store_alone_with_loader_processes_it_is_identical(
+def test_from_the_tracking_store_alone_without_a_cache_with_loader_processes_it_is_identical(
     finished: Path, command: Command, outputs: Path
 ) -> None:
     from mlflow import MlflowClient
 
+    shutil.rmtree(outputs / "cache")
     done = command("-m", "deepfake.cli", "reproduce", "once", "trainer.num_workers=1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("verdict: identical")

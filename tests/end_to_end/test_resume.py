@@ -1,9 +1,10 @@
-"""A run that is killed in mid-epoch, then told to stop in mid-epoch, and ends as if nothing had happened."""
+"""A run that is killed in mid-epoch, loses its cache, is told to stop in mid-epoch, and ends as if nothing had been."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -37,10 +38,14 @@ runpy.run_path("train.py", run_name="__main__")
 
 @pytest.fixture(scope="module")
 def resumed(command: Command, outputs: Path) -> Path:
-    """The folder of a run of two epochs of two batches each, whose processes ended after one epoch and a half."""
+    """The folder of a run of two epochs of two batches each, whose processes ended after one epoch and a half.
+
+    The demo and the crops are deleted after the first and made anew.
+    """
     killed = command("-c", INTERRUPTED, str(int(signal.SIGKILL)), "3", *TWO_EPOCHS, "name=interrupted")
     assert killed.returncode == -signal.SIGKILL
     (folder,) = (outputs / "runs").glob("*_interrupted_*")
+    shutil.rmtree(outputs / "cache")
     # It begins the second epoch again: its first batch is the first step of this process.
     asked = command("-c", INTERRUPTED, str(int(signal.SIGTERM)), "1", f"resume={folder}")
     assert asked.returncode == 130, asked.stderr
