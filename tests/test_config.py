@@ -31,6 +31,8 @@ CHOICES = [
     for path in sorted(CONF.glob("*/*.yaml"))
     if not path.stem.startswith("_") and path.parent.name != "hydra"
 ]
+#: Keys of heads whose file asks for more than a head had before they came.
+CAME_LATER = {"changes"}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -49,7 +51,7 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
     ("file", "kind"),
     [
         ("augment/none", AugmentOptions),
-        ("backbone/resnet50", BackboneOptions),
+        ("backbone/_base", BackboneOptions),
         ("dataset/_base", DatasetOptions),
         ("evaluation/default", EvaluationOptions),
         ("features/none", FeatureOptions),
@@ -61,7 +63,9 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
 def test_a_default_is_the_same_in_its_file_and_in_its_class(file: str, kind: type[Any] | None) -> None:
     written = to_plain(OmegaConf.load(CONF / f"{file}.yaml"))
     target = written.pop("_target_", None)
-    assert written == _defaults(kind or get_class(target))
+    defaults = _defaults(kind or get_class(target))
+    # A class says what is meant by a run that was saved before there was such a key.
+    assert written == defaults | {key: value for key, value in written.items() if key in CAME_LATER & {*defaults}}
 
 
 def test_the_demo_and_a_sweep_have_the_same_defaults_in_their_files_and_classes() -> None:
@@ -96,7 +100,7 @@ def test_an_automatic_size_is_the_backbones_and_a_number_wherever_it_is_read() -
     assert "dataset.size takes int or auto" in raised.value.hint
 
 
-@pytest.mark.parametrize("file", sorted((CONF / "backbone").glob("*.yaml")), ids=lambda file: str(file.stem))
+@pytest.mark.parametrize("file", sorted((CONF / "backbone").glob("[!_]*.yaml")), ids=lambda file: str(file.stem))
 def test_every_backbones_file_states_the_size_its_weights_were_made_for(file: Path) -> None:
     from deepfake.models.backbone import made_for
 
