@@ -124,7 +124,9 @@ def _why(ended: SystemExit) -> str:
     if ended.__cause__ is not None:
         return describe(ended.__cause__)
     said = str(ended.code).strip()
-    return f"it ended its process with status {said}" if isinstance(ended.code, int) else f"it ended its process: {said}"
+    return (
+        f"it ended its process with status {said}" if isinstance(ended.code, int) else f"it ended its process: {said}"
+    )
 
 
 def _stopped(study: Study, claim: Claim, stop: Stopped, handle: RunningTrial, replaceable: bool) -> Job | None:

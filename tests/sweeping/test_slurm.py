@@ -175,6 +175,16 @@ def test_a_grid_that_is_refused_names_the_key_to_change(sweep: Callable[..., sub
     assert "hydra.launcher.partition" in said
 
 
+def test_an_array_that_was_cancelled_as_a_whole_is_replaced(
+    sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    running = sweep(*STUDY, NO_GPUS, "sweep.n_trials=6", "sweep.n_jobs=2", "block=1")
+    _wait((tmp_path / "blocked").exists, "no trial began")
+    subprocess.run(["scancel", "--user=root"], env=slurm, check=True)
+    (tmp_path / "go").touch()
+    assert "best of 6 trials" in _end(running)
+
+
 def test_a_refusal_names_the_key_to_change(sweep: Callable[..., subprocess.Popen[str]]) -> None:
     running = sweep(*STUDY, "hydra.launcher.gpus_per_node=1", "sweep.n_trials=2", "sweep.n_jobs=2")
     said, _ = running.communicate(timeout=120)
