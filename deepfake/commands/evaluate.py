@@ -104,7 +104,7 @@ def evaluate_one(
     place = file_evaluation(trained, result, curves, overrides)
     console.table(scorecard(trained.record.name, trained.decision, result))
     if len(result.groups):
-        console.table(breakdown_table(result))
+        console.table(breakdown_table(trained.decision, result))
     if curves:
         console.table(curves_table(curves))
     for warning in result.warnings:
