@@ -183,7 +183,7 @@ def _quarters(count: int) -> list[tuple[int, int]]:
     return [(count * part // 4, count * (part + 1) // 4) for part in range(4)]
 
 
-def _layer(sampler: str, trials: int, block: int = 25) -> list[dict[str, float]]:
+def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal") -> list[dict[str, float]]:
     """Seconds a trial of each block, of CPU and of wall time, by both."""
     import optuna
 
@@ -208,12 +208,12 @@ def _layer(sampler: str, trials: int, block: int = 25) -> list[dict[str, float]]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = Path(folder) / "ours", Path(folder) / "plain"
-        plan = StudyPlan("s", ours, locate("journal", ours), space, [Objective("m")], [], trials, settings, pruner)
+        plan = StudyPlan("s", ours, locate(storage, ours), space, [Objective("m")], [], trials, settings, pruner)
         study = Study(plan)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             other = optuna.create_study(
-                storage=open_storage(locate("journal", plain)),
+                storage=open_storage(locate(storage, plain)),
                 study_name="s",
                 sampler=create_sampler(settings, space, 0, 0),
                 pruner=create_pruner(pruner),

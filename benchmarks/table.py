@@ -28,6 +28,11 @@ _SWEEP: dict[str, tuple[str, Callable[[dict[str, Any]], str], str]] = {
         lambda found: _short(found["fresh_over_ours"]),
         ">= 15",
     ),
+    "layer": (
+        "CPU time of claiming, reporting and ending a trial: ours / plain Optuna, random (and TPE), a journal each",
+        lambda found: f"{found['random_over_plain']:.2f} ({found['tpe_over_plain']:.2f})",
+        "<= 1.2",
+    ),
     "workers": (
         "trials of unequal length: four workers of ours / batches of four",
         lambda found: _short(found["throughput"]),
