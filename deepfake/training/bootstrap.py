@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 from deepfake.training.intervals import Effective, Interval, effective, share_bounds, too_few
 from deepfake.training.metrics import LESS_IS_BETTER, check_scores
@@ -19,7 +19,7 @@ from deepfake.training.weighted import WeightedMetrics
 #: Rows of weights computed at once; more would only leave the processor's cache.
 _BLOCK = 64
 #: Metrics that are means over all samples, whatever their class.
-_MEANS = ("accuracy", "log_loss", "brier")
+_MEANS = ("accuracy", "log_loss", "brier", "ece")
 #: Metrics that rank.
 _RANKING = ("roc_auc", "average_precision")
 #: How many errors the sample taken for granted weighs; see :func:`deepfake.training.intervals.share_bounds`. Rates
@@ -28,7 +28,8 @@ _TRUST = {"roc_auc": 1.0, "average_precision": 4.0, "brier": 1.0, "log_loss": 1.
 _TRUST_RATES = 0.25
 #: Of a sample that was called with 99 % and wrongly.
 _LARGE_LOSS = float(-np.log(0.01))
-_NO_ECE = "the error of a sample drawn again is larger than its own, so none would hold the true one"
+#: How far the bins' errors are shrunk or stretched to find those that the one seen could come from.
+_STRETCHES = np.linspace(0, 4, 81)
 
 
 def group_intervals(
@@ -41,7 +42,7 @@ def group_intervals(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[dict[str, Interval], dict[str, str]]:
-    """Intervals of every metric but the calibration error, by a bootstrap over groups.
+    """Intervals of every metric by a bootstrap over groups.
 
     Args:
         labels: 0 or 1 [n].
@@ -64,12 +65,14 @@ def group_intervals(
     metrics = WeightedMetrics(labels, scores, threshold)
     whole = {name: float(value[0]) for name, value in metrics(np.ones((1, len(labels)))).items()}
     reason = too_few(labels, groups)
-    unavailable = {name: reason for name in whole if reason} | {"ece": _NO_ECE}
+    unavailable = {name: reason for name in whole if reason}
     unavailable |= {name: "not defined on these samples" for name, value in whole.items() if not np.isfinite(value)}
     wanted = [name for name in whole if name not in unavailable]
     if not wanted:
         return {}, unavailable
     blocks = [metrics(weights) for weights in group_weights(groups, resamples, seed, labels)]
+    # How well scores fit depends on how many fakes there happen to be, so here the classes are drawn too.
+    gaps = [metrics.gaps(np.ones((1, len(labels)))), *map(metrics.gaps, group_weights(groups, resamples, seed))]
     draws = {name: np.concatenate([block[name] for block in blocks]) for name in wanted}
     for name, drawn in draws.items():
         defined = int(np.isfinite(drawn).sum())
@@ -82,6 +85,8 @@ def group_intervals(
             continue
         if name == "balanced_accuracy":
             low, high = _balanced(whole, draws, units, level)
+        elif name == "ece":
+            low, high = _calibration_error(whole[name], np.concatenate(gaps), units, level)
         else:
             # A log loss has no upper end; the largest that was seen takes its place.
             scale = max(largest_loss, _LARGE_LOSS) if name == "log_loss" else 1.0
@@ -244,6 +249,28 @@ def _balanced(
         reach.append(float(np.sqrt(max(a**2 + b**2 + 2 * together * a * b, 0.0))) / 2)
     value = whole["balanced_accuracy"]
     return max(value - reach[0], 0.0), min(value + reach[1], 1.0)
+
+
+def _calibration_error(error: float, gaps: np.ndarray, units: Effective, level: float) -> tuple[float, float]:
+    """Of the calibration error, which chance alone makes larger: those from which the one seen would not be unlikely.
+
+    Args:
+        error: The one seen.
+        gaps: The bins' signed errors [1 + r, bins]: those seen, then those of each draw.
+        units: How many there are.
+        level: Confidence.
+    """
+    seen, noise = gaps[0], gaps[1:] - gaps[0]
+    student = float(stdtrit(units.all - 1, 0.5 + level / 2))
+    noise = noise * np.sqrt(_widened("ece", units)) * student / ndtri(0.5 + level / 2)
+    drawn = np.abs(_STRETCHES[:, None, None] * seen + noise).sum(2)  # [stretches, r]
+    least, most = np.quantile(drawn, [0.5 - level / 2, 0.5 + level / 2], axis=1)
+    low, high = (np.interp(error, np.maximum.accumulate(ends), _STRETCHES) for ends in (most, least))
+    # What was seen is too large by as much as chance adds, or hardly where all bins err alike, and then varies as
+    # their sum does: either is allowed for.
+    varied = (np.abs(seen + noise).sum(1), noise @ np.sign(seen), noise.sum(1))
+    reach = float(ndtri(0.5 + level / 2) * max(np.std(total) for total in varied))
+    return max(0.0, min(float(low) * error, error - reach)), max(float(high) * error, error + reach)
 
 
 def _count(name: str, units: Effective) -> float:

@@ -51,6 +51,12 @@ class WeightedMetrics:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._means(w) | self._ranks(w)
 
+    def gaps(self, weights: np.ndarray) -> np.ndarray:
+        """By how much scores lie above the labels in each bin of the calibration error, as shares of all [r, bins]."""
+        sums = weights[:, self.order].astype(np.float64) @ self.columns
+        shares: np.ndarray = sums[:, 6:] / sums[:, :1]
+        return shares
+
     def _means(self, w: np.ndarray) -> dict[str, np.ndarray]:
         # A matrix product sums in an order that depends on the processor; the plain metrics, one row, must not.
         sums = w @ self.columns if len(w) > 1 else (w.T * self.columns).sum(0, keepdims=True)

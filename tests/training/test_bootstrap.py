@@ -124,10 +124,18 @@ def test_a_perfect_score_has_an_interval_of_some_width() -> None:
     assert found["recall"].low == pytest.approx(0.05 ** (1 / 32), abs=0.01)
 
 
-def test_the_calibration_error_has_no_interval_and_says_why() -> None:
-    found, unavailable = group_intervals(*predictions(), resamples=50)
-    assert "ece" not in found
-    assert "larger than its own" in unavailable["ece"]
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_interval_of_the_calibration_error_holds_the_true_one(calibrated: bool) -> None:
+    generator, held, rounds = np.random.default_rng(0), 0, 60
+    for seed in range(rounds):
+        chances = generator.beta(0.7, 0.7, 100)
+        labels = (generator.random(100) < (chances if calibrated else chances**3)).astype(int)
+        interval = group_intervals(labels, chances, np.arange(100), resamples=100, seed=seed)[0]["ece"]
+        assert interval.low <= interval.value <= interval.high
+        # The mean of p - p**3 under Beta(0.7, 0.7), which is the same sign in every bin.
+        true = 0.0 if calibrated else 0.5 - 0.7 * 1.7 * 2.7 / (1.4 * 2.4 * 3.4)
+        held += interval.low <= true <= interval.high
+    assert held / rounds >= 0.9
 
 
 def test_where_no_group_holds_both_classes_each_keeps_its_share() -> None:
