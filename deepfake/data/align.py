@@ -49,5 +49,7 @@ def warp(image: Pixels, matrix: NDArray[np.float64], size: int) -> Pixels:
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if scale < 0.5:
         image = cv2.resize(image, None, fx=2 * scale, fy=2 * scale, interpolation=cv2.INTER_AREA)
-        matrix = np.column_stack([matrix[:, :2] / (2 * scale), matrix[:, 2]])
+        # A pixel's place is its centre's, half a pixel from its corner at every scale.
+        grown = 1 / (2 * scale)
+        matrix = np.column_stack([matrix[:, :2] * grown, matrix[:, 2] + matrix[:, :2].sum(1) * (grown / 2 - 0.5)])
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

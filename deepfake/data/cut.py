@@ -146,7 +146,7 @@ class _Cutter:
         self.size = size
 
     def __call__(self, image: Pixels, i: int) -> Pixels:
-        return resize(cut_box(image, self.boxes[i]), self.size)
+        return cut_square(image, self.boxes[i], self.size)
 
 
 class _Aligner(_Cutter):
@@ -215,13 +215,42 @@ def _confirmed(
 
 
 def square_boxes(boxes: NDArray[np.float32], margin: float) -> NDArray[np.float32]:
-    """Squares [N, 4] of whole pixels about face boxes [N, 4], whose side is the longer side times 1 + margin."""
-    sides = np.maximum(np.rint((boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * (1 + margin)), 2)
-    corners = np.rint((boxes[:, :2] + boxes[:, 2:] - sides) / 2)
+    """Squares [N, 4] about face boxes [N, 4], whose side is the longer side times 1 + margin.
+
+    They are not rounded: whole pixels, chosen anew in each frame, would make the crop tremble where the face does not.
+    """
+    sides = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * (1 + margin), 2)
+    corners = (boxes[:, :2] + boxes[:, 2:] - sides) / 2
     return np.concatenate([corners, corners + sides], 1).astype(np.float32)
 
 
-def cut_box(image: Pixels, box: Sequence[float] | NDArray[np.float32]) -> Pixels:
+def cut_square(image: Pixels, box: NDArray[np.float32], size: int) -> Pixels:
+    """What lies in a box, at fractions of a pixel, as [size, size, 3]; beyond the image its edge is repeated.
+
+    It is shrunk by averaging whole pixels to the scale wanted, and what is left, a shift and a scale of nearly one, is
+    interpolated; where it grows, interpolation does all.
+    """
+    import cv2
+
+    corners = np.asarray(box, np.float64)
+    if (corners == np.rint(corners)).all():
+        return resize(cut_box(image, corners), size)
+    scale = size / (corners[2:] - corners[:2])  # [x, y]
+    reach = np.ceil(2 / np.minimum(scale, 1)) + 1  # cubic interpolation looks two pixels of the crop beyond it
+    start, end = np.floor(corners[:2] - reach), np.ceil(corners[2:] + reach)
+    around = cut_box(image, np.concatenate([start, end]))
+    width, height = np.maximum(np.rint((end - start) * np.minimum(scale, 1)), 1).astype(int).tolist()
+    shrunk = np.array([width, height]) / (end - start)
+    if (width, height) != (around.shape[1], around.shape[0]):
+        around = cv2.resize(around, (width, height), interpolation=cv2.INTER_AREA)
+    # A pixel's place is its centre's: half a pixel from its corner at every scale.
+    rest = scale / shrunk
+    shift = (0.5 / shrunk + start - corners[:2]) * scale - 0.5
+    matrix = np.array([[rest[0], 0, shift[0]], [0, rest[1], shift[1]]])
+    return cv2.warpAffine(around, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def cut_box(image: Pixels, box: Sequence[float] | NDArray[np.float32] | NDArray[np.float64]) -> Pixels:
     """What lies in a box of whole pixels; beyond the image its edge is repeated."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = (int(v) for v in box)
@@ -249,5 +278,5 @@ def normalise(crop: Pixels) -> None:
     """
     import simplejpeg
 
-    data = simplejpeg.encode_jpeg(crop, quality=_NORMAL_QUALITY, colorsubsampling="420")
-    simplejpeg.decode_jpeg(data, buffer=crop)
+    data = simplejpeg.encode_jpeg(crop, quality=_NORMAL_QUALITY, colorsubsampling="420", fastdct=False)
+    simplejpeg.decode_jpeg(data, buffer=crop, fastdct=False, fastupsample=False)

@@ -8,6 +8,14 @@ import numpy as np
 
 from deepfake.data.media import Frames, MediaError, MediaInfo
 
+#: The 8-bit format of the same sampling for each deeper one.
+_PLAIN = {
+    f"{name}{bits}{order}": name
+    for name in ("yuv420p", "yuv422p", "yuv440p")
+    for bits in (9, 10, 12, 14, 16)
+    for order in ("le", "be")
+} | {"p010le": "nv12", "p016le": "nv12"}
+
 
 class Sink:
     """Wanted frames as they come, turned upright and into RGB, in one array of the first one's size."""
@@ -17,6 +25,7 @@ class Sink:
         self.filled = 0
         self.rotation = 0
         self._converter = _converter()
+        self._shallower = _converter()
         self._images: np.ndarray | None = None
         self._pts = np.zeros(count)
 
@@ -34,12 +43,23 @@ class Sink:
             sides = (frame.width, frame.height) if self._turns % 2 else (frame.height, frame.width)
             self._images = np.empty((self.count, *sides, 3), np.uint8)
         width, height = self._size
-        plane = self._converter.reformat(frame, width=width, height=height, format="rgb24").planes[0]
+        plane = self._rgb(frame, width, height).planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
         pixels = rows[:, : 3 * width].reshape(height, width, 3)
         self._images[place] = np.rot90(pixels, self._turns) if self._turns else pixels
         self._pts[place] = seconds
         self.filled += 1
+
+    def _rgb(self, frame: Any, width: int, height: int) -> Any:
+        """The frame in RGB and of the first one's size; on one thread, so that no number of cores changes a pixel.
+
+        Deeper than 8 bits goes to 8 bits first: the direct way interpolates colours that the 8-bit way repeats, so
+        that a class published in 10 bits would differ by more than its depth.
+        """
+        plain = _PLAIN.get(frame.format.name)
+        if plain is not None:
+            frame = self._shallower.reformat(frame, width=frame.width, height=frame.height, format=plain, threads=1)
+        return self._converter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
 
     @property
     def size(self) -> tuple[int, int]:

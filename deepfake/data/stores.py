@@ -19,7 +19,7 @@ from deepfake.data.manifest import Manifest
 from deepfake.data.part import read_records
 from deepfake.errors import DataError, nearest
 
-_VERSION = 4  # of what a store holds; another number begins new stores
+_VERSION = 5  # of what a store holds; another number begins new stores
 _DECODERS = ("av", "opencv-python-headless", "opencv-python")
 
 

@@ -89,13 +89,15 @@ def write_video(
 
 
 def decode_all(path: Path) -> list[np.ndarray]:
-    """Every frame a plain decode of the whole packets gives, uint8 RGB, unrotated."""
+    """Every frame a plain decode of the whole packets gives, uint8 RGB by way of 8 bits, unrotated."""
     frames = []
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "NONE"
         for packet in container.demux(video=0):
             if not packet.is_corrupt:
-                frames += [frame.to_ndarray(format="rgb24") for frame in packet.decode()]
+                for frame in packet.decode():
+                    plain = frame.reformat(format=frame.format.name.replace("10le", ""))
+                    frames.append(plain.to_ndarray(format="rgb24"))
     return frames
 
 

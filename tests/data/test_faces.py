@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepfake.data.align import similarity, warp
-from deepfake.data.cut import cut_box, resize, square_boxes
+from deepfake.data.cut import cut_box, cut_square, resize, square_boxes
 from deepfake.data.faces import Box, Face, FaceDetector, create_detector, find_face_model, overlap
 from deepfake.data.image import read_image
 from deepfake.data.media import Pixels
@@ -147,6 +147,54 @@ def test_a_crop_beyond_the_image_repeats_its_edge(box: tuple[int, int, int, int]
     assert np.array_equal(cut, image[rows][:, columns])
 
 
+def _blob(x: float, y: float, deviation: float, side: int = 320) -> Pixels:
+    """A picture of one soft spot about (x, y), where (0.5, 0.5) is the middle of the first pixel."""
+    rows, columns = np.mgrid[:side, :side] + 0.5
+    grey = 220 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * deviation**2))
+    return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, 2)
+
+
+def _middle(picture: Pixels) -> np.ndarray:
+    """Where the spot of a picture is: x, y."""
+    grey = picture[:, :, 0].astype(float)
+    rows, columns = np.mgrid[: grey.shape[0], : grey.shape[1]] + 0.5
+    return np.array([(columns * grey).sum(), (rows * grey).sum()]) / grey.sum()
+
+
+@pytest.mark.parametrize("side", [60.0, 111.7, 150.3, 223.9])
+def test_a_crop_follows_a_face_by_fractions_of_a_pixel(side: float) -> None:
+    """The spot moves with its box, so that it stays in one place of the crop; whole pixels would move it by 0.3."""
+    steps = np.arange(12) * 0.37
+    boxes = np.stack([40 + steps, 43 + 1.3 * steps, 40 + steps + side, 43 + 1.3 * steps + side], 1)
+    found = [_middle(cut_square(_blob(*(box[:2] + side / 2), side / 9), box.astype(np.float32), 112)) for box in boxes]
+    assert np.abs(np.array(found) - 56).max() < 0.08
+
+
+def test_boxes_are_not_rounded() -> None:
+    boxes = np.array([[100.2, 100.4, 140.3, 180.9], [100.3, 100.5, 140.4, 181.1]], np.float32)
+    squares = square_boxes(boxes, 0.3)
+    assert (squares[:, :2] + squares[:, 2:]) / 2 == pytest.approx((boxes[:, :2] + boxes[:, 2:]) / 2, abs=1e-3)
+    assert squares[:, 2] - squares[:, 0] == pytest.approx([1.3 * 80.5, 1.3 * 80.6], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "box", [(-20.4, -10.2, 30.1, 40.3), (-50.5, -50.5, 400.5, 400.5), (300.3, 300.3, 340.8, 340.8)]
+)
+def test_a_crop_at_fractions_of_a_pixel_repeats_the_edge_beyond_the_image(box: tuple[float, ...]) -> None:
+    crop = cut_square(np.full((100, 120, 3), 77, np.uint8), np.array(box, np.float32), 32)
+    assert crop.shape == (32, 32, 3)
+    assert (crop == 77).all()
+
+
+@pytest.mark.parametrize("face", [60, 150, 240])
+def test_an_aligned_crop_has_its_points_where_its_matrix_says(face: int) -> None:
+    points = _face(30.25, 40.6, face).landmarks
+    matrix = similarity(points, 0.3, 48)
+    spot = points[2].astype(np.float64)
+    crop = warp(_blob(*(spot + 0.5), face / 12), matrix, 48)
+    assert _middle(crop) - 0.5 == pytest.approx(matrix[:, :2] @ spot + matrix[:, 2], abs=0.03)
+
+
 @pytest.mark.parametrize("size", [16, 40, 97])
 def test_resizing_keeps_the_mean(size: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
@@ -172,6 +220,6 @@ def test_an_aligned_crop_shows_the_face(size: int) -> None:
         cv2.circle(image, (round(float(x)), round(float(y))), 8, (255, 255, 255), -1)
     matrix = similarity(face.landmarks, 0.3, size)
     crop = warp(image, matrix, size)
-    places = (face.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(int)
+    places = np.rint(face.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(int)
     assert crop.shape == (size, size, 3)
     assert all(crop[y, x, 0] > 120 for x, y in places)

@@ -69,8 +69,8 @@ class Elsewhere:
         return self.face
 
 
-@pytest.mark.parametrize(("x", "left"), [(15, 10), (110, 102)], ids=["there", "mirrored"])
-def test_a_face_that_is_not_where_the_original_had_it_is_tracked(x: float, left: int, video: Path) -> None:
+@pytest.mark.parametrize(("x", "left"), [(15, 10), (110, 102.25)], ids=["there", "mirrored"])
+def test_a_face_that_is_not_where_the_original_had_it_is_tracked(x: float, left: float, video: Path) -> None:
     known, _ = _known(video, (160, 96, 12))
     settings = CutSettings(**{**vars(SETTINGS), "faces": "mtcnn", "margin": 0.3})
     assert cut_sample(video, "video", settings, Elsewhere(x), known).frames["x0"].tolist() == [[left] * 4]

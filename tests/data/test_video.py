@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -13,6 +14,7 @@ import pytest
 
 from deepfake.data import video
 from deepfake.data.media import MediaError
+from deepfake.data.sink import Sink
 from deepfake.data.video import read_video
 from tests.data.making import decode_all, number_of, numbered, rotate_header, write_video
 
@@ -132,6 +134,43 @@ def test_colours_survive(pixel_format: str, tmp_path: Path) -> None:
     if pixel_format == "gray":
         wanted[:] = (wanted @ [0.299, 0.587, 0.114])[:, :, None]
     assert np.abs(image.astype(float) - wanted).mean() < 6
+
+
+@pytest.mark.parametrize("deep", ["yuv420p10le", "yuv422p10le"])
+def test_ten_bits_give_the_colours_of_eight(deep: str, tmp_path: Path) -> None:
+    """One picture in both depths, without loss: edges of colour must not differ by how a class was published."""
+    rng = np.random.default_rng(0)
+    plain = deep.replace("10le", "")
+    picture = np.kron(rng.integers(0, 255, (12, 16, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    shallow = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format=plain)
+    images = []
+    for name in (plain, deep):
+        with av.open(str(tmp_path / f"{name}.mkv"), "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 128, 96, name
+            container.mux([*stream.encode(shallow.reformat(format=name)), *stream.encode()])
+        images.append(read_video(tmp_path / f"{name}.mkv", lambda n: [0]).images[0].astype(int))
+    assert np.abs(images[0] - images[1]).max() <= 3
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv420p10le", "yuv444p"])
+def test_frames_are_the_same_again_and_under_load(pixel_format: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 40, pixel_format=pixel_format, size=(322, 182))
+    first = read_video(path, lambda n: [0, 17, 18, 39]).images
+    with ThreadPoolExecutor(8) as pool:
+        again = list(pool.map(lambda _: read_video(path, lambda n: [0, 17, 18, 39]).images, range(24)))
+    assert all(np.array_equal(first, images) for images in again)
+
+
+def test_a_frame_of_another_size_is_scaled_alike_each_time() -> None:
+    frames = [av.VideoFrame.from_ndarray(numbered(7, *size), "rgb24") for size in ((160, 96), (322, 182))]
+    made = []
+    for _ in range(8):
+        sink = Sink(2)
+        for place, frame in enumerate(frames):
+            sink.put(place, frame.reformat(format="yuv420p"), float(place))
+        made.append(sink._images)
+    assert all(np.array_equal(made[0], images) for images in made[1:])
 
 
 def test_any_file_name_works(tmp_path: Path) -> None:
