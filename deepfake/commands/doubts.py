@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from deepfake.data.audit import FRAMING_LIMIT, METADATA_LIMIT
+from deepfake.data.shortcuts import CHANCE
 from deepfake.tracking import folder as files
 from deepfake.tracking.record import RunRecord
 
@@ -114,8 +115,10 @@ def _shortcuts(record: RunRecord) -> list[str]:
     audit = json.loads(record.file("audit.json").read_text(encoding="utf-8"))
     told = []
     for name, limit in _LIMITS.items():
-        value = (audit.get(f"{name}_shortcut") or {}).get("roc_auc")
-        if value is not None and value > limit:
+        found = audit.get(f"{name}_shortcut") or {}
+        value = found.get("roc_auc")
+        # Audits of old have no p_value.
+        if value is not None and value > limit and (found.get("p_value") or 0.0) <= CHANCE:
             told.append(
                 f"in the run's own training data {name} alone tells the class (ROC-AUC {value:.3f}): "
                 "it may have learnt that and not what makes a fake"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     overrides = ["dataset=images", "dataset.root=/data/own", "dataset.size=48", "dataset.margin=0.7", "model=cnn"]
     (folder / "resolved.yaml").write_text(yaml.safe_dump(to_plain(typed_config(overrides))))
     (folder / "metrics.json").write_text('{"metrics": {"test/roc_auc": 0.99}}')
-    (folder / "audit.json").write_text('{"framing_shortcut": {"roc_auc": 0.97}}')
+    chance = {"roc_auc": 0.75, "p_value": 0.2}
+    (folder / "audit.json").write_text(json.dumps({"framing_shortcut": {"roc_auc": 0.97}, "metadata_shortcut": chance}))
     names = [f"images/{i}" for i in range(10)]
     table = pd.DataFrame({"sample_id": names, "split": ["train"] * 6 + ["test"] * 4, "kind": "image"})
     table["sha256"] = [f"digest{i}" for i in range(10)]
@@ -158,6 +160,7 @@ def test_a_fall_on_other_data_is_told_with_what_may_have_been_learnt(run: RunRec
         "of the audit",
     ):
         assert words in told
+    assert "metadata" not in told  # its own audit could not tell it from chance
 
 
 def test_a_good_number_on_its_own_data_raises_no_doubt(run: RunRecord) -> None:
