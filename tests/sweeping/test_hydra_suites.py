@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,6 +21,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:Future Hydra versions")
 def _no_version_base(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suites expect what Hydra does for an app that names no version; other tests of this process name one."""
     monkeypatch.setattr(VersionBase.instance(), "version_base", __compat_version__)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_files_left() -> Iterator[None]:
+    """Each of Hydra's jobs sets up logging for the whole process, into a file of a folder that does not stay."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def test_hydra_finds_the_plugin() -> None:
