@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "score a trained run on any data set: metrics with intervals, breakdowns, robustness, suites",
     "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "reproduce": "run a run of the past again, and say whether it came out the same",
+    "sync": "send the tracking server what runs told while it was away",
     "compare": "set runs side by side: a leaderboard, which differences are real, one page to show",
 }
 

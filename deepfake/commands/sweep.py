@@ -19,7 +19,6 @@ from deepfake.sweeping.observer import FAILED, PRUNED, Job, SweepInfo, SweepResu
 from deepfake.tracking import table
 from deepfake.tracking.folder import write_text
 from deepfake.tracking.run import TrackedRun, add_failed, track
-from deepfake.tracking.runs import end_abandoned
 from deepfake.tracking.store import locate
 
 #: Metrics a comparison shows beside what it is sorted by.
@@ -56,6 +55,7 @@ class Observer:
                 self._store,
                 self._config.tracking.experiment or self._config.dataset.name,
                 info.name,
+                folder=info.folder,
                 tags={"sweep": info.name, "sweep.kind": info.kind, "sweep.folder": str(info.folder)},
                 options=replace(self._config.tracking, system_metrics=False),
                 resume_id=read_parent(info.folder),
@@ -87,7 +87,7 @@ class Observer:
             self._compare(result)
         finally:
             if self._parent is not None:
-                end_abandoned(self._parent.client, self._parent.id)
+                self._parent.end_children()
                 self._parent.tags({"sweep.status": result.status})
             self._leave(result.status)
         self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {self._store.ui_command}")

@@ -141,6 +141,7 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         store,
         config.tracking.experiment or config.dataset.name,
         config.name,
+        folder=context.folder,
         parent_run_id=context.parent_run_id,
         tags=tags,
         options=config.tracking,

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfake.data.manifest import Manifest
 from deepfake.errors import masked
-from deepfake.tracking.artifacts import store_files
+from deepfake.tracking.delivery import MARK, Delivery, plain_dataset
+from deepfake.tracking.journal import FOLDER, Entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+
+    from deepfake.tracking.outbox import Outbox
 
 _log = logging.getLogger(__name__)
 
 _MAX_PARAM = 6000
 _MAX_TAG = 8000
-_BATCH = 100
-_METRICS_BATCH = 1000
 
 
 class RunLog:
@@ -58,33 +60,57 @@ class RunLog:
         """Say which data went in."""
 
 
-class TrackedRun(RunLog):
-    """A run in an MLflow store. Made by :func:`track`."""
+class Clock:
+    """The time of a run, which goes on evenly when the machine's clock is set forward or back in the meantime."""
 
-    def __init__(self, client: MlflowClient, run_id: str, experiment: str, artifacts: str) -> None:
+    def __init__(self) -> None:
+        self._began = time.time() - _uptime()
+
+    def now(self) -> int:
+        """Milliseconds since 1970."""
+        return int(1000 * (self._began + _uptime()))
+
+
+def _uptime() -> float:
+    """Seconds since some moment, those that the machine slept included."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+class TrackedRun(RunLog):
+    """A run in an MLflow store. Made by :func:`track`.
+
+    Args:
+        client: Opened on its store.
+        run_id: Its id.
+        experiment: Its experiment's id.
+        artifacts: Where it keeps its artifacts.
+        outbox: Takes what is told to a server; None where the store is told directly.
+    """
+
+    def __init__(
+        self, client: MlflowClient, run_id: str, experiment: str, artifacts: str, outbox: Outbox | None = None
+    ) -> None:
         self.id: str = run_id
         self.client = client
         self.experiment = experiment
         self.artifacts = artifacts
-        self._unsent: list[Metric] = []
+        self.clock = Clock()
+        self._outbox = outbox
+        self._deliver = Delivery(client, run_id, experiment, artifacts)
+        # Metrics that a busy database did not take.
+        self._unsent: list[Entry] = []
+        self._sending = threading.Lock()
         # MLflow refuses to change a parameter, which a resumed run would otherwise ask it to.
         self._known_params: set[str] = set()
         self._curves: set[str] = set()
 
     def tags(self, tags: Mapping[str, object]) -> None:
-        from mlflow.entities import RunTag
-
-        named = [RunTag(clean_name(key), tag_text(value)) for key, value in tags.items()]
-        for start in range(0, len(named), _BATCH):
-            self.client.log_batch(self.id, tags=named[start : start + _BATCH])
+        self._tell({"kind": "tags", "values": {clean_name(key): tag_text(value) for key, value in tags.items()}})
 
     def params(self, params: Mapping[str, object]) -> None:
-        from mlflow.entities import Param
-
-        named = {clean_name(key): _cut(value, _MAX_PARAM) for key, value in params.items()}
-        fresh = [Param(key, value) for key, value in named.items() if key not in self._known_params]
-        for start in range(0, len(fresh), _BATCH):
-            self.client.log_batch(self.id, params=fresh[start : start + _BATCH])
+        named = param_texts(params)
+        self._tell({"kind": "params", "values": {k: text for k, text in named.items() if k not in self._known_params}})
         self._known_params.update(named)
 
     def resumed(self, params: Mapping[str, object]) -> None:
@@ -93,50 +119,96 @@ class TrackedRun(RunLog):
 
     def epoch(self, step: int, metrics: Mapping[str, float]) -> None:
         self._curves.update(metrics)
-        self._log(step, metrics)
+        self.measured(step, metrics)
 
     def summary(self, metrics: Mapping[str, float]) -> None:
         # One more point would bend the curve, and MLflow shows a curve's last point as the metric's value.
-        self._log(0, {f"best/{key}" if key in self._curves else key: value for key, value in metrics.items()})
+        self.measured(0, {f"best/{key}" if key in self._curves else key: value for key, value in metrics.items()})
 
-    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._unsent += [Metric(clean_name(key), float(value), now, step) for key, value in metrics.items()]
+    def measured(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log metrics under their own names; from any thread."""
+        values = {clean_name(key): float(value) for key, value in metrics.items()}
+        entry = {"kind": "metrics", "step": step, "at": self.clock.now(), "values": values}
+        if self._outbox is not None:
+            self._outbox.put(entry)
+            return
+        with self._sending:
+            self._unsent.append(entry)
         self.flush()
 
     def flush(self) -> None:
-        """Send the metrics that a busy or absent store has not taken yet; keep them where it still does not."""
+        """Send the metrics that a busy database has not taken yet; keep them where it still does not."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            while self._unsent:
-                self.client.log_batch(self.id, metrics=self._unsent[:_METRICS_BATCH])
-                del self._unsent[:_METRICS_BATCH]
-        except MlflowException as error:
-            _log.warning("%d metrics wait for the tracking store: %s", len(self._unsent), error.message)
+        with self._sending:
+            try:
+                if self._unsent:
+                    self._deliver(self._unsent)
+                self._unsent.clear()
+            except MlflowException as error:
+                waiting = sum(len(entry["values"]) for entry in self._unsent)
+                _log.warning("%d metrics wait for the tracking store: %s", waiting, error.message)
 
     def text(self, text: str, name: str) -> None:
-        self.client.log_text(self.id, text, name)
+        self._tell({"kind": "text", "text": text, "name": name})
 
     def files(self, paths: Iterable[Path], folder: str = "") -> None:
-        store_files(self.client, self.id, self.artifacts, {path: Path(folder) / path.name for path in paths})
+        self._files({path: Path(folder) / path.name for path in paths})
 
     def folder(self, path: Path, into: str = "", skip: Sequence[str] = ()) -> None:
         found = (file for file in sorted(path.rglob("*")) if file.is_file())
         kept = {file: file.relative_to(path) for file in found}
         kept = {file: name for file, name in kept.items() if not any(name.match(pattern) for pattern in skip)}
-        store_files(self.client, self.id, self.artifacts, {file: Path(into) / name for file, name in kept.items()})
+        self._files({file: Path(into) / name for file, name in kept.items() if name.parts[0] != FOLDER})
 
     def dataset(self, manifest: Manifest, context: str = "training") -> None:
-        from mlflow.entities import DatasetInput, InputTag
-
         from deepfake.tracking.datasets import dataset_entities
 
-        tag = InputTag("mlflow.data.context", context)
-        inputs = [DatasetInput(entity, [tag]) for entity in dataset_entities(manifest)]
-        self.client.log_inputs(self.id, datasets=inputs)
+        datasets = [plain_dataset(entity) for entity in dataset_entities(manifest)]
+        self._tell({"kind": "inputs", "datasets": datasets, "context": context})
+
+    def model(self, weights: Path, spec: str, name: str) -> str | None:
+        """Make a model of the run; see :func:`deepfake.tracking.model.log_model`."""
+        return self._tell({"kind": "model", "spec": spec, "name": name}, weights=weights)
+
+    def failed_child(self, name: str, tags: Mapping[str, str], params: Mapping[str, str], trace: Path | None) -> None:
+        """Record a run nested under this one that failed before it began."""
+        given = dict(tags) if self._outbox is None else {**tags, MARK: uuid.uuid4().hex}
+        entry = {"kind": "failed_child", "name": name, "tags": given, "params": dict(params), "at": self.clock.now()}
+        self._tell({**entry, "source": None}, **({} if trace is None else {"source": trace}))
+
+    def end_children(self) -> None:
+        """End the runs nested under this one that a killed process of this machine left running."""
+        self._tell({"kind": "end_children"})
+
+    def goes_on(self) -> None:
+        """Say that the run, which ended or was cut short, is being run again."""
+        self._tell({"kind": "going_on"})
+
+    def ended(self, status: str) -> None:
+        """Say how the run ends."""
+        self.flush()
+        self._tell({"kind": "ending", "status": status, "at": self.clock.now()})
+
+    def close(self, hurried: bool = False) -> None:
+        """Wait a bounded time until a server has taken everything."""
+        if self._outbox is not None:
+            self._outbox.close(hurried)
+
+    def _files(self, files: Mapping[Path, Path]) -> None:
+        for source, name in files.items():
+            self._tell({"kind": "file", "name": name.as_posix()}, source=source)
+
+    def _tell(self, entry: Entry, **files: Path) -> str | None:
+        if self._outbox is not None:
+            self._outbox.put(entry, *files.items())
+            return None
+        return self._deliver([{**entry, **{key: str(path) for key, path in files.items()}}])
+
+
+def param_texts(params: Mapping[str, object]) -> dict[str, str]:
+    """Parameters as MLflow takes them; a longer value is cut visibly."""
+    return {clean_name(key): _cut(value, _MAX_PARAM) for key, value in params.items()}
 
 
 def clean_name(key: str) -> str:

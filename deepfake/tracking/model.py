@@ -19,10 +19,13 @@ from deepfake.installation import PACKAGE
 from deepfake.models.options import BackboneOptions, HeadOptions
 from deepfake.tracking.artifacts import local_folder
 from deepfake.tracking.provenance import package_versions
-from deepfake.tracking.run import TrackedRun
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.models.signature import ModelSignature
+
+    from deepfake.tracking.log import TrackedRun
 
 #: Raised with every change that an older loader would misread.
 FORMAT = 1
@@ -89,7 +92,7 @@ def signature(spec: DetectorSpec) -> ModelSignature:
     return ModelSignature(inputs=Schema([clips]), outputs=Schema([probability]))
 
 
-def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "detector") -> str:
+def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "detector") -> str | None:
     """Log a detector as a model of a run.
 
     Args:
@@ -99,17 +102,37 @@ def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "d
         name: The model's name in MLflow.
 
     Returns:
-        The model's URI, for ``mlflow.pyfunc.load_model``.
+        The model's URI, for ``mlflow.pyfunc.load_model``; None where a server is told of it later.
+    """
+    return run.model(weights, spec.to_json(), name)
+
+
+def send_model(client: MlflowClient, run: tuple[str, str], weights: Path, spec: DetectorSpec, name: str) -> str:
+    """Make a detector a model of a run; one that was begun before is gone on with.
+
+    Args:
+        client: Opened on the run's store.
+        run: The ids of the run and of its experiment.
+        weights: The detector's state as safetensors.
+        spec: How to build it.
+        name: The model's name in MLflow.
+
+    Returns:
+        The model's URI.
     """
     from mlflow import pyfunc
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.models import Model
 
+    run_id, experiment = run
+
     # Without the local part: "+cpu" builds are not where pip looks first.
     versions = {name: version.split("+")[0] for name, version in package_versions().items()}
     required = [f"{package}=={versions[package]}" for package in _REQUIRED if package in versions]
     # The fluent interface would log to whatever run and store it thinks active; these calls name both.
-    model = run.client.create_logged_model(run.experiment, name=name, source_run_id=run.id, model_type="classifier")
+    model = _begun(client, run, name) or client.create_logged_model(
+        experiment, name=name, source_run_id=run_id, model_type="classifier"
+    )
     place = local_folder(model.artifact_location)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +143,7 @@ def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "d
         (data / SPEC).write_text(spec.to_json())
         shutil.copyfile(weights, data / WEIGHTS)
         made = Path(scratch) / "model"
-        described = Model(model.artifact_location, run_id=run.id, model_uuid=model.model_id, model_id=model.model_id)
+        described = Model(model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id)
         with warnings.catch_warnings():
             # MLflow would like an example of the input; the signature says all it would, in fewer megabytes.
             warnings.filterwarnings("ignore", ".*input example was not provided.*", UserWarning)
@@ -134,9 +157,17 @@ def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "d
                 pip_requirements=required,
             )
         if place is None:
-            run.client.log_model_artifacts(model.model_id, str(made))
-        else:
+            client.log_model_artifacts(model.model_id, str(made))
+        elif not place.exists():
             made.rename(place)
-    run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    run.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, 0)])
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     return f"models:/{model.model_id}"
+
+
+def _begun(client: MlflowClient, run: tuple[str, str], name: str) -> LoggedModel | None:
+    """The model of that name that the run has already: its making was cut short, or its end was not heard of."""
+    found = client.search_logged_models([run[1]], f"source_run_id = '{run[0]}'")
+    return next((model for model in found if model.name == name), None)

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfake import __version__
-from deepfake.errors import UserError
-from deepfake.tracking.log import RunLog, TrackedRun, clean_name, tag_text
+from deepfake.errors import UserError, masked
+from deepfake.tracking.delivery import Delivery, reason
+from deepfake.tracking.folder import RESOLVED
+from deepfake.tracking.journal import Entry, Journal, open_journal
+from deepfake.tracking.log import RunLog, TrackedRun, clean_name, param_texts, tag_text
 from deepfake.tracking.options import TrackingOptions
+from deepfake.tracking.outbox import AwayError, Outbox, send_all
 from deepfake.tracking.provenance import git_state
 from deepfake.tracking.runs import end_dead, process_tags
 from deepfake.tracking.store import Store, connect, experiment_id
@@ -27,9 +33,10 @@ from deepfake.tracking.system import SystemSampler
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
-__all__ = ["Ending", "RunLog", "TrackedRun", "add_failed", "clean_name", "reopen", "track"]
+__all__ = ["Ending", "RunLog", "TrackedRun", "add_failed", "clean_name", "reopen", "send_journal", "track"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ def track(
     experiment: str,
     name: str,
     *,
+    folder: Path | None = None,
     parent_run_id: str | None = None,
     tags: Mapping[str, object] | None = None,
     options: TrackingOptions | None = None,
@@ -57,23 +65,36 @@ def track(
     An exception makes it FAILED, with the traceback as ``traceback.txt`` and its last line as the tag
     ``failure``; KeyboardInterrupt makes it KILLED. Whatever was raised is raised on.
 
+    A server is told in the background, through a journal in the run's folder: however slow it is, nothing waits for
+    it between the beginning and the end, and the end not for long.
+
     Args:
         store: Where; see :func:`deepfake.tracking.store.locate`.
         experiment: Its experiment's name, made where it does not exist.
         name: The run's name, which need not be unique.
+        folder: The run's folder; without one a server is told at once.
         parent_run_id: The run to nest it under, in whichever process that one lives.
         tags: Tags beyond git, host, process and ``options.tags``.
         options: Whether and how often to sample the machine.
         resume_id: Go on with this run instead of making one.
         endings: Exceptions that end a run in another way, such as pruning; None leaves it as it is, to others.
+
+    Raises:
+        UserError: The store cannot be opened, or its server stopped answering.
     """
     options = options or TrackingOptions()
     client = connect(store)
     known = _tags(parent_run_id, {**(options.tags or {}), **(tags or {})})
-    run = _begin(client, store, experiment, name, resume_id, known)
-    if parent_run_id is None:
-        end_dead(client, run.experiment)
-    sampler = SystemSampler(client, run.id, options.system_metrics_seconds) if options.system_metrics else None
+    with _answering(store):
+        begun = _begin(client, store, experiment, name, resume_id, known)
+        if parent_run_id is None:
+            end_dead(client, begun.info.experiment_id)
+    run = _tracked(client, store, begun, folder)
+    if resume_id is not None:
+        run.resumed(begun.data.params)
+        run.tags({**known, "resumed": "true"})
+        run.goes_on()
+    sampler = SystemSampler(run.measured, options.system_metrics_seconds) if options.system_metrics else None
     if sampler is not None:
         sampler.start()
     status: str | None = "FINISHED"
@@ -86,12 +107,14 @@ def track(
         if sampler is not None:
             sampler.stop()
         if status is not None:
-            run.flush()
-            client.set_terminated(run.id, status=status)
+            run.ended(status)
+        run.close(hurried=status in ("KILLED", None))
 
 
 def reopen(store: Store, run_id: str) -> TrackedRun:
     """A run of the past, to add what was found out about it later; how it ended stays as it is.
+
+    What a server does not take is kept in the run's folder, where that is still there.
 
     Raises:
         UserError: The store cannot be opened, or has no such run.
@@ -103,56 +126,99 @@ def reopen(store: Store, run_id: str) -> TrackedRun:
         run = client.get_run(run_id)
     except MlflowException as error:
         raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command}") from error
-    return TrackedRun(client, run_id, run.info.experiment_id, run.info.artifact_uri)
+    folder = Path(run.data.tags.get("run_dir", ""))
+    return _tracked(client, store, run, folder if (folder / RESOLVED).is_file() else None, background=False)
 
 
 def add_failed(
     parent: TrackedRun,
     name: str,
-    reason: str,
+    why: str,
     *,
     tags: Mapping[str, object],
     params: Mapping[str, object],
     trace: Path | None = None,
-) -> str:
+) -> None:
     """Record a job that failed before it began a run of its own, as a FAILED run nested under its parent.
 
     Args:
         parent: The sweep's run, still open.
         name: The run's name.
-        reason: Why it failed, in one line; the tag ``failure``.
+        why: Why it failed, in one line; the tag ``failure``.
         tags: Tags beyond git, host and process.
         params: What was chosen for it.
         trace: A file that holds its exception, kept with it.
-
-    Returns:
-        The new run's id.
     """
-    client = parent.client
-    every = _tags(parent.id, {**tags, "failure": reason})
-    run = client.create_run(parent.experiment, run_name=name, tags=every)
-    failed = TrackedRun(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri)
-    failed.params(params)
-    if trace is not None and trace.is_file():
-        failed.files([trace])
-    failed.flush()
-    client.set_terminated(failed.id, status="FAILED")
-    return failed.id
+    kept = trace if trace is not None and trace.is_file() else None
+    parent.failed_child(name, _tags(parent.id, {**tags, "failure": why}), param_texts(params), kept)
+
+
+def send_journal(store: Store, journal: Journal, refused: Callable[[Entry, str], None]) -> None:
+    """Send what an earlier process left in a journal.
+
+    Args:
+        store: Of the journal's run.
+        journal: Open; what is sent counts as sent.
+        refused: Hears of each entry that will never be taken, and why.
+
+    Raises:
+        UserError: The store cannot be opened.
+        AwayError: The server has no such run, or does not take what it is sent now.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connect(store)
+    try:
+        run = client.get_run(journal.header["run_id"])
+    except MlflowException as error:
+        raise AwayError(reason(error)) from error
+    send_all(journal, _delivery(client, run, journal), refused)
+    # A killed process told no ending.
+    end_dead(client, run.info.experiment_id)
+
+
+def _tracked(
+    client: MlflowClient, store: Store, run: Run, folder: Path | None, *, background: bool = True
+) -> TrackedRun:
+    outbox = None
+    if store.remote and folder is not None:
+        outbox = Outbox(
+            lambda: open_journal(folder, run.info.run_id, masked(store.uri)),
+            partial(_delivery, client, run),
+            f"the tracking server {store.uri}",
+            f"deepfake sync {shlex.quote(str(folder))} tracking.uri={shlex.quote(masked(store.uri))}",
+            background=background,
+        )
+    return TrackedRun(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri, outbox)
+
+
+def _delivery(client: MlflowClient, run: Run, journal: Journal) -> Delivery:
+    return Delivery(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri, journal.named)
 
 
 def _begin(
     client: MlflowClient, store: Store, experiment: str, name: str, resume_id: str | None, tags: dict[str, str]
-) -> TrackedRun:
+) -> Run:
     if resume_id is None:
-        run = client.create_run(experiment_id(client, store, experiment), run_name=name, tags=tags)
-    else:
-        run = client.get_run(resume_id)
-        client.update_run(resume_id, status="RUNNING")
-    tracked = TrackedRun(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri)
-    if resume_id is not None:
-        tracked.resumed(run.data.params)
-        tracked.tags({**tags, "resumed": "true"})
-    return tracked
+        return client.create_run(experiment_id(client, store, experiment), run_name=name, tags=tags)
+    return client.get_run(resume_id)
+
+
+@contextmanager
+def _answering(store: Store) -> Iterator[None]:
+    """A server that stops answering while a run begins, told in two lines."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if not store.remote:
+            raise
+        raise UserError(
+            f"the tracking server {store.uri} did not let the run begin: {reason(error)}",
+            "see what is wrong with it, or leave tracking.uri and MLFLOW_TRACKING_URI unset to write to "
+            "outputs/mlflow.db",
+        ) from error
 
 
 def _tags(parent_run_id: str | None, given: Mapping[str, object]) -> dict[str, str]:

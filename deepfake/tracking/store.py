@@ -12,6 +12,7 @@ import re
 import shlex
 import sqlite3
 import sys
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)")
 _DATABASES = ("postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https")
+#: How long a server has for one answer.
+_SECONDS = 8
 _ROOM = "make room on its disk, or set tracking.uri to a place on another"
 #: What sqlite keeps beside a database while it is written.
 _BESIDE = ("-journal", "-wal", "-shm")
@@ -53,6 +56,11 @@ class Store:
     artifacts: Path | None
     database: Path | None
     ui_command: str
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is on the other side of a network, where it may be slow or gone."""
+        return self.database is None
 
 
 def locate(options: TrackingOptions, outputs: Path) -> Store:
@@ -90,11 +98,13 @@ def connect(store: Store) -> MlflowClient:
     stops a process in between leaves nothing that the next one would stumble over.
 
     Raises:
-        UserError: The server does not answer, the disk is full, or the database is of another MLflow version or no
-            database.
+        UserError: The server does not answer within seconds, its driver is not installed, the disk is full, or the
+            database is of another MLflow version or no database.
     """
     if store.uri.split(":", 1)[0] in _SERVERS:
         _check_answers(store.uri)
+    elif store.database is None:
+        _check_opens(store.uri)
     quiet_mlflow()
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -153,7 +163,12 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # Its own are two minutes, seven times over, for each call; those who call know what to do without an answer.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_SECONDS))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("PGCONNECT_TIMEOUT", str(_SECONDS))
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def _opening_lock(store: Store) -> AbstractContextManager[object]:
@@ -270,7 +285,7 @@ def _set_aside(database: Path) -> None:
 def _check_answers(uri: str) -> None:
     # MLflow itself retries a silent server for minutes before it says so.
     try:
-        urllib.request.urlopen(_request(uri), timeout=10).close()
+        urllib.request.urlopen(_request(uri), timeout=_SECONDS).close()
     except urllib.error.HTTPError:
         return
     except (urllib.error.URLError, OSError) as error:
@@ -279,6 +294,42 @@ def _check_answers(uri: str) -> None:
             f"the tracking server {uri} does not answer: {reason}",
             "start it, or leave tracking.uri and MLFLOW_TRACKING_URI unset to write to outputs/mlflow.db",
         ) from error
+
+
+def _check_opens(uri: str) -> None:
+    """Connect to a database once: MLflow itself tries for minutes, whatever is wrong."""
+    os.environ.setdefault("PGCONNECT_TIMEOUT", str(_SECONDS))
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    try:
+        engine = create_engine(uri)
+    except ImportError as error:
+        hint = "install it, or another and name that: postgresql+psycopg:// (psycopg), mysql+pymysql:// (pymysql)"
+        raise UserError(f"tracking.uri={uri} needs a driver that is not installed: {error}", hint) from error
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise UserError(f"tracking.uri={uri} is no address of a database: {error}", "check it") from error
+    failed: list[Exception | None] = []
+
+    def attempt() -> None:
+        try:
+            engine.connect().close()
+            failed.append(None)
+        except Exception as error:
+            failed.append(error)
+
+    # Not every driver has a time limit, nor each of its steps; nobody waits for this thread.
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(2 * _SECONDS)
+    if failed == [None]:
+        engine.dispose()
+        return
+    why = str(failed[0]).splitlines()[0] if failed else f"no answer in {2 * _SECONDS} s"
+    raise UserError(
+        f"the tracking database {uri} does not answer: {why}",
+        "start it, check user and password, or leave tracking.uri unset to write to outputs/mlflow.db",
+    ) from (failed[0] if failed else None)
 
 
 def _request(uri: str) -> urllib.request.Request:

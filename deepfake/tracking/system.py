@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from collections.abc import Callable, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -21,11 +17,14 @@ class SystemSampler:
 
     MLflow's own monitor drops the sample it holds when a run ends within its first interval, and reads the
     whole run back each time it samples.
+
+    Args:
+        tell: Takes the number of a sample and its values.
+        seconds: From one sample to the next.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, seconds: float) -> None:
-        self._client = client
-        self._run_id = run_id
+    def __init__(self, tell: Callable[[int, Mapping[str, float]], None], seconds: float) -> None:
+        self._tell = tell
         self._seconds = seconds
         self._monitors = _monitors()
         self._stop = threading.Event()
@@ -41,30 +40,28 @@ class SystemSampler:
         self._thread.join()
 
     def _sample(self) -> None:
-        step = 0
+        step, failing = 0, False
         while True:
             last = self._stop.wait(self._seconds)
             try:
                 self._publish(step)
+                failing = False
             except Exception as error:
-                # A busy database or a lost server must not end the training it only looks at.
-                _log.warning("no system metrics any more: %s", error)
-                return
+                # A busy database or a driver's fault must not end the training it only looks at.
+                if not failing:
+                    _log.warning("no system metrics for now: %s", error)
+                failing = True
             step += 1
             if last:
                 return
 
     def _publish(self, step: int) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = []
+        metrics: dict[str, float] = {}
         for monitor in self._monitors:
             monitor.collect_metrics()
-            values = monitor.aggregate_metrics()
-            metrics += [Metric(f"system/{key}", float(value), now, step) for key, value in values.items()]
+            metrics |= {f"system/{key}": float(value) for key, value in monitor.aggregate_metrics().items()}
             monitor.clear_metrics()
-        self._client.log_batch(self._run_id, metrics=metrics)
+        self._tell(step, metrics)
 
 
 def _monitors() -> list:

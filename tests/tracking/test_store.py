@@ -5,6 +5,7 @@ import os
 import resource
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -201,3 +202,26 @@ def test_a_folder_may_be_named_as_a_uri_is_not(name: str, tmp_path: Path) -> Non
     made.execute("CREATE TABLE here (x)")
     made.close()
     assert inspect(create_engine(store.uri)).get_table_names() == ["here"]
+
+
+def test_a_database_that_refuses_is_told_without_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it was tried again"))
+    store = locate(TrackingOptions(uri="postgresql+psycopg://bob:S3cret@127.0.0.1:1/db"), tmp_path)
+    with pytest.raises(UserError, match=r"does not answer: .*refused") as told:
+        connect(store)
+    assert "S3cret" not in str(told.value)
+
+
+def test_a_database_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepfake.tracking.store._SECONDS", 0.2)
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "60")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"postgresql+psycopg://bob@127.0.0.1:{silent.getsockname()[1]}/db"
+        with pytest.raises(UserError, match=r"no answer in 0\.4 s"):
+            connect(locate(TrackingOptions(uri=uri), tmp_path))
+
+
+def test_a_missing_driver_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(UserError, match=r"needs a driver that is not installed: .*MySQLdb"):
+        connect(locate(TrackingOptions(uri="mysql://bob@127.0.0.1:1/db"), tmp_path))

@@ -1,0 +1,222 @@
+"""What a run told, entry by entry, into MLflow; and which failures mean "later" and which "never".
+
+Names the run by its id in every call. Every entry may be sent again: a second time changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from deepfake.tracking.artifacts import store_files
+from deepfake.tracking.journal import Entry
+from deepfake.tracking.model import DetectorSpec, send_model
+from deepfake.tracking.runs import end_abandoned, search
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlflow import MlflowClient
+
+#: How many of a kind one call takes.
+_BATCH, _METRICS = 100, 1000
+#: A file's upload may take a second for each so many bytes, beyond what any call may take.
+SLOWEST = 1_000_000
+#: The tag of a run that was made from an entry.
+MARK = "told"
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_patience = threading.Lock()
+
+#: MLflow's words for what will be refused again however often it is sent.
+_NEVER = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
+#: And HTTP's, as artifacts are answered: malformed, too large, of a kind that is not taken.
+_NEVER_STATUS = (400, 405, 411, 413, 414, 415, 422)
+
+
+class Delivery:
+    """Sends what one run told.
+
+    Args:
+        client: Opened on the run's store.
+        run_id: The run.
+        experiment: Its experiment's id.
+        artifacts: Where it keeps its artifacts.
+        named: From a file's name in an entry to the file.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        experiment: str,
+        artifacts: str,
+        named: Callable[[str], Path] = Path,
+    ) -> None:
+        self.client = client
+        self._run_id = run_id
+        self._experiment = experiment
+        self._artifacts = artifacts
+        self._named = named
+
+    def __call__(self, entries: Sequence[Entry]) -> str | None:
+        """Send entries of one kind, several only of metrics.
+
+        Returns:
+            The URI of the model, where the entry was one.
+        """
+        if entries[0]["kind"] == "metrics":
+            self._metrics(entries)
+            return None
+        (entry,) = entries
+        if entry["kind"] not in _KINDS:
+            raise ValueError(f"{entry['kind']!r} is nothing that a run tells")
+        sent: str | None = getattr(self, f"_{entry['kind']}")(entry)
+        return sent
+
+    def bytes(self, entry: Entry) -> int:
+        """How large the file is that an entry sends."""
+        name = entry.get("source") or entry.get("weights")
+        try:
+            return self._named(name).stat().st_size if name else 0
+        except (OSError, ValueError):
+            return 0
+
+    def _metrics(self, entries: Sequence[Entry]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, value, entry["at"], entry["step"])
+            for entry in entries
+            for key, value in entry["values"].items()
+        ]
+        for start in range(0, len(metrics), _METRICS):
+            self.client.log_batch(self._run_id, metrics=metrics[start : start + _METRICS])
+
+    def _tags(self, entry: Entry) -> None:
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(key, value) for key, value in entry["values"].items()]
+        for start in range(0, len(tags), _BATCH):
+            self.client.log_batch(self._run_id, tags=tags[start : start + _BATCH])
+
+    def _params(self, entry: Entry) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, value) for key, value in entry["values"].items()]
+        for start in range(0, len(params), _BATCH):
+            self.client.log_batch(self._run_id, params=params[start : start + _BATCH])
+
+    def _text(self, entry: Entry) -> None:
+        self.client.log_text(self._run_id, entry["text"], _inside(entry["name"]))
+
+    def _file(self, entry: Entry) -> None:
+        source = self._named(entry["source"])
+        with _enough_time(source.stat().st_size):
+            store_files(self.client, self._run_id, self._artifacts, {source: Path(_inside(entry["name"]))})
+
+    def _inputs(self, entry: Entry) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        tag = InputTag("mlflow.data.context", entry["context"])
+        inputs = [DatasetInput(Dataset(**fields), [tag]) for fields in entry["datasets"]]
+        self.client.log_inputs(self._run_id, datasets=inputs)
+
+    def _model(self, entry: Entry) -> str:
+        weights = self._named(entry["weights"])
+        with _enough_time(weights.stat().st_size):
+            return send_model(
+                self.client,
+                (self._run_id, self._experiment),
+                weights,
+                DetectorSpec.from_json(entry["spec"]),
+                entry["name"],
+            )
+
+    def _failed_child(self, entry: Entry) -> None:
+        """A run of its own, made once: where it may be sent again, it carries a mark by which it is found."""
+        mark = entry["tags"].get(MARK)
+        found = search(self.client, [self._experiment], f"tags.{MARK} = '{mark}'") if mark else []
+        run = (found or [self.client.create_run(self._experiment, entry["at"], entry["tags"], entry["name"])])[0]
+        child = Delivery(self.client, run.info.run_id, self._experiment, run.info.artifact_uri, self._named)
+        child._params({"values": entry["params"]})
+        if entry["source"] is not None:
+            child._file({"source": entry["source"], "name": PurePosixPath(entry["source"]).name})
+        child._ending({"status": "FAILED", "at": entry["at"]})
+
+    def _end_children(self, entry: Entry) -> None:
+        end_abandoned(self.client, self._run_id)
+
+    def _going_on(self, entry: Entry) -> None:
+        self.client.update_run(self._run_id, status="RUNNING")
+
+    def _ending(self, entry: Entry) -> None:
+        self.client.set_terminated(self._run_id, status=entry["status"], end_time=entry["at"])
+
+
+#: The kinds of an entry, and what sends them; a journal may come from a stranger, so no other name is ever called.
+_KINDS = ("tags", "params", "text", "file", "inputs", "model", "failed_child", "end_children", "going_on", "ending")
+
+
+def comes_again(error: BaseException) -> bool:
+    """Whether a failure is one of the moment: no answer, a busy server, a wrong password; not of what was sent."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import HTTPError
+
+    if isinstance(error, HTTPError) and error.response is not None:
+        return error.response.status_code not in _NEVER_STATUS
+    if isinstance(error, MlflowException):
+        return error.error_code not in _NEVER
+    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
+        return False
+    # Libraries of object stores raise kinds of their own when there is no answer.
+    return isinstance(error, OSError) or type(error).__module__ != "builtins"
+
+
+def reason(error: BaseException) -> str:
+    """What a failure says, in one short line."""
+    text = " ".join(str(getattr(error, "message", None) or error).split()) or type(error).__name__
+    if status := re.search(r"too many (\d+) error responses", text):
+        return f"it answers with status {status[1]}"
+    for sign in (
+        "timed out",
+        "Connection refused",
+        "Connection reset",
+        "RemoteDisconnected",
+        "Name or service not known",
+    ):
+        if sign in text:
+            return sign.lower() if sign != "RemoteDisconnected" else "connection closed"
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _inside(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or name.startswith("/"):
+        raise ValueError(f"{name!r} is no name of an artifact")
+    return name
+
+
+@contextmanager
+def _enough_time(size: int) -> Iterator[None]:
+    """Let a large file take longer than the seconds after which any other call is given up."""
+    usual = os.environ.get(_TIMEOUT)
+    if usual is None or size < SLOWEST:
+        yield
+        return
+    with _patience:
+        os.environ[_TIMEOUT] = str(int(usual) + size // SLOWEST)
+        try:
+            yield
+        finally:
+            os.environ[_TIMEOUT] = usual
+
+
+def plain_dataset(entity: Any) -> dict[str, str]:
+    """An MLflow data set as plain values."""
+    names = ("name", "digest", "source_type", "source", "schema", "profile")
+    return {name: str(getattr(entity, name)) for name in names}
