@@ -35,6 +35,7 @@ PLACES = (
     "dataset.split_files",
     "dataset.face_model",
     "dataset.workers",
+    "dataset.file_timeout",
     "backbone.weights",
     "trainer.num_workers",
     "trainer.accelerator",

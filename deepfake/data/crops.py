@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -31,8 +32,12 @@ from deepfake.data.work import Job, stamp
 from deepfake.errors import DataError
 
 _SPARE = 256 << 20  # bytes left free on the disk
-_PASSING = ("crashed", "unreadable")  # may be the machine's fault rather than the file's: tried again each time
-_FEW = 6  # with fewer samples to prepare, starting worker processes costs more than it saves
+_PASSING = (
+    "crashed",
+    "unreadable",
+    "timeout",
+)  # may be the machine's fault rather than the file's: tried again each time
+_FEW = 6  # with fewer samples to prepare, starting more than one worker process costs more than it saves
 
 
 class Progress(Protocol):
@@ -66,7 +71,7 @@ def prepare_crops(
         options: How to cut, and which share of the samples may fail.
         temporal: Whether clips are runs of consecutive frames; see :class:`deepfake.data.plan.ClipPlan`.
         cache: Where stores are kept, each in ``crops/<key>``.
-        workers: Processes; 0 works in this one, ``auto`` takes one for each core.
+        workers: Processes; ``auto`` takes one for each core. 0 works in this one, which a decoder that crashes ends.
         progress: Told of every sample.
         shard: ``(i, n)``: this machine prepares the samples i, i + n, i + 2n, ...
         say: Told in a line what will be done, or what is waited for.
@@ -85,7 +90,7 @@ def prepare_crops(
     with _locked(folder, shard, tell):
         records = read_records(folder)
         settled = {key: record for key, record in records.items() if record["status"] not in _PASSING}
-        jobs = _missing(manifest, table, folder, settled)
+        jobs = [replace(job, seconds=options.file_timeout) for job in _missing(manifest, table, folder, settled)]
         if jobs:
             _check_room(folder, jobs, settings)
             tell(_plan_told(jobs, folder, settings))
@@ -163,7 +168,9 @@ def _missing(manifest: Manifest, table: pd.DataFrame, folder: Path, records: dic
 def _unchanged(file: str, record: Record, writer: StoreWriter) -> bool:
     try:
         facts = os.stat(file)
-    except OSError:
+    except (OSError, ValueError):
+        return bool(record["bytes"] == -1)
+    if not stat.S_ISREG(facts.st_mode):
         return bool(record["bytes"] == -1)
     if facts.st_size != record["bytes"]:
         return False
@@ -181,7 +188,8 @@ def _check_room(folder: Path, jobs: list[Job], settings: CutSettings) -> None:
     needed, free = needed_bytes(jobs, settings), shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         raise DataError(
-            f"the crops of {len(jobs)} samples need {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free",
+            f"the crops of {len(jobs)} samples need {needed / 1e9:.2f} GB in {folder}, and {_SPARE / 1e9:.2f} GB are "
+            f"to stay free; {free / 1e9:.2f} GB are free",
             "free some room (deepfake prepare --prune), set paths.outputs= to a larger disk, or lower dataset.size, "
             "dataset.frames or dataset.clips",
         )
@@ -203,7 +211,7 @@ def prepare_jobs(
         jobs: The samples.
         folder: Gets the crops, a record for each sample.
         settings: How to cut.
-        workers: Processes; 0 works in this one, ``auto`` takes one for each core.
+        workers: Processes; ``auto`` takes one for each core. 0 works in this one, which a decoder that crashes ends.
         progress: Told of every sample.
 
     Raises:
@@ -246,7 +254,7 @@ def _worker_count(workers: int | str, jobs: int) -> int:
     if isinstance(workers, int):
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if cores < 2 or jobs < _FEW else cores
+    return 1 if jobs < _FEW else cores
 
 
 def _opened(folder: Path, table: pd.DataFrame, records: dict[str, Record]) -> CropStore:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deepfake.data.faces import Face, FaceDetector, overlap
 from deepfake.data.hashing import dhash, thumbnail
 from deepfake.data.image import enlarge, read_image
-from deepfake.data.media import Frames, MediaError, MediaInfo, Pixels
+from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, Views
 from deepfake.data.plan import ClipIndices, ClipPlan
 from deepfake.data.track import Track, look_near, track_face
 from deepfake.data.video import read_video
@@ -97,7 +97,12 @@ class Crops:
 
 
 def cut_sample(
-    file: Path, kind: str, settings: CutSettings, detector: FaceDetector | None, known: KnownTrack | None = None
+    file: Path,
+    kind: str,
+    settings: CutSettings,
+    detector: FaceDetector | None,
+    known: KnownTrack | None = None,
+    until: Deadline | None = None,
 ) -> Crops:
     """Decode, find the face, and cut.
 
@@ -107,18 +112,20 @@ def cut_sample(
         settings: How to cut.
         detector: What :func:`deepfake.data.faces.create_detector` gave for the same settings.
         known: The track of the video this one was made from, used where sizes and frames agree.
+        until: When it has to be done.
 
     Raises:
-        MediaError: The file cannot be used: ``no_face`` and the reasons of :func:`read_video` and
+        MediaError: The file cannot be used: ``no_face``, ``timeout`` and the reasons of :func:`read_video` and
             :func:`read_image`.
     """
     if kind == "image":
         frames, chosen = read_image(file), ClipIndices(np.zeros((1, 1), np.int64), np.ones(1, np.int64))
     else:
-        frames = read_video(file, lambda count: settings.plan.indices(count).indices.reshape(-1).tolist())
+        frames = read_video(file, lambda count: settings.plan.indices(count).indices.reshape(-1).tolist(), until)
         chosen = settings.plan.indices(frames.info.frames)
+    views = Views(frames.images)
     cutter, found = _known_boxes(frames, settings, known, detector) or _boxes(frames, settings, detector)
-    cut = np.stack([cutter(image, i) for i, image in enumerate(frames.images)])  # [N, S, S, 3]
+    cut = np.stack([cutter(image, i) for i, image in enumerate(views)])  # [N, S, S, 3]
     if settings.normalise:
         for crop in cut:
             normalise(crop)
@@ -133,8 +140,8 @@ def cut_sample(
         lengths=chosen.lengths,
         frames=records[places],
         info=frames.info,
-        dhashes=tuple(dhash(frames.images[i]) for i in sorted({first, middle, last})),
-        thumbnail=thumbnail(frames.images[middle]),
+        dhashes=tuple(dhash(views[i]) for i in sorted({first, middle, last})),
+        thumbnail=thumbnail(views[middle]),
     )
 
 
@@ -174,7 +181,7 @@ def _boxes(
         x, y = ((width - side) // 2, (height - side) // 2) if settings.faces == "center" else (0, 0)
         whole = (x, y, width - x, height - y) if settings.faces == "none" else (x, y, x + side, y + side)
         return _Cutter(np.tile(np.array(whole, np.float32), (len(frames.images), 1)), settings.size), True
-    track = track_face(list(frames.images), frames.pts, detector)
+    track = track_face(Views(frames.images), frames.pts, detector)
     if track is None:
         raise MediaError("no_face", f"no face in any of the frames looked at, {width}x{height}")
     if settings.align:
@@ -205,11 +212,11 @@ def _confirmed(
     """Whether a few looks find the face in the known crops: a mirrored or shifted fake has a track of its own."""
     seen = np.flatnonzero(found)
     looks = sorted({int(seen[0]), int(seen[len(seen) // 2]), int(seen[-1])}) if len(seen) else []
-    hits = 0
+    hits, views = 0, Views(frames.images)
     for i in looks:
         centre, half = (boxes[i, :2] + boxes[i, 2:]) / 2, (boxes[i, 2:] - boxes[i, :2]) / (2 * (1 + margin))
         inner = np.concatenate([centre - half, centre + half])
-        face = look_near(frames.images[i], Face(inner, 1.0, np.zeros((5, 2), np.float32)), detector)
+        face = look_near(views[i], Face(inner, 1.0, np.zeros((5, 2), np.float32)), detector)
         hits += face is not None and overlap(face.box, inner) > 0.3
     return 2 * hits >= len(looks)
 

@@ -68,6 +68,6 @@ def _facts(file: Path, record: Record | None) -> Record:
             facts = os.stat(file)
         except OSError:
             return stamp(file)
-        if (facts.st_size, facts.st_mtime_ns) == (record["bytes"], record["mtime"]):
+        if record["sha256"] and (facts.st_size, facts.st_mtime_ns) == (record["bytes"], record["mtime"]):
             return record
     return stamp(file)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from deepfake.data.media import Frames, MediaError, MediaInfo, Pixels
+from deepfake.data.media import Frames, MediaError, MediaInfo, Pixels, check_file
+
+#: Of one picture.
+MOST_PIXELS = 64 << 20
+_MOST_BYTES = 512 << 20  # of a file; 64 million pixels of 16 bits, not compressed, take 384 MiB
+_STRIP = 256  # rows turned from BGR to RGB at once
 
 # The first bytes of the formats OpenCV reads everywhere; what else it can decode is listed as "other".
 _SIGNATURES = (
@@ -32,15 +39,13 @@ def read_image(path: Path) -> Frames:
     """Decode an image, its EXIF rotation applied; alpha is dropped, grey and 16 bit become 8-bit RGB.
 
     Raises:
-        MediaError: ``missing``, ``empty``, ``not_an_image``, or ``undecodable`` when it is cut short.
+        MediaError: ``missing``, ``not_a_file``, ``empty``, ``not_an_image``, ``too_large``, or ``undecodable`` when it
+            is cut short.
     """
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise MediaError("missing", str(path)) from error
-    if not data:
-        raise MediaError("empty", "the file has no bytes")
-    return decode_image(data)
+    size = check_file(path).st_size
+    if size > _MOST_BYTES:
+        raise MediaError("too_large", f"{size} bytes; at most {_MOST_BYTES} are read")
+    return decode_image(path.read_bytes())
 
 
 def decode_image(data: bytes) -> Frames:
@@ -51,16 +56,23 @@ def decode_image(data: bytes) -> Frames:
     # libjpeg fills what is missing with grey and only warns; the end marker has to follow the last scan.
     if codec == "jpeg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise MediaError("undecodable", "the JPEG is cut short")
+    width, height = header_size(data, codec)
+    if width * height > MOST_PIXELS:
+        raise _too_large(f"{width}x{height} pixels")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error):
+            raise _too_large("its pixels") from error
         raise MediaError("undecodable", str(error).strip()) from error
     if pixels is None:
         if codec == "other":
             raise MediaError("not_an_image", f"begins with {data[:8]!r}")
         raise MediaError("undecodable", f"the {codec} data cannot be decoded")
-    image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    height, width = image.shape[:2]
+    for start in range(0, len(pixels), _STRIP):  # in place: a copy of the largest would be another 200 MB
+        strip = pixels[start : start + _STRIP]
+        strip[:] = cv2.cvtColor(strip, cv2.COLOR_BGR2RGB)
+    height, width = pixels.shape[:2]
     info = MediaInfo(
         width=width,
         height=height,
@@ -73,7 +85,65 @@ def decode_image(data: bytes) -> Frames:
         rotation=0,
         quality=jpeg_quality(data) if codec == "jpeg" else 0,
     )
-    return Frames(image[None], np.zeros(1, np.int64), np.zeros(1), info)
+    return Frames(np.asarray(pixels, np.uint8)[None], np.zeros(1, np.int64), np.zeros(1), info)
+
+
+def _too_large(what: str) -> MediaError:
+    return MediaError("too_large", f"{what}; at most {MOST_PIXELS / 1e6:.0f} million are decoded")
+
+
+def header_size(data: bytes, codec: str) -> tuple[int, int]:
+    """Width and height as the first bytes say them; zeros where they do not.
+
+    Args:
+        data: The file.
+        codec: One of those of the signatures above. Of others OpenCV checks the size itself.
+    """
+    big, small = partial(int.from_bytes, byteorder="big"), partial(int.from_bytes, byteorder="little")
+    if codec == "png":
+        return big(data[16:20]), big(data[20:24])
+    if codec == "bmp":
+        if small(data[14:18]) == 12:
+            return small(data[18:20]), small(data[20:22])
+        return abs(small(data[18:22], signed=True)), abs(small(data[22:26], signed=True))
+    if codec == "jpeg":
+        return _jpeg_size(data)
+    if codec == "tiff":
+        return _tiff_size(data, small if data.startswith(b"II") else big)
+    if codec == "webp":
+        return _webp_size(data)
+    return 0, 0
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Of the largest frame header, wherever it stands before the first scan (ITU-T T.81 B.2.2)."""
+    sizes = [(0, 0)]
+    for marker, body in _segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            sizes.append((int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")))
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def _tiff_size(data: bytes, number: Callable[[bytes], int]) -> tuple[int, int]:
+    """Of the first picture (TIFF 6.0, section 2): the entries 256 and 257, of 16 or 32 bits."""
+    place = number(data[4:8])
+    sizes = {256: 0, 257: 0}
+    for at in range(place + 2, place + 2 + 12 * number(data[place : place + 2]), 12):
+        tag, kind = number(data[at : at + 2]), number(data[at + 2 : at + 4])
+        if tag in sizes:
+            sizes[tag] = number(data[at + 8 : at + (10 if kind == 3 else 12)])
+    return sizes[256], sizes[257]
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Of the canvas, or of the one picture (RFC 9649, section 2)."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
 def enlarge(image: Pixels, size: tuple[int, int]) -> Pixels:
@@ -109,18 +179,27 @@ def _sums() -> np.ndarray:
 
 
 def _luminance_sum(data: bytes) -> int:
-    """The sum of quantisation table 0, found by walking the segments (ITU-T T.81 B.1.1.4)."""
+    """The sum of quantisation table 0 (ITU-T T.81 B.2.4.1)."""
+    for marker, body in _segments(data):
+        rest = body if marker == 0xDB else b""
+        while rest:
+            width = 2 if rest[0] >> 4 else 1
+            table = np.frombuffer(rest[1 : 1 + 64 * width], ">u2" if width == 2 else "u1")
+            if rest[0] & 15 == 0 and len(table) == 64:
+                return int(table.sum())
+            rest = rest[1 + 64 * width :]
+    return 0
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The segments of a JPEG, marker and body, up to its first scan (ITU-T T.81 B.1.1.4)."""
     place = 2
     while place + 4 <= len(data) and data[place] == 0xFF:
+        if data[place + 1] == 0xFF:  # any number of them may stand before a marker
+            place += 1
+            continue
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        body = data[place + 4 : place + 2 + length]
-        while marker == 0xDB and body:
-            width = 2 if body[0] >> 4 else 1
-            table = np.frombuffer(body[1 : 1 + 64 * width], ">u2" if width == 2 else "u1")
-            if body[0] & 15 == 0 and len(table) == 64:
-                return int(table.sum())
-            body = body[1 + 64 * width :]
+        yield marker, data[place + 4 : place + 2 + length]
         if marker == 0xDA or length < 2:
             break
         place += 2 + length
-    return 0

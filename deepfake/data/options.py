@@ -51,6 +51,8 @@ class DatasetOptions:
     stride: int = ranged(2, low=1, high=64)
     # The share of samples that may fail to decode or show no face before the command stops.
     max_failed: float = ranged(0.25, low=0, high=1)
+    # Seconds for one file, and one more for each megabyte; one that takes longer is listed, the others go on.
+    file_timeout: float = ranged(120.0, above=0)
     workers: str | int = ranged("auto", low=0, high=1024, words=("auto",))
     # All clips in a GPU's memory where they fit and nothing is changed where they are read.
     on_device: str = chosen("auto", ("auto", "never"))

@@ -1,4 +1,7 @@
-"""Jobs spread over worker processes, records as they come. Knows how to start, feed, replace and stop workers."""
+"""Jobs spread over worker processes, records as they come. Knows how to start, feed, replace and stop workers.
+
+A worker that dies or does not end with its file is replaced, and its file listed.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from deepfake.data.cut import CutSettings
+from deepfake.data.media import Deadline, timed_out
 from deepfake.data.part import Record
-from deepfake.data.work import Job, Worker
-from deepfake.data.worker import pack_job, pack_settings
+from deepfake.data.work import Job, Worker, time_limit
+from deepfake.data.worker import pack_job, pack_settings, worker_environment
 from deepfake.errors import DataError
 from deepfake.installation import child_environment, module_command
 
 #: What a worker process runs.
 WORKER = tuple(module_command("deepfake.data.worker"))
+
+_GRACE = 3.0  # seconds: a worker minds the limit itself, but for what a decoder does in one go
 
 
 def run_jobs(
@@ -31,7 +37,8 @@ def run_jobs(
         jobs: The samples.
         folder: The store their crops go to.
         settings: How to cut.
-        workers: Processes; 0 prepares in this one. A file that ends its process is tried once more, then listed.
+        workers: Processes; 0 prepares in this one. A file that ends its process is tried once more, then listed; one
+            that takes longer than it may is listed at once.
         command: What such a process runs.
 
     Raises:
@@ -98,13 +105,17 @@ class _Pool:
                     return
                 for again in (True, False):
                     process = process or self._start()
-                    answer = _ask(process, job)
+                    limit = time_limit(job)
+                    answer, late = _ask(process, job, limit + _GRACE)
                     if answer is not None or self._stopping.is_set():
                         break
                     self._end(process)
                     process = None
+                    if late:
+                        answer = {"record": self._write_down(job, "timeout", timed_out(limit))}
+                        break
                     if not again:
-                        answer = {"record": self._write_crash(job)}
+                        answer = {"record": self._write_down(job, "crashed", "the process that decoded it died, twice")}
                 if answer is not None:
                     self._done.put(_unpack(answer))
         except Exception as error:
@@ -120,7 +131,7 @@ class _Pool:
             stdout=subprocess.PIPE,
             text=True,
             encoding="ascii",
-            env=child_environment(os.environ),
+            env=child_environment(os.environ) | worker_environment(),
         )
         self._processes.add(process)
         if _exchange(process, self._first_line) is None and not self._stopping.is_set():
@@ -141,23 +152,37 @@ class _Pool:
                 pass
         process.wait()
 
-    def _write_crash(self, job: Job) -> Record:
-        """A file that ended its worker twice is listed as such; the others go on."""
+    def _write_down(self, job: Job, status: str, reason: str) -> Record:
+        """A file that its worker has no answer for is listed; the others go on."""
         from deepfake.data.part import StoreWriter
         from deepfake.data.work import stamp
 
         writer = StoreWriter(self._folder)
-        reason = "the process that decoded it died, twice"
-        record = {"sample_id": job.sample_id, **stamp(job.file), "status": "crashed", "reason": reason}
+        # What could not be read through in time is not read through again.
+        known = stamp(job.file, Deadline(0 if status == "timeout" else time_limit(job)))
+        record = {"sample_id": job.sample_id, **known, "status": status, "reason": reason}
         try:
             return writer.append(record, None)
         finally:
             writer.close()
 
 
-def _ask(process: subprocess.Popen[str], job: Job) -> dict[str, Any] | None:
-    line = _exchange(process, pack_job(job))
-    return None if line is None else json.loads(line)
+def _ask(process: subprocess.Popen[str], job: Job, seconds: float) -> tuple[dict[str, Any] | None, bool]:
+    """The answer, None when the process is gone, and whether it was ended because it took too long."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        line = _exchange(process, pack_job(job))
+    finally:
+        timer.cancel()
+    return (None if line is None else json.loads(line)), late.is_set()
 
 
 def _exchange(process: subprocess.Popen[str], line: str) -> str | None:

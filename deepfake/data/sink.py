@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 from typing import Any
 
 import numpy as np
 
-from deepfake.data.media import Frames, MediaError, MediaInfo
+from deepfake.data.media import Frames, MediaError, MediaInfo, Pixels, let_go
+
+_IN_MEMORY = 384 << 20  # bytes of frames; more lie in a file without a name, or 32 of 8K would take 3 GB
 
 #: The 8-bit format of the same sampling for each deeper one.
 _PLAIN = {
@@ -41,12 +46,13 @@ class Sink:
             self._turns = self.rotation // 90 if self.rotation % 90 == 0 else 0
             self._size = (frame.width, frame.height)
             sides = (frame.width, frame.height) if self._turns % 2 else (frame.height, frame.width)
-            self._images = np.empty((self.count, *sides, 3), np.uint8)
+            self._images = _room((self.count, *sides, 3))
         width, height = self._size
         plane = self._rgb(frame, width, height).planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
         pixels = rows[:, : 3 * width].reshape(height, width, 3)
         self._images[place] = np.rot90(pixels, self._turns) if self._turns else pixels
+        let_go(self._images)
         self._pts[place] = seconds
         self.filled += 1
 
@@ -75,6 +81,22 @@ class Sink:
         if self._images is None or not self.full:
             raise MediaError("undecodable", "fewer frames came out the second time")
         return Frames(self._images, np.array(indices, np.int64), self._pts, info)
+
+
+def _room(shape: tuple[int, ...]) -> Pixels:
+    """Room for frames [N, H, W, 3].
+
+    Raises:
+        OSError: It is to be on the disk, which is full.
+    """
+    size = math.prod(shape)
+    if size <= _IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):
+            # A disk that fills up while memory is written to it ends the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
 def _converter() -> Any:

@@ -7,6 +7,8 @@ what makes preparing a data set affordable.
 from __future__ import annotations
 
 import io
+import os
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +16,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepfake.data.media import Frames, MediaError, MediaInfo
+from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, check_file
 from deepfake.data.sink import Sink
+
+#: Of one frame: the largest picture of any level below 7 of H.264, HEVC and AV1, 8192 x 4352; 8K has 33.2 million.
+MOST_PIXELS = 35_651_584
+_MOST_PACKETS = 4_000_000  # 18 hours at 60 frames a second; what is noted of each takes some 100 bytes
+
+#: What may be in a file. Playlists and lists of files, which send the decoder elsewhere, are no video.
+_CONTAINERS = (
+    "3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4v,matroska,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,webm,"
+    "yuv4mpegpipe"
+)
+_STREAMS = 64  # for which FFmpeg is told the largest frame before it looks into them
 
 Plan = Callable[[int], Sequence[int]]
 
@@ -41,7 +54,7 @@ class _Packets(NamedTuple):
     size: int
 
 
-def read_video(path: Path, plan: Plan) -> Frames:
+def read_video(path: Path, plan: Plan, until: Deadline | None = None) -> Frames:
     """Decode the frames that ``plan`` picks.
 
     The file is first demuxed, which costs no decoding and tells how many frames there are and when; then it is
@@ -49,47 +62,101 @@ def read_video(path: Path, plan: Plan) -> Frames:
     tell (no pts, doubled pts, a head that cannot be decoded) are decoded whole.
 
     Args:
-        path: Any container and codec FFmpeg reads.
+        path: A container that holds its own streams, of any codec FFmpeg reads. Its name is a name, whatever is in it.
         plan: Given the number of frames that can be had, the indices wanted, in any order, repeats allowed.
+        until: When it has to be done.
 
     Returns:
         The frames in rising order of index, each index once.
 
     Raises:
-        MediaError: ``missing``, ``empty``, ``undecodable``, ``no_video``, or ``too_short`` when the plan wants
-            none of the frames there are.
+        MediaError: ``missing``, ``not_a_file``, ``empty``, ``undecodable``, ``no_video``, ``too_large``, ``timeout``,
+            or ``too_short`` when the plan wants none of the frames there are.
     """
-    if not path.is_file():
-        raise MediaError("missing", str(path))
-    if path.stat().st_size == 0:
-        raise MediaError("empty", "the file has no bytes")
+    check_file(path)
     try:
-        return _read_wanted(path, plan)
+        return _read_wanted(path, plan, until)
     except _MissedError:
-        return _read_all(path, plan)
+        return _read_all(path, plan, until)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its video stream, decoding on one thread; FFmpeg's errors become ours."""
+def _opened(path: Path, until: Deadline | None) -> Iterator[tuple[Iterator[Any], Any]]:
+    """The packets and their video stream, decoding on one thread; FFmpeg's errors become ours."""
     import av
 
     try:
-        str(path).encode()
-        source: Any = str(path)
-    except UnicodeEncodeError:
-        source = io.BufferedReader(io.FileIO(path))  # FFmpeg takes UTF-8 names only; Python opens any
-    try:
-        with av.open(source, metadata_errors="replace") as container:
+        with _open(path, until) as container:
             streams = [s for s in container.streams.video if not _is_picture(s)]
             if not streams:
                 raise MediaError("no_video", "the file has no video stream")
             stream = streams[0]
+            if stream.codec_context is None:
+                raise MediaError("undecodable", "there is no decoder for its video stream")
+            _check_size(path, stream)
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
-            yield container, stream
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # a stream's size can change on its way
+            yield _packets(container, stream, until), stream
     except av.FFmpegError as error:
+        if until is not None:
+            until.check()
         raise MediaError("undecodable", error.strerror or type(error).__name__) from error
+
+
+def _open(path: Path, until: Deadline | None) -> Any:
+    """The container. No name and no content of it makes FFmpeg open anything else, or ask the network."""
+    import av
+
+    seconds = None if until is None else max(until.left, 0.001)
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    sizes = [{"max_pixels": str(MOST_PIXELS)}] * _STREAMS
+    try:
+        try:
+            return av.open(
+                _source(path), options=options, stream_options=sizes, timeout=seconds, metadata_errors="replace"
+            )
+        except av.FFmpegError:
+            raise
+        except ValueError:
+            # Where streams show only as their packets come (MPEG-PS, FLV), none can be told anything before.
+            return av.open(_source(path), options=options, timeout=seconds, metadata_errors="replace")
+    except av.ArgumentError as error:
+        raise MediaError("undecodable", "no video container: a picture or a playlist, say") from error
+
+
+def _source(path: Path) -> Any:
+    absolute = os.path.abspath(path)
+    try:
+        absolute.encode()
+    except UnicodeEncodeError:
+        return io.BufferedReader(io.FileIO(absolute))  # FFmpeg takes UTF-8 names only; Python opens any
+    return f"file:{absolute}"  # else what stands before a colon would be a protocol
+
+
+def _check_size(path: Path, stream: Any) -> None:
+    """Refuse frames that are too large before one of them is decoded."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not width or not height:
+        width, height = _refused_size(path)
+    if width * height > MOST_PIXELS:
+        raise MediaError("too_large", f"{width}x{height} pixels; at most {MOST_PIXELS / 1e6:.1f} million are decoded")
+
+
+def _refused_size(path: Path) -> tuple[int, int]:
+    """The size of frames that FFmpeg itself would not look at, which it says in its log only; zeros for none."""
+    import av
+    import av.logging
+
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as said, _open(path, None):
+            pass
+    finally:
+        av.logging.set_level(level)
+    found = (re.search(r"Picture size (\d+)x(\d+) exceeds", line) for _, _, line in said)
+    return next(((int(size[1]), int(size[2])) for size in found if size), (0, 0))
 
 
 def _is_picture(stream: Any) -> bool:
@@ -99,12 +166,12 @@ def _is_picture(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _demux(container: Any, stream: Any) -> _Packets:
+def _demux(packets: Iterator[Any], stream: Any) -> _Packets:
     pts: list[int] = []
     decoded: list[int] = []
     keys: list[int] = []
     size = 0
-    for packet in _packets(container, stream):
+    for packet in packets:
         if not packet.size:
             continue
         if packet.pts is None:
@@ -125,18 +192,23 @@ def _demux(container: Any, stream: Any) -> _Packets:
     return _Packets(in_order, decoded, keys, size)
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
+def _packets(container: Any, stream: Any, until: Deadline | None) -> Iterator[Any]:
     """All whole packets of a stream; a file cut short simply ends earlier."""
     import av
 
     packets = container.demux(stream)
-    while True:
+    for _ in range(_MOST_PACKETS):
+        if until is not None:
+            until.check()
         try:
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
+            if until is not None:
+                until.check()  # FFmpeg itself stops then, too
             return
         if not packet.is_corrupt:
             yield packet
+    raise MediaError("too_large", f"more than {_MOST_PACKETS} frames")
 
 
 def _wanted(plan: Plan, count: int) -> list[int]:
@@ -148,14 +220,14 @@ def _wanted(plan: Plan, count: int) -> list[int]:
     return indices
 
 
-def _read_wanted(path: Path, plan: Plan) -> Frames:
-    with _opened(path) as (container, stream):
-        packets = _demux(container, stream)
+def _read_wanted(path: Path, plan: Plan, until: Deadline | None) -> Frames:
+    with _opened(path, until) as (source, stream):
+        packets = _demux(source, stream)
         indices = _wanted(plan, len(packets.pts))
-    with _opened(path) as (container, stream):
+    with _opened(path, until) as (source, stream):
         targets = [packets.pts[i] for i in indices]
         sink = Sink(len(indices))
-        for frame in _decode_targets(container, stream, packets, targets):
+        for frame in _decode_targets(source, stream, packets, targets):
             place = bisect_left(targets, frame.pts)
             if place < len(targets) and targets[place] == frame.pts:
                 sink.put(place, frame, float(frame.pts * stream.time_base))
@@ -185,7 +257,7 @@ def _needed(packets: _Packets, targets: list[int]) -> bytearray:
     return needed
 
 
-def _decode_targets(container: Any, stream: Any, packets: _Packets, targets: list[int]) -> Iterator[Any]:
+def _decode_targets(source: Iterator[Any], stream: Any, packets: _Packets, targets: list[int]) -> Iterator[Any]:
     """Frames in order of presentation, without most of those nobody refers to and nobody wants.
 
     Stretches of a long video in which nothing is wanted are jumped over, to the next keyframe. Nothing is skipped
@@ -198,7 +270,7 @@ def _decode_targets(container: Any, stream: Any, packets: _Packets, targets: lis
     context = stream.codec_context
     started = jumping = False
     landed: int | None = None  # the pts of a keyframe jumped to, until its frame is out
-    for place, packet in enumerate(_packets(container, stream)):
+    for place, packet in enumerate(source):
         if started and packet.size and not needed[place]:
             jumping = True
             continue
@@ -223,16 +295,16 @@ def _decode_targets(container: Any, stream: Any, packets: _Packets, targets: lis
             yield frame
 
 
-def _read_all(path: Path, plan: Plan) -> Frames:
+def _read_all(path: Path, plan: Plan, until: Deadline | None) -> Frames:
     """Decode once to count the frames that come out and once more to keep the wanted ones."""
-    with _opened(path) as (container, stream):
-        times = _times([frame.pts for frame in _decode_all(container, stream)], stream)
+    with _opened(path, until) as (source, stream):
+        times = _times([frame.pts for frame in _decode_all(source)], stream)
     if not times:
         raise MediaError("undecodable", "no frame could be decoded")
     indices = _wanted(plan, len(times))
-    with _opened(path) as (container, stream):
+    with _opened(path, until) as (source, stream):
         sink = Sink(len(indices))
-        for index, frame in enumerate(_decode_all(container, stream)):
+        for index, frame in enumerate(_decode_all(source)):
             if indices[sink.filled] == index:
                 sink.put(sink.filled, frame, times[index])
             if sink.full:
@@ -248,10 +320,10 @@ def _times(pts: list[int | None], stream: Any) -> list[float]:
     return [i / float(stream.average_rate or 25) for i in range(len(pts))]
 
 
-def _decode_all(container: Any, stream: Any) -> Iterator[Any]:
+def _decode_all(source: Iterator[Any]) -> Iterator[Any]:
     import av
 
-    for packet in _packets(container, stream):
+    for packet in source:
         try:
             yield from packet.decode()
         except av.InvalidDataError:

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deepfake.data.cut import Crops, CutSettings, KnownTrack, cut_sample
 from deepfake.data.faces import FaceDetector, create_detector
-from deepfake.data.media import MediaError
+from deepfake.data.media import Deadline, MediaError
+from deepfake.data.options import DatasetOptions
 from deepfake.data.part import Record, StoreWriter, read_frames
+
+_SLOWEST = 1e6  # bytes a second that any machine and disk is taken to read and decode
+_BLOCK = 1 << 20
+_NONE: Record = {"bytes": -1, "mtime": 0, "sha256": ""}  # of a file that is not there
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Job:
         kind: ``video`` or ``image``.
         original: The name of the sample it was made from, or nothing.
         like: That sample's record, once there is one: its track can be used.
+        seconds: How long it may take, and a second more for each megabyte.
     """
 
     sample_id: str
@@ -33,6 +41,7 @@ class Job:
     kind: str
     original: str = ""
     like: Record | None = None
+    seconds: float = DatasetOptions.file_timeout
 
 
 class Worker:
@@ -46,12 +55,16 @@ class Worker:
 
     def __call__(self, job: Job) -> Record:
         """Prepare one sample; one that cannot be used is written down with its reason."""
-        record: Record = {"sample_id": job.sample_id, **stamp(job.file)}
+        until = Deadline(time_limit(job))
+        record: Record = {"sample_id": job.sample_id, **stamp(job.file, until)}
         crops: Crops | None = None
         try:
-            crops = cut_sample(job.file, job.kind, self._settings, self._detector, self._known(job.like))
+            until.check()
+            crops = cut_sample(job.file, job.kind, self._settings, self._detector, self._known(job.like), until)
         except MediaError as error:
             record |= {"status": error.reason, "reason": error.detail}
+        except MemoryError:
+            record |= {"status": "too_large", "reason": "decoding it takes more memory than one file may have"}
         except OSError as error:
             record |= {"status": "unreadable", "reason": error.strerror or repr(error)}
         except Exception as error:
@@ -71,15 +84,43 @@ class Worker:
         self._writer.close()
 
 
-def stamp(file: Path) -> Record:
-    """What tells a changed file from the same one: bytes, time of change, SHA-256."""
+def time_limit(job: Job) -> float:
+    """Seconds that a sample may take: a long video is a large file, and a file that takes longer than its size is ill.
+
+    What a sparse file does not have on the disk does not count.
+    """
     try:
-        facts = file.stat()
+        facts = os.stat(job.file)
+    except (OSError, ValueError):
+        return job.seconds
+    held = min(facts.st_size, getattr(facts, "st_blocks", facts.st_size) * 512)
+    return job.seconds + held / _SLOWEST
+
+
+def stamp(file: Path, until: Deadline | None = None) -> Record:
+    """What tells a changed file from the same one: bytes, time of change, SHA-256.
+
+    Args:
+        file: What is no file, such as a pipe, is as if it were missing, and never opened.
+        until: When it has to be done; what takes longer, or cannot be read, has no SHA-256.
+    """
+    try:
+        facts = os.stat(file)
+    except (OSError, ValueError):
+        return dict(_NONE)
+    if not stat.S_ISREG(facts.st_mode):
+        return dict(_NONE)
+    known = {"bytes": facts.st_size, "mtime": facts.st_mtime_ns, "sha256": ""}
+    digest = hashlib.sha256()
+    try:
         with open(file, "rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            while block := opened.read(_BLOCK):
+                digest.update(block)
+                if until is not None and until.left < 0:
+                    return known
     except OSError:
-        return {"bytes": -1, "mtime": 0, "sha256": ""}
-    return {"bytes": facts.st_size, "mtime": facts.st_mtime_ns, "sha256": digest}
+        return known
+    return known | {"sha256": digest.hexdigest()}
 
 
 def describe(crops: Crops) -> Record:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 from dataclasses import asdict
@@ -14,8 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from deepfake.data.cut import CutSettings
+from deepfake.data.image import MOST_PIXELS
 from deepfake.data.plan import ClipPlan
 from deepfake.data.work import Job, Worker
+
+_MEMORY = 1 << 30  # bytes that one file may take, beside its crops
+
+
+def worker_environment() -> dict[str, str]:
+    """What such a process is started with, beside what any has."""
+    # OpenCV reads it when it is imported, and minds it in every format, before it decodes.
+    return {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MOST_PIXELS)}
 
 
 def pack_settings(folder: Path, settings: CutSettings) -> str:
@@ -42,7 +52,9 @@ def main() -> None:
     cv2.setNumThreads(1)
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # what libraries print must not be read as an answer
-    worker = Worker(*unpack_settings(sys.stdin.readline()))
+    folder, settings = unpack_settings(sys.stdin.readline())
+    worker = Worker(folder, settings)
+    _limit_memory(settings)
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         values = json.loads(line)
@@ -55,6 +67,19 @@ def main() -> None:
             print(json.dumps(answer), file=answers, flush=True)
         except BrokenPipeError:  # whoever asked is gone
             os._exit(1)
+
+
+def _limit_memory(settings: CutSettings) -> None:
+    """From here on what a file says of itself cannot make this process grow beyond measure; where Linux tells sizes."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return
+    used = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    plan = settings.plan
+    crops = 2 * plan.clips * plan.frames * settings.size**2 * 3  # as cut, and as dealt to clips
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = (int(used.split()[1]) << 10) + _MEMORY + crops
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
 
 
 if __name__ == "__main__":

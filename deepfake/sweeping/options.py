@@ -87,6 +87,7 @@ class SweepOptions:
             "trainer.accelerator",
             "trainer.devices",
             "dataset.workers",
+            "dataset.file_timeout",
         ]
     )
 

@@ -203,7 +203,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_done(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deepfake.data.crops._SPARE", 1 << 62)
-    with pytest.raises(DataError, match=r"need .* GB"):
+    with pytest.raises(DataError, match=r"need 0\.00 GB in .*, and \d+\.\d\d GB are to stay free; .* GB are free"):
         prepare(manifest_of(videos), tmp_path)
     assert not list(tmp_path.rglob("part-*"))
 

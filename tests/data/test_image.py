@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from deepfake.data.image import enlarge, jpeg_quality, read_image
+from deepfake.data import image as images
+from deepfake.data.image import enlarge, header_size, jpeg_quality, read_image
 from deepfake.data.media import MediaError
 
 
@@ -114,3 +117,56 @@ def test_enlarging_leaves_intels_library_as_it_was() -> None:
     before = cv2.ipp.useIPP()
     enlarge(np.zeros((8, 8, 3), np.uint8), (16, 16))
     assert cv2.ipp.useIPP() == before
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("png",) * 2, ("jpg", "jpeg"), ("webp",) * 2, ("bmp",) * 2, ("tiff",) * 2]
+)
+def test_the_header_tells_the_size(suffix: str, codec: str) -> None:
+    data = cv2.imencode(f".{suffix}", np.zeros((37, 501, 3), np.uint8))[1].tobytes()
+    assert header_size(data, codec) == (501, 37)
+
+
+def test_the_header_of_every_kind_of_webp_and_of_a_filled_jpeg_tells_the_size() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (37, 501, 4), np.uint8)
+    lossless = cv2.imencode(".webp", picture[..., :3], [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()
+    lossy_alpha = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 50])[1].tobytes()
+    assert (lossless[12:16], lossy_alpha[12:16]) == (b"VP8L", b"VP8X")
+    assert header_size(lossless, "webp") == header_size(lossy_alpha, "webp") == (501, 37)
+    jpeg = cv2.imencode(".jpg", picture[..., :3])[1].tobytes()
+    assert header_size(jpeg.replace(b"\xff\xc0", b"\xff" * 9 + b"\xc0", 1), "jpeg") == (501, 37)
+
+
+@pytest.mark.parametrize("codec", ["png", "jpeg", "webp", "bmp", "tiff", "other"])
+@pytest.mark.parametrize("length", [0, 2, 8, 15, 29])
+def test_a_header_that_is_cut_off_tells_something(codec: str, length: int) -> None:
+    signature = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff\xc0", "tiff": b"II*\0\x08\0\0\0\xff"}.get(codec, b"")
+    assert len(header_size((signature + b"\xff" * 29)[:length], codec)) == 2
+
+
+def _bomb(side: int) -> bytes:
+    """A grey PNG of many pixels and few bytes."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(_bomb(30000))
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(MediaError, match="too_large: 30000x30000 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_file_too_large_to_read_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_MOST_BYTES", 10)
+    with pytest.raises(MediaError, match="too_large"):
+        read_image(_write(tmp_path / "a.png"))
+
+
+def test_red_and_blue_are_told_apart_in_every_strip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_STRIP", 7)
+    assert np.array_equal(read_image(_write(tmp_path / "a.png")).images[0], _picture())

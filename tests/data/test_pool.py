@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deepfake.data import pool
 from deepfake.data.cut import CutSettings
 from deepfake.data.part import read_records
 from deepfake.data.plan import ClipPlan
@@ -26,6 +27,9 @@ for line in sys.stdin:
     if name == "deadly" or name == "flaky" and not os.path.exists(MARK):
         open(MARK, "w").close()
         os._exit(11)
+    if name == "endless":
+        while True:
+            sys.stdin.readline()
     answer = {"errno": 28, "error": "No space left on device"} if name == "full" else {"record": {"sample_id": name}}
     print(json.dumps(answer), flush=True)
 """
@@ -33,7 +37,7 @@ for line in sys.stdin:
 
 def _run(folder: Path, names: list[str], workers: int = 1) -> list[dict]:
     code = _FAKE.replace("MARK", repr(str(folder / "mark")))
-    jobs = [Job(name, folder / name, "video") for name in names]
+    jobs = [Job(name, folder / name, "video", seconds=0.1 if name == "endless" else 60) for name in names]
     return list(run_jobs(jobs, folder, SETTINGS, workers, (sys.executable, "-c", code)))
 
 
@@ -66,3 +70,20 @@ def test_workers_that_cannot_start_are_an_error(tmp_path: Path) -> None:
     jobs = [Job("a", tmp_path / "a", "video")]
     with pytest.raises(DataError, match="before its first sample"):
         list(run_jobs(jobs, tmp_path, SETTINGS, 1, (sys.executable, "-c", "raise SystemExit(3)")))
+
+
+def test_a_file_without_end_is_listed_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_GRACE", 0.0)
+    (tmp_path / "endless").write_bytes(b"x")
+    records = {record["sample_id"]: record for record in _run(tmp_path, ["a", "endless", "b"])}
+    assert set(records) == {"a", "endless", "b"}
+    assert (records["endless"]["status"], records["endless"]["bytes"]) == ("timeout", 1)
+    assert read_records(tmp_path)["endless"]["status"] == "timeout"
+
+
+def test_a_worker_process_lets_no_file_have_all_memory(tmp_path: Path) -> None:
+    # 20,000 pixels a side in a format whose header we do not read: what OpenCV itself refuses in such a process.
+    (tmp_path / "bomb.png").write_bytes(b"P6\n20000 20000\n255\n" + b"x" * 100)
+    (tmp_path / "store").mkdir()
+    (record,) = run_jobs([Job("bomb", tmp_path / "bomb.png", "image")], tmp_path / "store", SETTINGS, 1)
+    assert record["status"] == "too_large"

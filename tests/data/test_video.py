@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pytest
 
-from deepfake.data import video
-from deepfake.data.media import MediaError
+from deepfake.data import sink, video
+from deepfake.data.media import MediaError, Views
 from deepfake.data.sink import Sink
 from deepfake.data.video import read_video
 from tests.data.making import decode_all, number_of, numbered, rotate_header, write_video
@@ -195,7 +195,7 @@ def _audio(path: Path) -> None:
         (lambda path: _cut_short(write_video(path, 60)), "undecodable"),  # the index of a plain mp4 is at its end
         (_audio, "no_video"),
         (lambda path: None, "missing"),
-        (lambda path: path.mkdir(), "missing"),
+        (lambda path: path.mkdir(), "not_a_file"),
     ],
     ids=["zero bytes", "junk", "cut mp4", "audio only", "missing", "folder"],
 )
@@ -216,3 +216,86 @@ def test_real_videos_decode_exactly(shared_data: Path) -> None:
     full = decode_all(path)
     frames = read_video(path, lambda n: range(5, n, 60))
     assert all(np.array_equal(full[i], image) for i, image in zip(frames.indices, frames.images, strict=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["2024-01-01T12:30:00.mp4", "concat:a|b.mp4", "cache:v.mp4", "data:,x.mp4", "50%20.mp4"]
+)
+def test_a_colon_in_a_name_is_a_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "v.mp4", 3).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert read_video(Path(name), range).info.frames == 3
+
+
+def test_a_folder_named_like_a_protocol_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "http:" / "127.0.0.1"
+    folder.mkdir(parents=True)
+    write_video(folder / "v.mp4", 3)
+    monkeypatch.chdir(tmp_path)
+    assert read_video(Path("http:/127.0.0.1/v.mp4"), range).info.frames == 3
+
+
+LISTS = {
+    "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n",
+    "ffconcat": "ffconcat version 1.0\nfile {other}\n",
+    "ffconcat of itself": "ffconcat version 1.0\nfile list.m3u8\n",
+    "DASH": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT1S"><Period><AdaptationSet mimeType="video/mp4"><Representation id="1" '
+    'bandwidth="1"><BaseURL>{other}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n",
+}
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".ts"])
+@pytest.mark.parametrize("kind", LISTS)
+def test_what_names_other_files_is_no_video(kind: str, suffix: str, tmp_path: Path) -> None:
+    other = write_video(tmp_path / "other.mp4", 3)
+    path = tmp_path / f"list{suffix}"
+    path.write_text(LISTS[kind].format(other=other.name))
+    with pytest.raises(MediaError) as caught:
+        read_video(path, range)
+    assert caught.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".mpg", "mpeg2video"), (".flv", "flv"), (".wmv", "wmv2"), (".ts", "mpeg2video")]
+)
+def test_containers_that_show_their_streams_late_are_read(suffix: str, codec: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / f"v{suffix}", 30, codec=codec)
+    assert len(read_video(path, lambda n: [0, n - 1]).images) == 2
+
+
+def test_a_stream_without_a_decoder_is_undecodable(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 5)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(MediaError, match="undecodable: there is no decoder"):
+        read_video(path, range)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "libx264"), (".mkv", "ffv1")])
+def test_frames_that_are_too_large_are_refused_with_their_size(
+    suffix: str, codec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / f"v{suffix}", 2, codec=codec)
+    monkeypatch.setattr(video, "MOST_PIXELS", 160 * 96 - 1)
+    with pytest.raises(MediaError, match="too_large: 160x96"):
+        read_video(path, range)
+
+
+def test_frames_that_fill_the_memory_lie_in_a_file_and_are_the_same(
+    made: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, full = made["b-frames"]
+    monkeypatch.setattr(sink, "_IN_MEMORY", 1 << 10)
+    frames = read_video(path, range)
+    assert isinstance(frames.images, np.memmap)
+    views = Views(frames.images)
+    assert all(np.array_equal(full[i], view) for i, view in enumerate(views))
+    assert np.array_equal(views[3:5][1], full[4])
+
+
+def test_a_video_of_too_many_packets_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "v.mp4", 12)
+    monkeypatch.setattr(video, "_MOST_PACKETS", 10)
+    with pytest.raises(MediaError, match="too_large"):
+        read_video(path, range)
