@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 
 from deepfake.commands.data import FAILURES
 from deepfake.commands.evaluating import FOLDER, Evaluated
+from deepfake.commands.scratch import scratch_folder
 from deepfake.commands.trained import Trained
 from deepfake.tracking import folder as files
 from deepfake.tracking.figures import Scored, draw_evaluation
@@ -41,7 +41,7 @@ def file_evaluation(
         _write_tables(folder, result, curves)
         write_json(folder / files.METRICS, _told(trained, result, overrides))
         draw_evaluation(folder / "figures", _drawn(trained, result, curves))
-        log.folder(folder, into=name)
+        log.folder(folder, into=name, skip=files.UNFINISHED)
     metrics = result.metrics() | {
         f"robustness/{kind}/{row['severity']}/roc_auc": row["value"]
         for kind, curve in curves.items()
@@ -70,8 +70,8 @@ def _place(trained: Trained, name: str) -> Iterator[Path]:
         place.mkdir(parents=True, exist_ok=True)
         yield place
         return
-    with tempfile.TemporaryDirectory(prefix="deepfake-evaluate-") as scratch:
-        yield Path(scratch)
+    with scratch_folder("evaluate") as place:
+        yield place
 
 
 def _write_tables(folder: Path, result: Evaluated, curves: Mapping[str, pd.DataFrame]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,16 @@ import numpy as np
 import pandas as pd
 
 from deepfake.commands.inputs import Input
+from deepfake.commands.scratch import scratch_folder
 from deepfake.commands.trained import Trained
 from deepfake.data.clips import ClipSet
 from deepfake.data.crops import Progress, cut_settings, prepare_jobs
 from deepfake.data.cut import CutSettings
 from deepfake.data.manifest import plain_path
+from deepfake.data.media import Deadline
 from deepfake.data.part import Record, read_records
 from deepfake.data.store import CropStore
-from deepfake.data.work import Job, stamp
+from deepfake.data.work import Job, stamp, time_limit
 from deepfake.tracking import folder as files
 from deepfake.tracking.record import RunRecord
 from deepfake.training.pooling import sigmoid
@@ -27,6 +28,8 @@ from deepfake.training.score import score
 
 #: Files whose crops lie on the disk at once.
 _TOGETHER = 64
+#: Seconds for one file, and one more for each megabyte, unless more were asked for: somebody waits for the answer.
+_PATIENCE = 25.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,15 @@ def predict_inputs(trained: Trained, inputs: Sequence[Input], progress: Progress
     """An answer for each input, in their order; one that cannot be read does not stop the others."""
     config = trained.config
     settings = cut_settings(config.dataset, config.head.temporal, config.cache)
-    originals = Originals(trained.record)
+    originals = Originals(trained.record, _patience(trained))
     for start in range(0, len(inputs), _TOGETHER):
         yield from _answer(trained, inputs[start : start + _TOGETHER], settings, originals, progress)
+
+
+def _patience(trained: Trained) -> float:
+    if "file_timeout" in trained.given.under("dataset"):
+        return trained.config.dataset.file_timeout
+    return min(_PATIENCE, trained.config.dataset.file_timeout)
 
 
 def _answer(
@@ -77,8 +86,7 @@ def _answer(
     progress: Progress | None,
 ) -> Iterator[Answer]:
     known = {str(place): one for place, one in enumerate(inputs) if one.kind}
-    with tempfile.TemporaryDirectory(prefix="deepfake-predict-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder("predict") as folder:
         prepare_jobs(originals.jobs(known), folder, settings, trained.config.dataset.workers, progress)
         records = read_records(folder)
         store = CropStore(folder, {name: records[name] for name in known})
@@ -134,9 +142,11 @@ class Originals:
 
     Args:
         record: The run.
+        seconds: For each file, as :class:`deepfake.data.work.Job` counts them.
     """
 
-    def __init__(self, record: RunRecord) -> None:
+    def __init__(self, record: RunRecord, seconds: float = _PATIENCE) -> None:
+        self._seconds = seconds
         self._originals: dict[str, tuple[str, Path]] = {}
         if not (record.has(files.MANIFEST) and record.has(files.PROVENANCE)):
             return
@@ -157,11 +167,12 @@ class Originals:
         for name, one in inputs.items():
             original = ""
             if self._originals and one.kind == "video":
-                sample, file = self._originals.get(str(stamp(one.path)["sha256"]), ("", Path()))
+                known = stamp(one.path, Deadline(time_limit(Job(name, one.path, one.kind, seconds=self._seconds))))
+                sample, file = self._originals.get(str(known["sha256"]), ("", Path()))
                 if sample and file.is_file():
                     original = f"original of it: {sample}"
-                    jobs[original] = Job(original, file, "video")
-            jobs[name] = Job(name, one.path, one.kind, original)
+                    jobs[original] = Job(original, file, "video", seconds=self._seconds)
+            jobs[name] = Job(name, one.path, one.kind, original, seconds=self._seconds)
         return list(jobs.values())
 
 

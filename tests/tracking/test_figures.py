@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -147,3 +150,16 @@ def test_profiled_epochs_give_their_seconds_and_no_other_number() -> None:
     assert profile.recorded(epoch) == {"forward": 2.0}
     assert profile.remark([epoch]) == "2.0 GB at most, MFU 30%"
     assert profile.recorded({"val/loss": 0.5}) == {}
+
+
+def test_halves_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host, living = socket.gethostname(), subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    dead, alive = (tmp_path / f".{host}-{process.pid}-368b52a7.roc.png" for process in (ended, living))
+    elsewhere = tmp_path / f".another-{host}-{ended.pid}-368b52a7.roc.png"
+    for half in (dead, alive, elsewhere):
+        half.touch()
+    save(Figure(), tmp_path / "roc.png")
+    living.communicate(b"\n")
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, elsewhere.name, "roc.png"}
