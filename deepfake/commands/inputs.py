@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepfake.data.layouts.base import kind_of, list_files
+from deepfake.data.layouts.base import kind_of, list_files, walk_folders
 from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from deepfake.errors import UserError
 
-_DEPTH = 20  # folders below the one named; a link in a circle must end somewhere
+_DEPTH = 20  # folders below the one named
 _KNOWN = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 
@@ -32,7 +34,15 @@ class Input:
 
 
 def expand_inputs(named: Sequence[str]) -> list[Input]:
-    """Every file that is meant, in the order named; a folder's and a glob's by name."""
+    """Every file that is meant, in the order named; a folder's and a glob's by name.
+
+    Raises:
+        UserError: A name is empty: to the file system that is the working directory, to a user an unset variable.
+    """
+    if "" in named:
+        raise UserError(
+            "one of the names is empty", "name videos, images, folders or globs; . is the working directory"
+        )
     return [found for text in named for found in _expand(text)]
 
 
@@ -43,16 +53,29 @@ def _expand(text: str) -> Iterator[Input]:
         if not inside:
             yield Input(path, reason="nothing_inside", detail="the folder holds no video and no image")
         yield from (_file(path / file.path) for file in inside)
-    elif path.exists():
+    elif os.path.lexists(path):
         yield _file(path)
     elif glob.has_magic(text):
-        matches = sorted(Path(found) for found in glob.glob(str(path), recursive=True))
-        files = [found for found in matches if found.is_file()]
+        matches = sorted({Path(found) for found in _matches(str(path))})
+        files = [found for found in matches if not found.is_dir()]
         if not files:
             yield Input(path, reason="not_found", detail="no file matches")
         yield from map(_file, files)
     else:
         yield Input(path, reason="not_found", detail="there is no such file or folder")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a glob matches; ``**`` reads each folder once, where Python's own goes round in circles of links."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from glob.glob(pattern)
+        return
+    place = parts.index("**")
+    below = parts[place + 1 :] or ("*",)
+    for top in glob.glob(os.path.join(*parts[:place])) if place else [""]:
+        for folder in walk_folders(Path(top), "", _DEPTH):
+            yield from _matches(os.path.join(glob.escape(os.path.join(top, folder)), *below))
 
 
 def _file(path: Path) -> Input:

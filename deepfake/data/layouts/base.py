@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Manifest
 from deepfake.data.options import DatasetOptions
+from deepfake.errors import DataError
 
 #: What operating systems and unzippers leave behind.
 _LITTER = ("__macosx", ".", "_", "thumbs.db", "desktop.ini")
@@ -61,32 +64,92 @@ def list_files(root: Path, folder: str, suffixes: frozenset[str], depth: int = 0
         folder: Relative to ``root``; "" is the root itself. A folder that is missing holds no files.
         suffixes: Lower-case file suffixes with their dot.
         depth: How many levels of folders below it are read too.
+
+    A folder that links lead to twice is read once, under its own name before a link's; a link to a folder above is not
+    followed.
     """
     return sorted(_walk(root, folder, suffixes, depth), key=lambda file: file.path)
 
 
 def _walk(root: Path, folder: str, suffixes: frozenset[str], depth: int) -> Iterator[File]:
-    where = root / folder
-    if not where.is_dir():
+    for where in walk_folders(root, folder, depth):
+        with os.scandir(root / where) as entries:
+            for entry in entries:
+                stem, suffix = os.path.splitext(entry.name)
+                if suffix.lower() in suffixes and not is_litter(entry.name) and not _is_folder(entry):
+                    yield File(f"{where}/{entry.name}" if where else entry.name, stem, _size(entry.path))
+
+
+def _size(path: str) -> int:
+    """Bytes; -1 where a link leads nowhere: that is a file that will not open, told then and not here."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def walk_folders(root: Path, folder: str, depth: int) -> Iterator[str]:
+    """A folder and those below it, each once however many links lead to it.
+
+    Args:
+        root: What the paths are relative to.
+        folder: Relative to ``root``; "" is the root itself. One that is missing gives nothing.
+        depth: How many levels below it.
+    """
+    if not (root / folder).is_dir():
         return
-    with os.scandir(where) as entries:
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if is_litter(entry.name):
-                continue
-            if entry.is_dir():
-                if depth > 0:
-                    yield from _walk(root, path, suffixes, depth - 1)
-            elif os.path.splitext(entry.name)[1].lower() in suffixes:
-                # A link whose target is gone is a file that will not open; it is told then, not here.
-                size = entry.stat().st_size if os.path.exists(entry.path) else -1
-                yield File(path, os.path.splitext(entry.name)[0], size)
+    # A link to a folder above would give every file again, and those of the other class as this one's.
+    seen = {_identity(above) for above in (root / folder).resolve().parents}
+    waiting = [(False, folder, depth)]  # those without a link on their way come first
+    while waiting:
+        linked, path, left = heapq.heappop(waiting)
+        own = _identity(root / path)
+        if own in seen:
+            continue
+        seen.add(own)
+        yield path
+        if left == 0:
+            continue
+        with os.scandir(root / path) as entries:
+            for entry in entries:
+                if not is_litter(entry.name) and _is_folder(entry):
+                    below = f"{path}/{entry.name}" if path else entry.name
+                    heapq.heappush(waiting, (linked or entry.is_symlink(), below, left - 1))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    facts = os.stat(folder)
+    return facts.st_dev, facts.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is, or leads to, one; a link that leads back to itself leads to none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_litter(name: str) -> bool:
     """Whether a name belongs to an operating system or an unzipper rather than to a data set."""
     lower = name.lower()
     return lower.startswith(_LITTER[:2]) or lower in _LITTER[3:]
+
+
+def read_json(path: Path, hint: str) -> Any:
+    """What a JSON file of a data set holds.
+
+    Args:
+        path: The file.
+        hint: What it should hold, for an error.
+
+    Raises:
+        DataError: It is no JSON, nests without end, or cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise DataError(f"{path} is not JSON: {error}", hint) from error
 
 
 def list_folders(root: Path, limit: int = 2000) -> list[str]:
@@ -98,7 +161,7 @@ def list_folders(root: Path, limit: int = 2000) -> list[str]:
         for count, entry in enumerate(entries):
             if count >= limit:
                 break
-            if not is_litter(entry.name) and entry.is_dir():
+            if not is_litter(entry.name) and _is_folder(entry):
                 found.append(entry.name)
     return sorted(found)
 

@@ -7,12 +7,11 @@ where there are enough of them, by part: its people were filmed for it, and no n
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections import Counter
 from pathlib import Path
 
-from deepfake.data.layouts.base import inside, list_files, list_folders, listed, sample_ids
+from deepfake.data.layouts.base import inside, list_files, list_folders, listed, read_json, sample_ids
 from deepfake.data.layouts.polarity import check_share
 from deepfake.data.manifest import FAKE, REAL, VIDEO_SUFFIXES, Manifest, make_rows
 from deepfake.data.options import DatasetOptions
@@ -90,16 +89,13 @@ def _row(path: str, stem: str, size: int, label: int, original: str, dataset: st
 def _read_metadata(path: Path) -> dict[str, tuple[int, str]]:
     """Label and original of each file that a metadata.json names; a real video is its own original."""
     hint = 'DFDC\'s metadata is {"x.mp4": {"label": "FAKE", "original": "y.mp4"}, ...}'
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not JSON: {error}", hint) from error
+    loaded = read_json(path, hint)
     if not isinstance(loaded, dict):
         raise DataError(f"{path} holds no table of files", hint)
     entries = {}
     for name, entry in loaded.items():
         label = entry.get("label") if isinstance(entry, dict) else None
-        if label not in _WORDS:
+        if not isinstance(label, str) or label not in _WORDS:
             raise DataError(f"{path} gives {name} the label {label!r}", "labels are REAL and FAKE")
         entries[name] = (_WORDS[label], str(entry.get("original") or name))
     return entries

@@ -5,12 +5,11 @@ Turns original_sequences and manipulated_sequences into samples with the publish
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepfake.data.layouts.base import File, child, inside, list_files, list_folders, listed, sample_ids
+from deepfake.data.layouts.base import File, child, inside, list_files, list_folders, listed, read_json, sample_ids
 from deepfake.data.manifest import FAKE, REAL, SPLITS, VIDEO_SUFFIXES, Manifest, make_rows
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest
@@ -163,10 +162,7 @@ def _split_folder(root: Path, options: DatasetOptions) -> Path | None:
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
     hint = 'a split file is a JSON list of pairs: [["071", "054"], ...]'
-    try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not JSON: {error}", hint) from error
+    pairs = read_json(path, hint)
     if not isinstance(pairs, list):
         raise DataError(f"{path} holds no list", hint)
     for pair in pairs:

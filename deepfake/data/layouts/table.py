@@ -198,7 +198,8 @@ def _slashes(path: str) -> str:
 def _relative(text: str, root: Path, file: Path) -> str:
     if os.path.isabs(text):
         return Path(os.path.relpath(text, root)).as_posix()
-    if not (root / text).exists() and (file.parent / text).exists():
+    # os.path says no to names that no file can have, where a path raises.
+    if not os.path.exists(root / text) and os.path.exists(file.parent / text):
         return Path(os.path.relpath(file.parent / text, root)).as_posix()
     return str(PurePosixPath(text))
 
@@ -235,7 +236,7 @@ def _rows(
     absent, odd = [], []
     for i, path in enumerate(paths):
         file = root / path
-        if not file.is_file():
+        if not os.path.isfile(file):
             absent.append(path)
             continue
         if not kind_of(path):
