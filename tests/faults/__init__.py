@@ -1,0 +1,1 @@
+"""What goes wrong in the world: hostile files, dying processes, full disks."""
