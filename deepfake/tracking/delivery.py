@@ -59,7 +59,7 @@ class Delivery:
     ) -> None:
         self.client = client
         self._run_id = run_id
-        self._experiment = experiment
+        self.experiment = experiment
         self._artifacts = artifacts
         self._named = named
 
@@ -131,7 +131,7 @@ class Delivery:
         with _enough_time(weights.stat().st_size):
             return send_model(
                 self.client,
-                (self._run_id, self._experiment),
+                (self._run_id, self.experiment),
                 weights,
                 DetectorSpec.from_json(entry["spec"]),
                 entry["name"],
@@ -140,9 +140,9 @@ class Delivery:
     def _failed_child(self, entry: Entry) -> None:
         """A run of its own, made once: where it may be sent again, it carries a mark by which it is found."""
         mark = entry["tags"].get(MARK)
-        found = search(self.client, [self._experiment], f"tags.{MARK} = '{mark}'") if mark else []
-        run = (found or [self.client.create_run(self._experiment, entry["at"], entry["tags"], entry["name"])])[0]
-        child = Delivery(self.client, run.info.run_id, self._experiment, run.info.artifact_uri, self._named)
+        found = search(self.client, [self.experiment], f"tags.{MARK} = '{mark}'") if mark else []
+        run = (found or [self.client.create_run(self.experiment, entry["at"], entry["tags"], entry["name"])])[0]
+        child = Delivery(self.client, run.info.run_id, self.experiment, run.info.artifact_uri, self._named)
         child._params({"values": entry["params"]})
         if entry["source"] is not None:
             child._file({"source": entry["source"], "name": PurePosixPath(entry["source"]).name})

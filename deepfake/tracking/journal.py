@@ -6,11 +6,12 @@ no MLflow.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Journal:
         UserError: It is no journal that this version reads.
     """
 
-    def __init__(self, path: Path, header: dict[str, str] | None = None) -> None:
+    def __init__(self, path: Path, header: Mapping[str, object] | None = None) -> None:
         self.path = path
         self.root = path.parent.parent
         self._changing = threading.Lock()
@@ -66,20 +67,17 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Keep an entry until it is sent."""
-        line = json.dumps(entry, ensure_ascii=True).encode() + b"\n"
         with self._changing:
-            if not self._open:
-                return
-            with self.path.open("ab") as file:
-                file.write(line)
-            self.waiting += 1
+            if self._open:
+                self._add(entry)
+                self.waiting += 1
 
     def next(self) -> list[tuple[Entry, int]]:
         """The oldest entries that were not sent, each with where it ends; empty where all were."""
         with self._changing:
             found = []
             for entry, end in self._entries(self._from):
-                if "sent" not in entry:
+                if "kind" in entry:
                     found.append((entry, end))
                 if len(found) == _AT_ONCE:
                     break
@@ -96,8 +94,14 @@ class Journal:
                 self._begin(self.header)
                 self._from = self.path.stat().st_size
                 return
-            with self.path.open("ab") as file:
-                file.write(json.dumps({"sent": end}).encode() + b"\n")
+            self._add({"sent": end})
+
+    def known(self, run_id: str) -> None:
+        """Remember which run it is of, once that was made."""
+        with self._changing:
+            self.header["run_id"] = run_id
+            if self._open:
+                self._add({"run_id": run_id})
 
     def refuse(self, entry: Entry, reason: str) -> None:
         """Put an entry aside that the server will never take."""
@@ -144,6 +148,18 @@ class Journal:
                 if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
                     self.path.parent.rmdir()
 
+    def _add(self, entry: Entry) -> None:
+        line = json.dumps(entry).encode() + b"\n"
+        with self.path.open("ab", buffering=0) as file:
+            end = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            except OSError:
+                # Half a line would spoil the next.
+                file.truncate(end)
+                raise
+
     def _begin(self, header: dict[str, Any]) -> None:
         partial = self.path.with_suffix(".tmp")
         partial.write_text(json.dumps(header) + "\n", encoding="utf-8")
@@ -166,6 +182,8 @@ class Journal:
         for entry, end in self._entries(0):
             if isinstance(entry.get("sent"), int):
                 start = entry["sent"]
+            elif isinstance(entry.get("run_id"), str):
+                self.header["run_id"] = entry["run_id"]
             elif "kind" in entry:
                 ends.append(end)
         start = min(max(start, 0), self.path.stat().st_size)
@@ -182,19 +200,20 @@ class Journal:
                     yield entry, file.tell()
 
 
-def open_journal(folder: Path, run_id: str, store: str) -> Journal:
+def open_journal(folder: Path, name: str, header: Mapping[str, object]) -> Journal:
     """The journal of a run in its folder, with what an earlier process left in it.
 
     Args:
         folder: The run's folder.
-        run_id: Its MLflow id.
-        store: Where it is tracked, without passwords; kept for people to read.
+        name: The run's MLflow id, or another mark of it.
+        header: ``run_id``, empty where no server knows the run yet; ``store``, where it is tracked, without passwords,
+            for people to read; and ``begin``, what the run is to be made of where it is not yet.
     """
     number = 1
     while True:
-        name = run_id if number == 1 else f"{run_id}-{number}"
+        own = name if number == 1 else f"{name}-{number}"
         try:
-            return Journal(folder / FOLDER / f"{name}.jsonl", {"run_id": run_id, "store": store})
+            return Journal(folder / FOLDER / f"{own}.jsonl", header)
         except BlockingIOError:
             # Another process tells of the same run: a trial that was taken up, or an evaluation of it.
             number += 1

@@ -10,7 +10,8 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,8 @@ class TrackedRun(RunLog):
         self.experiment = experiment
         self.artifacts = artifacts
         self.clock = Clock()
+        # Around what a server is asked at once.
+        self.ask: Callable[[str], AbstractContextManager[None]] = lambda what: nullcontext()
         self._outbox = outbox
         self._deliver = Delivery(client, run_id, experiment, artifacts)
         # Metrics that a busy database did not take.
@@ -194,6 +197,12 @@ class TrackedRun(RunLog):
         """Wait a bounded time until a server has taken everything."""
         if self._outbox is not None:
             self._outbox.close(hurried)
+            self.id = self.id or self._outbox.run_id
+
+    @property
+    def away(self) -> bool:
+        """Whether a server did not take what it was last told."""
+        return self._outbox is not None and self._outbox.away
 
     def _files(self, files: Mapping[Path, Path]) -> None:
         for source, name in files.items():
@@ -203,7 +212,8 @@ class TrackedRun(RunLog):
         if self._outbox is not None:
             self._outbox.put(entry, *files.items())
             return None
-        return self._deliver([{**entry, **{key: str(path) for key, path in files.items()}}])
+        with self.ask(f"{entry['kind']} of a run"):
+            return self._deliver([{**entry, **{key: str(path) for key, path in files.items()}}])
 
 
 def param_texts(params: Mapping[str, object]) -> dict[str, str]:

@@ -56,6 +56,7 @@ class Outbox:
         self._away: str | None = None
         self._progress = time.monotonic()
         self._in_hand = 0
+        self.run_id = ""
         self._wake, self._closing, self._given_up = (threading.Event() for _ in range(3))
         self._journal: Journal | None = None
         self._thread: threading.Thread | None = None
@@ -63,6 +64,11 @@ class Outbox:
             self._journal = open_journal()
             self._thread = threading.Thread(target=self._work, daemon=True, name="tracking")
             self._thread.start()
+
+    @property
+    def away(self) -> bool:
+        """Whether the server did not take what it was last sent."""
+        return self._away is not None
 
     def put(self, entry: Entry, *files: tuple[str, Path]) -> None:
         """Take an entry; files are kept under the keys they are given with."""
@@ -121,11 +127,13 @@ class Outbox:
     def _work(self) -> None:
         journal = self._journal
         assert journal is not None
-        deliver = self._deliver(journal)
+        deliver: Delivery | None = None
         pause = FIRST_PAUSE
         while not self._given_up.is_set():
             self._wake.clear()
             try:
+                deliver = deliver or self._deliver(journal)
+                self.run_id = journal.header["run_id"]
                 send_all(journal, deliver, self._refused, self._note)
             except AwayError as away:
                 self._tell_away(journal, str(away), "training goes on")
@@ -142,7 +150,7 @@ class Outbox:
         self._in_hand = in_hand
         if done:
             self._progress = time.monotonic()
-            if self._away is not None:
+            if self._away is not None and not self._given_up.is_set():
                 self._away = None
                 _say(f"note: {self._server} takes entries again; what was kept is sent")
         return not self._given_up.is_set()

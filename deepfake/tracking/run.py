@@ -10,7 +10,9 @@ import getpass
 import os
 import shlex
 import sys
+import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,14 +22,14 @@ from typing import TYPE_CHECKING
 
 from deepfake import __version__
 from deepfake.errors import UserError, masked
-from deepfake.tracking.delivery import Delivery, reason
+from deepfake.tracking.delivery import MARK, Delivery, comes_again, reason
 from deepfake.tracking.folder import RESOLVED
-from deepfake.tracking.journal import Entry, Journal, open_journal
-from deepfake.tracking.log import RunLog, TrackedRun, clean_name, param_texts, tag_text
+from deepfake.tracking.journal import Entry, Journal, find_journals, open_journal
+from deepfake.tracking.log import Clock, RunLog, TrackedRun, clean_name, param_texts, tag_text
 from deepfake.tracking.options import TrackingOptions
-from deepfake.tracking.outbox import AwayError, Outbox, send_all
+from deepfake.tracking.outbox import IN_ALL, AwayError, Outbox, send_all
 from deepfake.tracking.provenance import git_state
-from deepfake.tracking.runs import end_dead, process_tags
+from deepfake.tracking.runs import end_dead, process_tags, search
 from deepfake.tracking.store import Store, connect, experiment_id
 from deepfake.tracking.system import SystemSampler
 
@@ -66,7 +68,8 @@ def track(
     ``failure``; KeyboardInterrupt makes it KILLED. Whatever was raised is raised on.
 
     A server is told in the background, through a journal in the run's folder: however slow it is, nothing waits for
-    it between the beginning and the end, and the end not for long.
+    it between the beginning and the end, and the end not for long. One run of many begins without it too: what it is
+    called there is found out later, until then its id is empty.
 
     Args:
         store: Where; see :func:`deepfake.tracking.store.locate`.
@@ -83,15 +86,22 @@ def track(
         UserError: The store cannot be opened, or its server stopped answering.
     """
     options = options or TrackingOptions()
-    client = connect(store)
     known = _tags(parent_run_id, {**(options.tags or {}), **(tags or {})})
-    with _answering(store):
-        begun = _begin(client, store, experiment, name, resume_id, known)
-        if parent_run_id is None:
-            end_dead(client, begun.info.experiment_id)
-    run = _tracked(client, store, begun, folder)
+    try:
+        client = connect(store)
+        with _answering(store, "the beginning of a run"):
+            begun = _begin(client, store, experiment, name, resume_id, known)
+            if parent_run_id is None:
+                end_dead(client, begun.info.experiment_id)
+        run = _tracked(client, store, begun, folder)
+        params: Mapping[str, str] = begun.data.params
+    except UserError as error:
+        if parent_run_id is None or folder is None or not store.serves:
+            raise
+        print(f"warning: {error.message}: training goes on without it", file=sys.stderr)
+        run, params = _unborn(store, folder, experiment, name, resume_id, known), {}
     if resume_id is not None:
-        run.resumed(begun.data.params)
+        run.resumed(params)
         run.tags({**known, "resumed": "true"})
         run.goes_on()
     sampler = SystemSampler(run.measured, options.system_metrics_seconds) if options.system_metrics else None
@@ -108,7 +118,11 @@ def track(
             sampler.stop()
         if status is not None:
             run.ended(status)
-        run.close(hurried=status in ("KILLED", None))
+        hurried = status in ("KILLED", None)
+        # Others of a sweep are to be trained yet: they do not wait for a server that is known to be away.
+        run.close(hurried or (parent_run_id is not None and run.away))
+        if store.remote and folder is not None and parent_run_id is None and not (hurried or run.away):
+            _send_left(store, folder)
 
 
 def reopen(store: Store, run_id: str) -> TrackedRun:
@@ -122,10 +136,13 @@ def reopen(store: Store, run_id: str) -> TrackedRun:
     from mlflow.exceptions import MlflowException
 
     client = connect(store)
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command}") from error
+    with _answering(store, f"a question for the run {run_id}"):
+        try:
+            run = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command}") from error
     folder = Path(run.data.tags.get("run_dir", ""))
     return _tracked(client, store, run, folder if (folder / RESOLVED).is_file() else None, background=False)
 
@@ -165,34 +182,91 @@ def send_journal(store: Store, journal: Journal, refused: Callable[[Entry, str],
         UserError: The store cannot be opened.
         AwayError: The server has no such run, or does not take what it is sent now.
     """
-    from mlflow.exceptions import MlflowException
-
     client = connect(store)
-    try:
-        run = client.get_run(journal.header["run_id"])
-    except MlflowException as error:
-        raise AwayError(reason(error)) from error
-    send_all(journal, _delivery(client, run, journal), refused)
+    deliver = _arrived(client, store, journal)
+    send_all(journal, deliver, refused)
     # A killed process told no ending.
-    end_dead(client, run.info.experiment_id)
+    end_dead(client, deliver.experiment)
+
+
+def _send_left(store: Store, folder: Path) -> None:
+    """Send what the jobs of a sweep left, until something is not taken or the time that an end may take is over."""
+    over = time.monotonic() + IN_ALL
+    for path in find_journals([folder]):
+        if time.monotonic() > over:
+            return
+        with suppress(BlockingIOError):
+            journal = Journal(path)
+            try:
+                send_journal(store, journal, lambda entry, why: None)
+                print(f"note: what {path.parent.parent} had kept is sent", file=sys.stderr)
+            except (UserError, AwayError):
+                return
+            finally:
+                journal.close()
 
 
 def _tracked(
     client: MlflowClient, store: Store, run: Run, folder: Path | None, *, background: bool = True
 ) -> TrackedRun:
+    info = run.info
     outbox = None
     if store.remote and folder is not None:
-        outbox = Outbox(
-            lambda: open_journal(folder, run.info.run_id, masked(store.uri)),
-            partial(_delivery, client, run),
-            f"the tracking server {store.uri}",
-            f"deepfake sync {shlex.quote(str(folder))} tracking.uri={shlex.quote(masked(store.uri))}",
-            background=background,
-        )
-    return TrackedRun(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri, outbox)
+        header = {"run_id": info.run_id, "store": masked(store.uri)}
+        outbox = _outbox(store, folder, client, info.run_id, header, background=background)
+    tracked = TrackedRun(client, info.run_id, info.experiment_id, info.artifact_uri, outbox)
+    if store.remote and folder is None:
+        tracked.ask = partial(_answering, store)
+    return tracked
 
 
-def _delivery(client: MlflowClient, run: Run, journal: Journal) -> Delivery:
+def _unborn(
+    store: Store, folder: Path, experiment: str, name: str, resume_id: str | None, tags: dict[str, str]
+) -> TrackedRun:
+    """A run that its server is to hear of later."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store.uri)
+    mark = uuid.uuid4().hex
+    begin = {"experiment": experiment, "name": name, "tags": {**tags, MARK: mark}, "at": Clock().now()}
+    header = {"run_id": resume_id or "", "store": masked(store.uri), "begin": begin}
+    return TrackedRun(client, resume_id or "", "", "", _outbox(store, folder, client, resume_id or mark, header))
+
+
+def _outbox(
+    store: Store,
+    folder: Path,
+    client: MlflowClient,
+    name: str,
+    header: Mapping[str, object],
+    *,
+    background: bool = True,
+) -> Outbox:
+    return Outbox(
+        lambda: open_journal(folder, name, header),
+        partial(_arrived, client, store),
+        f"the tracking server {store.uri}",
+        f"deepfake sync {shlex.quote(str(folder))} tracking.uri={shlex.quote(masked(store.uri))}",
+        background=background,
+    )
+
+
+def _arrived(client: MlflowClient, store: Store, journal: Journal) -> Delivery:
+    """What sends a journal's entries, its run made first where no server has heard of it.
+
+    Raises:
+        AwayError: The server does not say where to.
+    """
+    try:
+        if not journal.header["run_id"]:
+            begin = journal.header["begin"]
+            place = experiment_id(client, store, begin["experiment"])
+            found = search(client, [place], f"tags.{MARK} = '{begin['tags'][MARK]}'")
+            made = found or [client.create_run(place, begin["at"], begin["tags"], begin["name"])]
+            journal.known(made[0].info.run_id)
+        run = client.get_run(journal.header["run_id"])
+    except Exception as error:
+        raise AwayError(reason(error)) from error
     return Delivery(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri, journal.named)
 
 
@@ -205,17 +279,15 @@ def _begin(
 
 
 @contextmanager
-def _answering(store: Store) -> Iterator[None]:
-    """A server that stops answering while a run begins, told in two lines."""
-    from mlflow.exceptions import MlflowException
-
+def _answering(store: Store, what: str) -> Iterator[None]:
+    """A server that does not answer to what cannot wait, told in two lines."""
     try:
         yield
-    except MlflowException as error:
-        if not store.remote:
+    except Exception as error:
+        if isinstance(error, UserError) or not store.remote or not comes_again(error):
             raise
         raise UserError(
-            f"the tracking server {store.uri} did not let the run begin: {reason(error)}",
+            f"the tracking server {store.uri} did not answer to {what}: {reason(error)}",
             "see what is wrong with it, or leave tracking.uri and MLFLOW_TRACKING_URI unset to write to "
             "outputs/mlflow.db",
         ) from error

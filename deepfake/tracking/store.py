@@ -62,6 +62,11 @@ class Store:
         """Whether it is on the other side of a network, where it may be slow or gone."""
         return self.database is None
 
+    @property
+    def serves(self) -> bool:
+        """Whether it is a tracking server, which can be named without being asked."""
+        return self.uri.split(":", 1)[0] in _SERVERS
+
 
 def locate(options: TrackingOptions, outputs: Path) -> Store:
     """The store that the options name, else MLFLOW_TRACKING_URI, else ``<outputs>/mlflow.db``.
@@ -101,7 +106,7 @@ def connect(store: Store) -> MlflowClient:
         UserError: The server does not answer within seconds, its driver is not installed, the disk is full, or the
             database is of another MLflow version or no database.
     """
-    if store.uri.split(":", 1)[0] in _SERVERS:
+    if store.serves:
         _check_answers(store.uri)
     elif store.database is None:
         _check_opens(store.uri)

@@ -31,10 +31,15 @@ class Server:
         self.folder = folder
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{port}"
+            self._port = str(free.getsockname()[1])
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again, and wait until it answers."""
+        folder = self.folder
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+        command += ["--port", self._port, "--backend-store-uri", f"sqlite:///{folder}/server.db"]
         command += ["--artifacts-destination", str(folder / "served")]
         with (folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -73,9 +78,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
 class Training:
     """``train.py`` on its own, its lines read as they come."""
 
-    def __init__(self, server: Server, outputs: Path) -> None:
+    def __init__(self, server: Server, outputs: Path, *more: str) -> None:
         environment = {**os.environ, "DEEPFAKE_OUTPUTS": str(outputs), "PYTHONUNBUFFERED": "1"}
-        words = [*SMALL, f"trainer.epochs={EPOCHS}", "name=far", f"tracking.uri={server.uri}"]
+        words = ["name=far", *SMALL, f"trainer.epochs={EPOCHS}", f"tracking.uri={server.uri}", *more]
         self._errors = (server.folder / "train.err").open("wb")
         self._process = subprocess.Popen(
             [sys.executable, "train.py", *words],
@@ -93,6 +98,9 @@ class Training:
         line = next((line for line in self._lines if " ".join(line.split()).startswith(beginning)), None)
         assert line is not None, f"it never said {beginning!r}"
         return line.strip()
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
 
     def end(self) -> int:
         self._lines.read()
@@ -143,3 +151,36 @@ def test_what_a_killed_server_did_not_get_is_synced_to_a_new_one(
         assert (nothing.returncode, "nothing is left" in nothing.stdout) == (0, True), nothing.stdout
     finally:
         again.kill()
+
+
+def test_sigterm_is_obeyed_while_the_server_is_frozen(server: Server, outputs: Path, command: Command) -> None:
+    training = Training(server, outputs, "trainer.epochs=100000")
+    training.until("epoch 2/")
+    server.signal(signal.SIGSTOP)
+    training.until("epoch 6/")
+    training.stop()
+    assert training.end() == 130
+    server.signal(signal.SIGCONT)
+    told = (server.folder / "train.err").read_text()
+    (folder,) = {line.split("resume=")[1].strip() for line in told.splitlines() if "go on with:" in line}
+    done = command("-m", "deepfake.cli", "sync", folder, f"tracking.uri={server.uri}")
+    assert done.returncode == 0, done.stderr
+    assert server.asked("SELECT status FROM runs") == [("KILLED",)]
+    steps = server.asked("SELECT step FROM metrics WHERE key = 'val/loss' ORDER BY step")
+    assert len(steps) >= 5
+    assert steps == [(epoch,) for epoch in range(len(steps))]
+
+
+def test_a_sweep_goes_on_without_the_server_and_all_of_it_arrives(server: Server, outputs: Path) -> None:
+    training = Training(server, outputs, "tracking.log_model=false", "optimizer.lr=1e-3,2e-3,3e-3", "-m")
+    training.until("epoch 2/")
+    server.kill()
+    for _ in range(2):
+        training.until(f"epoch {EPOCHS}/")
+    training.until("epoch 1/")
+    server.start()
+    assert training.end() == 0, (server.folder / "train.err").read_text()
+    assert server.asked("SELECT status, COUNT(*) FROM runs") == [("FINISHED", 4)]
+    every = "SELECT COUNT(*) FROM metrics WHERE key = 'val/loss' GROUP BY run_uuid"
+    assert server.asked(every) == [(EPOCHS,)] * 3
+    assert "were not sent" in (server.folder / "train.err").read_text()

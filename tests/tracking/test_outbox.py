@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import resource
 import signal
 import threading
 import time
@@ -16,6 +18,8 @@ from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.run import TrackedRun, add_failed, reopen, track
 from deepfake.tracking.store import Store, locate
 from tests.tracking.server import HANG, FakeServer
+
+HEADER = {"run_id": "a" * 32, "store": "http://x"}
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +68,12 @@ def call(*words: str) -> int:
 
 def synced(server: FakeServer, *words: str) -> int:
     return call(*words, f"tracking.uri={server.uri}")
+
+
+def back(server: FakeServer, run: TrackedRun) -> None:
+    """Let it answer, once nothing of the run that ended is on its way."""
+    run._outbox._thread.join(10)
+    server.mode = 0
 
 
 def taken(condition) -> None:
@@ -125,7 +135,7 @@ def test_what_a_gone_server_did_not_get_is_left_and_sync_sends_it_once(
     assert f"3 entries of this run were not sent to the tracking server {server.uri}" in err
     assert f"deepfake sync {folder}" in err
     assert curve(only(server), "val/loss") == [1.0]
-    server.mode = 0
+    back(server, run)
     before = len(server.calls)
     assert synced(server, str(folder)) == 0
     assert (only(server)["status"], curve(only(server), "val/loss")) == ("FINISHED", [1.0, 0.5])
@@ -140,7 +150,7 @@ def test_a_run_ends_when_it_ended_and_not_when_that_was_sent(server, far, folder
     with track(far, "e", "one", options=quiet, folder=folder) as run:
         server.mode = 503
     ended = run.clock.now()
-    server.mode = 0
+    back(server, run)
     time.sleep(0.5)
     assert synced(server, str(folder)) == 0
     assert only(server)["end_time"] <= ended
@@ -151,7 +161,7 @@ def test_sync_says_what_remains(server, far, folder: Path, quiet, capsys: pytest
         run.epoch(1, {"val/loss": 1.0})
         server.mode = 503
         run.epoch(2, {"val/loss": 0.5})
-    server.mode = 0
+    back(server, run)
     # Another server: it answers, and knows nothing of the run.
     kept = server.runs.pop(run.id)
     assert synced(server, str(folder)) == 3
@@ -162,9 +172,9 @@ def test_sync_says_what_remains(server, far, folder: Path, quiet, capsys: pytest
 
 
 def test_where_to_send_is_not_read_from_a_folder(server, far, folder: Path, quiet, capsys, monkeypatch) -> None:
-    with track(far, "e", "one", options=quiet, folder=folder):
+    with track(far, "e", "one", options=quiet, folder=folder) as run:
         server.mode = 503
-    server.mode = 0
+    back(server, run)
     before = len(server.calls)
     monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(folder.parents[1]))
     assert call() == 3
@@ -179,13 +189,13 @@ def test_a_strangers_journal_sends_only_files_of_its_folder(server, far, folder:
     (folder / "link").symlink_to(tmp_path / "secret")
     with track(far, "e", "one", options=quiet, folder=folder) as run:
         server.mode = 503
-    journal = open_journal(folder, run.id, server.uri)
+    journal = open_journal(folder, run.id, {"run_id": run.id, "store": server.uri})
     for source in ("../../secret", str(tmp_path / "secret"), "link"):
         journal.append({"kind": "file", "source": source, "name": "x"})
     journal.append({"kind": "file", "source": "link", "name": "../../x"})
     journal.append({"kind": "deliver"})
     journal.close()
-    server.mode = 0
+    back(server, run)
     assert synced(server, str(folder)) == 0
     assert server.files == {}
     (refused,) = folder.glob("unsent/*.refused.jsonl")
@@ -213,7 +223,7 @@ def test_a_resumed_run_sends_what_its_earlier_life_left(server, far, folder: Pat
 
     with pytest.raises(KeyboardInterrupt), track(far, "e", "one", options=quiet, folder=folder) as first:
         interrupted(first)
-    server.mode = 0
+    back(server, first)
     with track(far, "e", "one", options=quiet, folder=folder, resume_id=first.id) as again:
         again.epoch(2, {"val/loss": 0.5})
     assert curve(only(server), "val/loss") == [1.0, 0.5]
@@ -230,12 +240,52 @@ def test_a_job_that_failed_while_the_server_was_away_becomes_one_run(
         add_failed(parent, "lr=1", "it broke", tags={"job": 1}, params={"lr": 1}, trace=tmp_path / "trace.txt")
         parent.end_children()
     (tmp_path / "trace.txt").unlink()
-    server.mode = 0
+    back(server, parent)
     assert synced(server, str(folder)) == 0
     child = next(run for key, run in server.runs.items() if key != parent.id)
     assert (len(server.runs), child["status"], child["params"]) == (2, "FAILED", {"lr": "1"})
     assert child["tags"]["mlflow.parentRunId"] == parent.id
     assert list(server.files.values()) == [b"Traceback"]
+
+
+def test_a_job_of_a_sweep_begins_without_the_server_and_is_told_of_when_the_sweep_ends(
+    server, far, folder: Path, quiet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        taken(lambda: parent._outbox._journal.waiting == 0)
+        server.mode = 503
+        with track(far, "e", "job", options=quiet, folder=folder / "0", parent_run_id=parent.id) as job:
+            job.params({"lr": 1})
+            job.epoch(1, {"val/loss": 1.0})
+        assert job.id == ""
+        assert len(server.runs) == 1
+        server.mode = 0
+    child = next(run for key, run in server.runs.items() if key != parent.id)
+    assert (len(server.runs), child["name"], child["status"], child["params"]) == (2, "job", "FINISHED", {"lr": "1"})
+    assert child["tags"]["mlflow.parentRunId"] == parent.id
+    assert curve(child, "val/loss") == [1.0]
+    assert find_journals([folder]) == []
+    assert "training goes on without it" in capsys.readouterr().err
+
+
+def test_a_job_that_began_without_the_server_learns_its_id_when_it_is_back(server, far, folder: Path, quiet) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        with track(far, "e", "job", options=quiet, folder=folder / "0", parent_run_id=parent.id) as job:
+            server.mode = 0
+            taken(lambda: not job.away)
+            job.epoch(1, {"val/loss": 1.0})
+    assert curve(server.runs[job.id], "val/loss") == [1.0]
+    assert len(server.runs) == 2
+
+
+def test_an_evaluation_without_a_folder_is_refused_in_two_lines(server, far, quiet, tmp_path: Path) -> None:
+    with track(far, "e", "one", options=quiet, folder=tmp_path / "gone") as run:
+        pass
+    later = reopen(far, run.id)
+    server.mode = 503
+    with pytest.raises(UserError, match="did not answer to tags of a run"):
+        later.tags({"eval": "b"})
 
 
 def test_an_evaluation_is_kept_where_the_server_does_not_take_it(server, far, folder: Path, quiet, capsys) -> None:
@@ -281,7 +331,7 @@ def test_ctrl_c_ends_the_wait_at_the_end(server, far, folder: Path, quiet, monke
         train(run)
     assert "were not sent" in capsys.readouterr().err
     server.over.set()
-    server.mode = 0
+    back(server, run)
     assert synced(server, str(folder)) == 0
     assert curve(only(server), "val/loss") == [1.0]
 
@@ -295,12 +345,15 @@ def test_a_server_that_hangs_while_a_run_begins_is_told_in_two_lines(server, far
         return real(word, given)
 
     server._answer = hang_at_the_run
-    with pytest.raises(UserError, match="did not let the run begin: timed out"), track(far, "e", "x", folder=folder):
+    with (
+        pytest.raises(UserError, match="did not answer to the beginning of a run: timed out"),
+        track(far, "e", "x", folder=folder),
+    ):
         pass
 
 
 def test_a_journal_that_a_kill_cut_short_goes_on(folder: Path) -> None:
-    journal = open_journal(folder, "a" * 32, "http://x")
+    journal = open_journal(folder, "a" * 32, HEADER)
     for step in range(3):
         journal.append({"kind": "metrics", "step": step, "at": 1, "values": {"a": 1.0}})
     entries = journal.next()
@@ -315,9 +368,35 @@ def test_a_journal_that_a_kill_cut_short_goes_on(folder: Path) -> None:
     assert again.waiting == 3
 
 
+def _fill(folder: Path, told: multiprocessing.Queue[int]) -> None:
+    journal = open_journal(folder, "a" * 32, HEADER)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    kept = 0
+    try:
+        while True:
+            journal.append({"kind": "text", "text": "x" * 150, "name": str(kept)})
+            kept += 1
+    except OSError:
+        told.put(kept)
+
+
+def test_a_full_disk_leaves_whole_lines(folder: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    told = context.Queue()
+    child = context.Process(target=_fill, args=(folder, told))
+    child.start()
+    kept = told.get(timeout=60)
+    child.join(60)
+    journal = open_journal(folder, "a" * 32, HEADER)
+    journal.append({"kind": "text", "text": "", "name": str(kept)})
+    assert [entry["name"] for entry, _ in journal.next()] == [str(number) for number in range(kept + 1)]
+    assert kept > 0
+
+
 def test_a_journal_has_one_owner_and_a_second_process_gets_its_own(folder: Path) -> None:
-    first = open_journal(folder, "a" * 32, "http://x")
-    second = open_journal(folder, "a" * 32, "http://x")
+    first = open_journal(folder, "a" * 32, HEADER)
+    second = open_journal(folder, "a" * 32, HEADER)
     assert first.path != second.path
     with pytest.raises(BlockingIOError):
         Journal(first.path)
@@ -330,7 +409,7 @@ def test_a_long_journal_does_not_grow_while_all_is_sent(folder: Path, monkeypatc
     from deepfake.tracking import journal as module
 
     monkeypatch.setattr(module, "_LONG", 1000)
-    journal = open_journal(folder, "a" * 32, "http://x")
+    journal = open_journal(folder, "a" * 32, HEADER)
     for step in range(200):
         journal.append({"kind": "metrics", "step": step, "at": 1, "values": {"a": 1.0}})
         ((_, end),) = journal.next()
