@@ -67,7 +67,11 @@ def test_its_own_data_gives_the_runs_own_numbers(kept: Path, here: Here) -> None
 def test_the_same_run_in_the_store_holds_it(kept: Path, outputs: Path, here: Here) -> None:
     from mlflow import MlflowClient
 
+    half = kept / "eval" / "demo" / "val" / "figures" / ".368b52a7.roc.png"  # what a killed evaluation left
+    half.parent.mkdir(parents=True)
+    half.touch()
     here("evaluate", "kept", "split=val")
+    half.unlink()
     client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("demo")
     run = client.search_runs([experiment.experiment_id], "attributes.run_name = 'kept'")[0]
@@ -76,6 +80,9 @@ def test_the_same_run_in_the_store_holds_it(kept: Path, outputs: Path, here: Her
     assert run.info.status == "FINISHED"
     artifacts = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "eval/demo/val")}
     assert artifacts >= {"metrics.json", "predictions.parquet", "breakdown.csv", "figures"}
+    figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "eval/demo/val/figures")}
+    assert "roc.png" in figures
+    assert not {name for name in figures if name.startswith(".")}
 
 
 def test_a_folder_is_enough(alone: Path, here: Here, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -115,3 +116,38 @@ def test_nothing_named_is_a_mistake(kept: Path, here: Here) -> None:
     said = here("predict", "kept", "trainer.batch_size=2")
     assert said.status == 2
     assert "nothing to look at" in said.err
+
+
+def test_an_empty_name_is_a_mistake(kept: Path, video: Path, here: Here) -> None:
+    said = here("predict", "kept", str(video), "")
+    assert said.status == 2
+    assert "one of the names is empty" in said.err
+
+
+def test_files_that_are_none_and_names_like_protocols(
+    kept: Path, video: Path, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile list.mp4\n")
+    (tmp_path / "12:30:00.mp4").write_bytes(video.read_bytes())
+    (tmp_path / "circle").symlink_to("..")
+    monkeypatch.chdir(tmp_path)
+    said = here("predict", "kept", "--json", ".")
+    assert said.status == 3
+    reasons = {one["path"]: one["reason"] and one["reason"]["code"] for one in json.loads(said.out)["results"]}
+    assert reasons == {
+        "12:30:00.mp4": None,
+        "list.mp4": "undecodable",
+        "loop.mp4": "missing",
+        "pipe.mp4": "not_a_file",
+        "zero.png": "not_a_file",
+    }
+
+
+def test_a_file_that_takes_longer_than_it_may_has_no_answer(kept: Path, video: Path, here: Here) -> None:
+    said = here("predict", "kept", "--json", str(video), "dataset.file_timeout=1e-9")
+    (answer,) = json.loads(said.out)["results"]
+    assert said.status == 3
+    assert answer["reason"]["code"] == "timeout"
