@@ -55,6 +55,9 @@ def main(arguments: argparse.Namespace) -> int:
         console.say(f"nothing is left to send in {', '.join(str(folder) for folder in folders)}")
         return 0
     console.table(_table(told))
+    for row in told:
+        if row.why:
+            console.warn(f"{row.folder}: {row.why}")
     return LEFT if any(row.left for row in told) else 0
 
 
@@ -76,6 +79,9 @@ def _send(path: Path, store: Store, typed: bool) -> Sent | None:
         journal = Journal(path)
     except BlockingIOError:
         found.left, found.why = 1, "its own process is sending it"
+        return found
+    except UserError as error:
+        found.left, found.why = 1, error.message
         return found
     try:
         before = journal.waiting
@@ -105,8 +111,7 @@ def _table(rows: Sequence[Sent]) -> Table:
     table = Table("run", title="sent to the tracking server", title_justify="left", header_style="bold")
     for name in ("sent", "left", "refused"):
         table.add_column(name, justify="right")
-    table.add_column("why")
     for row in rows:
-        texts = (str(row.folder), str(row.sent), str(row.left), str(row.refused), row.why)
+        texts = (str(row.folder), str(row.sent), str(row.left), str(row.refused))
         table.add_row(*(Text(harmless(text)) for text in texts))
     return table

@@ -83,7 +83,7 @@ class Delivery:
         name = entry.get("source") or entry.get("weights")
         try:
             return self._named(name).stat().st_size if name else 0
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return 0
 
     def _metrics(self, entries: Sequence[Entry]) -> None:

@@ -30,7 +30,7 @@ from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.outbox import IN_ALL, AwayError, Outbox, send_all
 from deepfake.tracking.provenance import git_state
 from deepfake.tracking.runs import end_dead, process_tags, search
-from deepfake.tracking.store import Store, connect, experiment_id
+from deepfake.tracking.store import Store, answer_soon, connect, experiment_id
 from deepfake.tracking.system import SystemSampler
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def track(
     Raises:
         UserError: The store cannot be opened, or its server stopped answering.
     """
+    answer_soon()
     options = options or TrackingOptions()
     known = _tags(parent_run_id, {**(options.tags or {}), **(tags or {})})
     try:
@@ -135,6 +136,7 @@ def reopen(store: Store, run_id: str) -> TrackedRun:
     """
     from mlflow.exceptions import MlflowException
 
+    answer_soon()
     client = connect(store)
     with _answering(store, f"a question for the run {run_id}"):
         try:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(?P<path>[^?]+)")
 _DATABASES = ("postgresql", "mysql", "mssql")
 _SERVERS = ("http", "https")
-#: How long a server has for one answer.
-_SECONDS = 8
+#: Seconds that a server has for one answer: while somebody trains, and where somebody asks and can wait.
+_SECONDS, _LOOKING = 10, 60
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _ROOM = "make room on its disk, or set tracking.uri to a place on another"
 #: What sqlite keeps beside a database while it is written.
 _BESIDE = ("-journal", "-wal", "-shm")
@@ -169,11 +170,17 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # Its own are two minutes, seven times over, for each call; those who call know what to do without an answer.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_SECONDS))
+    os.environ.setdefault(_TIMEOUT, str(_LOOKING))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("PGCONNECT_TIMEOUT", str(_SECONDS))
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+def answer_soon() -> None:
+    """Let a server have seconds for each answer from here on, as while a run is told of."""
+    if os.environ.get(_TIMEOUT, str(_LOOKING)) == str(_LOOKING):
+        os.environ[_TIMEOUT] = str(_SECONDS)
 
 
 def _opening_lock(store: Store) -> AbstractContextManager[object]:

@@ -165,7 +165,7 @@ def test_sync_says_what_remains(server, far, folder: Path, quiet, capsys: pytest
     # Another server: it answers, and knows nothing of the run.
     kept = server.runs.pop(run.id)
     assert synced(server, str(folder)) == 3
-    assert "no such run" in capsys.readouterr().out
+    assert "no such run" in capsys.readouterr().err
     server.runs[run.id] = kept
     assert synced(server, str(folder)) == 0
     assert curve(only(server), "val/loss") == [1.0, 0.5]
@@ -178,13 +178,13 @@ def test_where_to_send_is_not_read_from_a_folder(server, far, folder: Path, quie
     before = len(server.calls)
     monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(folder.parents[1]))
     assert call() == 3
-    assert f"tracking.uri={server.uri}" in capsys.readouterr().out
+    assert f"to send it there, add tracking.uri={server.uri}" in capsys.readouterr().err
     assert len(server.calls) == before
     assert synced(server) == 0
     assert only(server)["status"] == "FINISHED"
 
 
-def test_a_strangers_journal_sends_only_files_of_its_folder(server, far, folder: Path, quiet, tmp_path: Path) -> None:
+def test_a_strangers_journal_sends_only_files_of_its_folder(server, far, folder: Path, quiet, tmp_path, capsys) -> None:
     (tmp_path / "secret").write_text("key")
     (folder / "link").symlink_to(tmp_path / "secret")
     with track(far, "e", "one", options=quiet, folder=folder) as run:
@@ -194,12 +194,16 @@ def test_a_strangers_journal_sends_only_files_of_its_folder(server, far, folder:
         journal.append({"kind": "file", "source": source, "name": "x"})
     journal.append({"kind": "file", "source": "link", "name": "../../x"})
     journal.append({"kind": "deliver"})
+    journal.append({"kind": "file", "source": 1, "name": "x"})
+    journal.append({"kind": "metrics", "values": []})
     journal.close()
+    (folder / "unsent" / "other.jsonl").write_text('{"format": 99}\n')
     back(server, run)
-    assert synced(server, str(folder)) == 0
+    assert synced(server, str(folder)) == 3
+    assert "other.jsonl is no journal of unsent entries that this version reads" in capsys.readouterr().err
     assert server.files == {}
     (refused,) = folder.glob("unsent/*.refused.jsonl")
-    assert len(refused.read_text().splitlines()) == 5
+    assert len(refused.read_text().splitlines()) == 7
 
 
 def test_what_the_server_refuses_for_good_does_not_hold_the_rest(server, far, folder: Path, quiet, capsys) -> None:
