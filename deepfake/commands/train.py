@@ -22,7 +22,7 @@ from deepfake.commands.front import told
 from deepfake.commands.keeping import keep_inputs, log_model, score_and_keep
 from deepfake.commands.lines import end_lines, epoch_line, start_line
 from deepfake.commands.resume import resumed
-from deepfake.commands.shelf import Shelf, clips_key, of_process, samples_key
+from deepfake.commands.shelf import Shelf, clips_key, of_process, samples_key, settle_heap
 from deepfake.commands.start import first_detector, size_note
 from deepfake.config import RunConfig, flatten, load_config, to_plain
 from deepfake.errors import UserError, is_device_lost
@@ -103,6 +103,8 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     store = locate(config.tracking, config.outputs)
     # What a user most often gets wrong fails here, before anything is recorded.
     shelf = Shelf() if context.number is None else of_process()
+    if not shelf.is_empty:
+        settle_heap()
     manifest = shelf.take("samples", samples_key(config), lambda: read_manifest(config, console))
     seed_everything(config.seed, config.trainer.deterministic)
     detector = first_detector(config, store, shelf)

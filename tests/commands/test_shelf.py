@@ -65,3 +65,10 @@ def test_rates_and_heads_of_a_kind_share_their_data() -> None:
     other = replace(config, head=Lstm(hidden=7), optimizer=AdamW(lr=0.1))
     assert clips_key(config) == clips_key(other)
     assert samples_key(config) == samples_key(other)
+
+
+def test_a_shelf_tells_whether_a_run_came_before() -> None:
+    shelf = Shelf()
+    assert shelf.is_empty
+    shelf.take("samples", "a", lambda: 1)
+    assert not shelf.is_empty
