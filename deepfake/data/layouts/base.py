@@ -6,6 +6,7 @@ import heapq
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,7 +100,10 @@ def walk_folders(root: Path, folder: str, depth: int) -> Iterator[str]:
     if not (root / folder).is_dir():
         return
     # A link to a folder above would give every file again, and those of the other class as this one's.
-    seen = {_identity(above) for above in (root / folder).resolve().parents}
+    seen: set[tuple[int, int]] = set()
+    for above in (root / folder).resolve().parents:
+        with suppress(PermissionError):  # no link leads through one that may not be looked into
+            seen.add(_identity(above))
     waiting = [(False, folder, depth)]  # those without a link on their way come first
     while waiting:
         linked, path, left = heapq.heappop(waiting)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from deepfake.data.layouts.base import list_files, list_folders
 from tests.data.layouts.trees import plant
 
@@ -55,6 +57,21 @@ def test_links_that_lead_to_themselves_or_nowhere_are_files_that_will_not_open(t
     )
     assert "good.mp4" in sizes
     assert list_folders(tmp_path) == []
+
+
+def test_a_folder_above_that_may_not_be_looked_into_is_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path, ["set/a.mp4"])
+    real = os.stat
+
+    def refuse(path: object, **more: object) -> os.stat_result:
+        if path == tmp_path:
+            raise PermissionError
+        return real(path, **more)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr("deepfake.data.layouts.base.os.stat", refuse)
+    assert _listed(tmp_path / "set") == ["a.mp4"]
 
 
 def test_a_pipe_is_listed_like_any_file(tmp_path: Path) -> None:
