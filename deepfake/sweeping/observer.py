@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,19 +133,30 @@ class Silent:
 def create_observer(path: str | None, config: Any) -> SweepObserver:
     """The listener named in the sweeper's config, given the composed config of the sweep.
 
+    A config may come from anywhere, so it names a listener of this package or of the app that runs, which are imported
+    already; nothing else is imported or called for it.
+
     Raises:
-        UserError: There is no such class.
+        UserError: There is no such class, or it is no listener.
     """
     if path is None:
         return Silent()
     module, _, name = path.rpartition(".")
+    own = module.startswith("deepfake.")
     try:
-        kind: Callable[[Any], SweepObserver] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        kind = getattr(importlib.import_module(module) if own else sys.modules[module], name)
+    except (ImportError, AttributeError, KeyError) as error:
         raise UserError(
-            f"hydra.sweeper.observer={path!r} cannot be imported: {error}", "give module.Class or null"
+            f"hydra.sweeper.observer={path!r} is no class of this package or of the app that runs: {error}",
+            "give module.Class, or null",
         ) from error
-    return kind(config)
+    needed = ("sweep_started", "job_finished", "sweep_finished")
+    if not isinstance(kind, type) or not all(callable(getattr(kind, method, None)) for method in needed):
+        raise UserError(
+            f"hydra.sweeper.observer={path!r} is no listener", f"it needs {', '.join(needed)}, or give null"
+        )
+    listener: SweepObserver = kind(config)
+    return listener
 
 
 def tell(what: str, call: Callable[[], None]) -> None:
