@@ -7,6 +7,18 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="inject every fault and fuzz every input, not the sample that CI takes"
+    )
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether `--full` was given: the counts of docs/reliability.md, rather than the sample of them that CI takes."""
+    return bool(request.config.getoption("--full"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of small real data beside the repository; tests that need it skip themselves without it."""
