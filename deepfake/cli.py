@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from deepfake import __version__
-from deepfake.commands.front import guarded_call, start_training
+from deepfake.commands.front import guarded, guarded_call
+from deepfake.commands.habits import absolute_config_path
 from deepfake.errors import UserError, nearest
+from deepfake.installation import CONF
 
 VERBS = {
     "train": "train one detector, or many with -m: what python train.py does, from any folder",
@@ -56,11 +58,32 @@ def _dispatch(words: list[str]) -> int:
         raise UserError(f"{verb!r} is no command of deepfake", nearest(verb, VERBS))
     if verb == "train":
         # Hydra reads the command line itself, its own flags and --help included.
-        return start_training(rest)
+        return _start_training(rest)
     module = cast(Verb, importlib.import_module(f"deepfake.commands.{verb}"))
     own = argparse.ArgumentParser(prog=f"deepfake {verb}", description=VERBS[verb])
     module.add_arguments(own)
     return module.main(own.parse_intermixed_args(rest))
+
+
+def _start_training(words: Sequence[str]) -> int:
+    """What ``python train.py <words>`` does, from any folder.
+
+    Args:
+        words: Hydra's flags and overrides. ``--config-path`` counts from the working directory.
+
+    Returns:
+        The exit status, as :func:`guarded`.
+    """
+    import hydra
+
+    from deepfake.commands.train import train
+
+    typed = sys.argv
+    sys.argv = [typed[0], *absolute_config_path(words)]
+    try:
+        return guarded(hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(train))
+    finally:
+        sys.argv = typed
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
 from deepfake.errors import UserError, nearest
 from deepfake.models import options as model_options
 from deepfake.models.options import BackboneOptions, HeadOptions
-from deepfake.options import check
+from deepfake.options import check, environment
 from deepfake.tracking.options import TrackingOptions
 from deepfake.training import options as training_options
 from deepfake.training.options import (
@@ -53,10 +53,10 @@ class PathOptions:
 class RunConfig:
     """All that one run is made of, typed and within range."""
 
-    name: str = "run"
+    name: str = environment("run")
     seed: int = 0
     resume: str | None = None
-    paths: PathOptions = dataclasses.field(default_factory=PathOptions)
+    paths: PathOptions = environment(dataclasses.field(default_factory=PathOptions))
     dataset: DatasetOptions = dataclasses.field(default_factory=DatasetOptions)
     demo: DemoOptions = dataclasses.field(default_factory=DemoOptions)
     # Before the backbone, whose rate may be the optimizer's: a bad rate is told by the key the user typed.
@@ -68,7 +68,7 @@ class RunConfig:
     features: FeatureOptions = dataclasses.field(default_factory=FeatureOptions)
     trainer: TrainerOptions = dataclasses.field(default_factory=TrainerOptions)
     evaluation: EvaluationOptions = dataclasses.field(default_factory=EvaluationOptions)
-    tracking: TrackingOptions = dataclasses.field(default_factory=TrackingOptions)
+    tracking: TrackingOptions = environment(dataclasses.field(default_factory=TrackingOptions))
 
     @property
     def outputs(self) -> Path:
@@ -154,6 +154,21 @@ def known_keys() -> list[str]:
     return sorted(set(_dotted(RunConfig, "")))
 
 
+def environment_keys(kind: str | None = None) -> list[str]:
+    """Keys, and groups of keys, that say where things lie or how the machine is used, not what a run is.
+
+    Args:
+        kind: ``data``, where data and weights lie, or ``machine``, all else; None for both.
+    """
+    return sorted(set(_environment(RunConfig, "", kind)))
+
+
+def is_environment_key(override: str) -> bool:
+    """Whether a key, or what sets it (``key=value``), is one of :func:`environment_keys` or lies below one."""
+    key = override.partition("=")[0]
+    return any(key == known or key.startswith(f"{known}.") for known in environment_keys())
+
+
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values as one dict of dotted keys; lists stay whole."""
     flat: dict[str, Any] = {}
@@ -234,6 +249,15 @@ def _dotted(kind: type, prefix: str) -> Iterator[str]:
             yield from _dotted(factory, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}"
+
+
+def _environment(kind: type, prefix: str, wanted: str | None) -> Iterator[str]:
+    for field in dataclasses.fields(kind):
+        marked = field.metadata.get("environment")
+        if marked is not None:
+            yield from [f"{prefix}{field.name}"] if wanted in (None, marked) else []
+        elif isinstance(field.default_factory, type) and dataclasses.is_dataclass(field.default_factory):
+            yield from _environment(field.default_factory, f"{prefix}{field.name}.", wanted)
 
 
 def _listed(kind: type, key: str) -> str:

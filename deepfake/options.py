@@ -68,6 +68,20 @@ def chosen(default: str, choices: Sequence[str]) -> Any:
     return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
 
 
+def environment(default: Any, *, of_data: bool = False) -> Any:
+    """A dataclass field that says where things lie or how the machine is used: a run is the same whatever it holds.
+
+    Args:
+        default: The field's default, or a field made by :func:`ranged`, :func:`chosen` or ``dataclasses.field``.
+        of_data: Whether it says where data or weights lie: the same are told by their digests, wherever that is.
+    """
+    field = default if isinstance(default, dataclasses.Field) else dataclasses.field(default=default)
+    marked = {**field.metadata, "environment": "data" if of_data else "machine"}
+    if field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory, metadata=marked)
+    return dataclasses.field(default=field.default, metadata=marked)
+
+
 def check(options: Any, where: str) -> None:
     """Hold a dataclass instance to the ranges and choices its fields declare.
 

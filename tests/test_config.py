@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from deepfake.commands.compose import compose_config as composed
 from deepfake.commands.context import refuse_sweep_keys
 from deepfake.commands.front import translate
-from deepfake.config import flatten, known_keys, load_config, to_plain
+from deepfake.config import environment_keys, flatten, is_environment_key, known_keys, load_config, to_plain
 from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
 from deepfake.errors import UserError
 from deepfake.installation import CONF, SWEEPS
@@ -33,6 +33,17 @@ CHOICES = [
 ]
 #: Keys of heads whose file asks for more than a head had before they came.
 CAME_LATER = {"changes"}
+
+
+def test_what_says_where_or_how_is_marked_and_everything_else_is_what_a_run_is() -> None:
+    machine = ["dataset.file_timeout", "dataset.workers", "name", "paths", "tracking"]
+    machine += ["trainer.accelerator", "trainer.devices", "trainer.num_workers"]
+    data = ["backbone.weights", "dataset.face_model", "dataset.parts", "dataset.root", "dataset.split_files"]
+    assert environment_keys("machine") == machine
+    assert environment_keys("data") == [*data, "dataset.table"]
+    assert environment_keys() == sorted([*machine, *data, "dataset.table"])
+    assert all(is_environment_key(text) for text in ("paths.outputs", "dataset.root=/x", "tracking", "name=a.b"))
+    assert not any(is_environment_key(text) for text in ("dataset", "dataset=demo", "dataset.rootless=1", "names"))
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -13,8 +13,7 @@ from deepfake.commands.compose import compose_run
 from deepfake.commands.console import Console
 from deepfake.commands.entries import SPLIT, Entry, Shared, enter, share, usable
 from deepfake.commands.leaderboard import columns_of, leaderboard, metric_named, parameters
-from deepfake.commands.restore import is_place
-from deepfake.config import RunConfig
+from deepfake.config import RunConfig, is_environment_key
 from deepfake.errors import UserError
 from deepfake.tracking import report, table
 from deepfake.tracking.query import TRIAL, find_runs
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Read, compare, print and write."""
     console = Console()
-    typed = [text for text in arguments.runs if is_place(text) and "=" in text]
+    typed = [text for text in arguments.runs if is_environment_key(text) and "=" in text]
     config = compose_run(typed)
     records, notes = _chosen([text for text in arguments.runs if text not in typed], arguments, config)
     entries = enter(records)

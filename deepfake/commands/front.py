@@ -7,13 +7,13 @@ import re
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deepfake.commands.habits import absolute_config_path, refuse_saved_config
+from deepfake.commands.habits import refuse_saved_config
 from deepfake.errors import UserError, nearest, of_a_place
 from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
 
@@ -23,11 +23,12 @@ _UNIQUE = uuid.uuid4().hex[:6]
 
 
 def register_resolvers() -> None:
-    """What ``${project:}`` and ``${unique:}`` stand for in a config; safe to call again."""
+    """What ``${project:}``, ``${unique:}`` and ``${environment_keys:}`` stand for in a config; safe to call again."""
     # A value, not a question: Hydra sends its resolvers to other processes, which may stand elsewhere.
     folder = str(project_folder())
     OmegaConf.register_new_resolver("project", lambda: folder, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: _UNIQUE, replace=True)
+    OmegaConf.register_new_resolver("environment_keys", _environment_keys, replace=True)
 
 
 def guarded(entry: Callable[[], object]) -> int:
@@ -50,27 +51,6 @@ def guarded(entry: Callable[[], object]) -> int:
         return 0
 
     return guarded_call(run)
-
-
-def start_training(words: Sequence[str]) -> int:
-    """What ``python train.py <words>`` does, from any folder.
-
-    Args:
-        words: Hydra's flags and overrides. ``--config-path`` counts from the working directory.
-
-    Returns:
-        The exit status, as :func:`guarded`.
-    """
-    import hydra
-
-    from deepfake.commands.train import train
-
-    typed = sys.argv
-    sys.argv = [typed[0], *absolute_config_path(words)]
-    try:
-        return guarded(hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(train))
-    finally:
-        sys.argv = typed
 
 
 def guarded_call(call: Callable[[], int]) -> int:
@@ -132,6 +112,12 @@ def translate(error: Exception) -> UserError:
     if isinstance(error, HydraException) and cause is not None and str(cause).strip():
         first = f"{first}: {str(cause).strip().splitlines()[0]}"
     return UserError(first, f"{TRAIN} --help lists the groups and keys")
+
+
+def _environment_keys(kind: str) -> list[str]:
+    from deepfake.config import environment_keys
+
+    return environment_keys(kind)
 
 
 def _groups() -> list[str]:

@@ -70,9 +70,9 @@ def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _instead(folder: Path, overrides: Sequence[str]) -> UserError:
-    from deepfake.commands.restore import is_place
+    from deepfake.config import is_environment_key
 
-    changes = [word for text in overrides for word in ([text] if is_place(text) else ["--set", text])]
+    changes = [word for text in overrides for word in ([text] if is_environment_key(text) else ["--set", text])]
     return UserError(
         f"{folder} is the folder of a run: its config has no groups left to choose from",
         f"run it again with: {shlex.join(['deepfake', 'reproduce', str(folder), *changes])}",

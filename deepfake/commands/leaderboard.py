@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from deepfake.commands.entries import SPLIT, Entry, Shared
-from deepfake.commands.restore import is_place
+from deepfake.config import is_environment_key
 from deepfake.errors import UserError, nearest
 from deepfake.tracking import table
 from deepfake.tracking.folder import PROVENANCE
@@ -74,7 +74,7 @@ def typed_differently(entries: Sequence[Entry]) -> dict[str, dict[str, str]]:
 
 def parameters(entries: Sequence[Entry]) -> pd.DataFrame:
     """The config keys whose values differ: one row per key, one column per run."""
-    keys = sorted({key for entry in entries for key in entry.values if not is_place(key)})
+    keys = sorted({key for entry in entries for key in entry.values if not is_environment_key(key)})
     rows = [
         {"key": key.removesuffix("._target_"), **{entry.label: _shown(entry.values, key) for entry in entries}}
         for key in keys
@@ -112,7 +112,7 @@ def _gpu_hours(entry: Entry) -> dict[str, float]:
 
 def _typed(overrides: Sequence[str]) -> dict[str, str]:
     pairs = (text.lstrip("+~").split("=", 1) for text in overrides if "=" in text)
-    return {key: value for key, value in pairs if not is_place(key)}
+    return {key: value for key, value in pairs if not is_environment_key(key)}
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

@@ -20,29 +20,12 @@ from omegaconf import DictConfig, OmegaConf
 from deepfake import __version__
 from deepfake.commands.compose import compose_config
 from deepfake.commands.context import RunContext
-from deepfake.config import RunConfig, flatten, literal, load_values, plain_yaml, to_plain
+from deepfake.config import RunConfig, flatten, is_environment_key, literal, load_values, plain_yaml, to_plain
 from deepfake.errors import UserError
 from deepfake.installation import CONF
 from deepfake.tracking.folder import PROVENANCE
 from deepfake.tracking.record import RunRecord
 
-#: Keys that say where things lie or how the machine is used: a run is the same run whatever they are.
-PLACES = (
-    "paths.outputs",
-    "dataset.root",
-    "dataset.table",
-    "dataset.parts",
-    "dataset.split_files",
-    "dataset.face_model",
-    "dataset.workers",
-    "dataset.file_timeout",
-    "backbone.weights",
-    "trainer.num_workers",
-    "trainer.accelerator",
-    "trainer.devices",
-    "name",
-)
-_PLACE_GROUP = "tracking."
 _AGAIN = "-reproduced"
 #: ``${oc.env:NAME}`` and its like, which call something; ``${optimizer.lr}`` names another key.
 _ASKS = re.compile(r"\$\{[^}]*:")
@@ -70,7 +53,7 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
 
     Args:
         record: Of the past.
-        places: Overrides of :data:`PLACES` and ``tracking.*``.
+        places: Overrides of environment keys; see :func:`deepfake.config.environment_keys`.
         sets: Overrides of anything else; ``head=gru`` takes another choice of a config group.
 
     Raises:
@@ -135,15 +118,9 @@ def check_places(overrides: Sequence[str]) -> None:
     """
     for override in _parse(overrides):
         key = override.key_or_group
-        if not is_place(key):
+        if not is_environment_key(key):
             text = f"{key}={override.get_value_string()}"
             raise UserError(f"{text} would change what the run is", f"say that you mean it: --set {text}")
-
-
-def is_place(override: str) -> bool:
-    """Whether a key, or what sets it, only says where things lie or how the machine is used."""
-    key = override.partition("=")[0]
-    return key in PLACES or key.startswith(_PLACE_GROUP)
 
 
 def _changed(record: RunRecord, sets: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:

@@ -12,15 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake.commands.context import RunContext
 from deepfake.commands.restore import share_threads
-from deepfake.config import RunConfig, literal, load_values, plain_yaml
+from deepfake.config import RunConfig, is_environment_key, literal, load_values, plain_yaml
 from deepfake.errors import UserError, masked
 from deepfake.tracking.folder import CONFIG, PROVENANCE, RESOLVED
 from deepfake.tracking.query import find_run
 from deepfake.tracking.record import RunRecord, from_folder
 from deepfake.tracking.runs import lives
 from deepfake.tracking.store import locate
-
-_PLACES = ("paths.", "tracking.")
 
 
 def resumed(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunContext]:
@@ -33,8 +31,9 @@ def resumed(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunCont
     Raises:
         UserError: There is no such run, it is finished, going on or gone, or it was asked to change.
     """
-    places = [text for text in context.overrides if text.startswith(_PLACES)]
-    changes = [text for text in context.overrides if not text.startswith(("resume=", *_PLACES))]
+    # Another name would be another run.
+    places = [text for text in context.overrides if is_environment_key(text) and not text.startswith("name=")]
+    changes = [text for text in context.overrides if text not in places and not text.startswith("resume=")]
     if changes:
         raise UserError(
             f"resume={config.resume} goes on with the run as it was; {changes[0]!r} would change it",
@@ -84,8 +83,11 @@ def _placed(record: RunRecord, config: RunConfig, outputs: Path, places: list[st
             f"run {record} says that it was tracked in {masked(str(told))}, which was not typed",
             "where runs are sent is never read from a folder: give tracking.uri=… if you trust that place",
         )
-    typed = {text.partition("=")[0].partition(".")[2] for text in places if text.startswith("tracking.")}
-    tracking |= {name: value for name, value in asdict(config.tracking).items() if name in {*typed, "uri"}}
+    typed = [text.partition("=")[0].split(".") for text in places]
+    tracking |= {name: value for name, value in asdict(config.tracking).items() if ["tracking", name] in typed}
+    tracking["uri"] = here
+    for section, name in (key for key in typed if key[0] not in ("paths", "tracking")):
+        values[section] = {**values[section], name: getattr(getattr(config, section), name)}
     return {**values, "paths": {"outputs": str(outputs)}, "tracking": tracking}
 
 

@@ -6,6 +6,7 @@ Wires the rooms; decides nothing that a room decides.
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from deepfake.commands.lines import end_lines, epoch_line, start_line
 from deepfake.commands.resume import resumed
 from deepfake.commands.shelf import Shelf, clips_key, of_process, samples_key, settle_heap
 from deepfake.commands.start import first_detector, size_note
-from deepfake.config import RunConfig, flatten, load_config, to_plain
+from deepfake.config import RunConfig, flatten, is_environment_key, load_config, to_plain
 from deepfake.errors import UserError, is_device_lost
 from deepfake.installation import TRAIN
 from deepfake.sweeping import trial
@@ -115,6 +116,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     console.say(start_line(config, described(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = shelf.take("clips", clips_key(config), lambda: open_data(config, manifest, console))
+        _agree_on_data(config, data)
         if fabric.is_global_zero:
             keep_inputs(config, context, folder, data, log, parameters, str(fabric.device), detector)
             _tell_audit(data, context, console)
@@ -151,6 +153,7 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         endings={
             trial.Pruned: Ending("FINISHED", "pruned"),
             Interrupted: Ending("KILLED", "interrupted"),
+            trial.Refused: Ending("KILLED", "refused"),
             # The process that has taken the trial up goes on with this very run.
             trial.Taken: None,
         },
@@ -175,6 +178,21 @@ def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[N
         log.folder(folder.path, skip=UNFINISHED)
         folder.end()
         raise
+
+
+def _agree_on_data(config: RunConfig, data: Data) -> None:
+    """The trials of a study may read their data from different places, and are to read the same."""
+    from deepfake.data.digests import known_digests
+
+    reporting = trial.current()
+    if reporting is not None:
+        chosen = {
+            key: value
+            for key, value in flatten({"dataset": asdict(config.dataset), "demo": asdict(config.demo)}).items()
+            if not is_environment_key(key)
+        }
+        topic = f"the data of dataset={config.dataset.name} ({zlib.crc32(repr(chosen).encode()):08x})"
+        reporting.agree(topic, known_digests(data.manifest, data.store.records).content_digest())
 
 
 def _tell_audit(data: Data, context: RunContext, console: Console) -> None:

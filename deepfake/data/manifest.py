@@ -59,6 +59,11 @@ class Manifest:
         kept = self.table[["sample_id", "label", "split", "bytes"]]
         return hashlib.sha256(kept.to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
 
+    def content_digest(self) -> str:
+        """A SHA-256 of what was selected and of the files' content, as far as it is known; see :meth:`digest`."""
+        kept = self.table[["sample_id", "label", "split", "bytes", "sha256"]]
+        return hashlib.sha256(kept.to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
+
 
 def make_rows(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
     """A table of :data:`COLUMNS` from partial rows, sorted by ``sample_id`` so that disk order never matters.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from deepfake.options import chosen, ranged
+from deepfake.options import chosen, environment, ranged
 
 FACE_MODES = ("mtcnn", "yunet", "center", "none", "auto")
 SPLIT_MODES = ("auto", "official", "strict", "grouped")
@@ -21,24 +21,24 @@ class DatasetOptions:
 
     name: str = "dataset"
     layout: str = "images"
-    root: str | None = None
+    root: str | None = environment(None, of_data=True)
     # Layouts with several manipulation methods, compressions or published splits read these; None means all found.
     methods: list[str] | None = None
     compression: str | None = None
     # auto: the published split where there is one, else made of whole groups. strict: published, made disjoint.
     splits: str = chosen("auto", SPLIT_MODES)
-    split_files: str | None = None
+    split_files: str | None = environment(None, of_data=True)
     split_ratios: list[float] = ranged([0.7, 0.15, 0.15], low=0, high=1)
     split_seed: int = 0
     # Columns of a table layout; a group column keeps rows that share footage or a person on one side.
     columns: dict[str, str] | None = None
-    table: str | None = None
+    table: str | None = environment(None, of_data=True)
     limit: int | None = ranged(None, low=2)
     # The layout mix: several data sets at once, each with the keys above of its own.
-    parts: list[dict[str, Any]] = field(default_factory=list)
+    parts: list[dict[str, Any]] = environment(field(default_factory=list), of_data=True)
     # Face crops. auto: none for sets that are face crops already, else mtcnn.
     faces: str = chosen("mtcnn", FACE_MODES)
-    face_model: str | None = None
+    face_model: str | None = environment(None, of_data=True)
     margin: float = ranged(0.3, low=0, high=2)
     align: bool = False
     # Pass the crops of both classes through one and the same compression, so that neither keeps its own traces.
@@ -52,8 +52,8 @@ class DatasetOptions:
     # The share of samples that may fail to decode or show no face before the command stops.
     max_failed: float = ranged(0.25, low=0, high=1)
     # Seconds for one file, and one more for each megabyte; one that takes longer is listed, the others go on.
-    file_timeout: float = ranged(120.0, above=0)
-    workers: str | int = ranged("auto", low=0, high=1024, words=("auto",))
+    file_timeout: float = environment(ranged(120.0, above=0))
+    workers: str | int = environment(ranged("auto", low=0, high=1024, words=("auto",)))
     # All clips in a GPU's memory where they fit and nothing is changed where they are read.
     on_device: str = chosen("auto", ("auto", "never"))
 

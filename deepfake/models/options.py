@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deepfake.options import ranged
+from deepfake.options import environment, ranged
 
 
 @dataclass
@@ -17,7 +17,7 @@ class BackboneOptions:
 
     name: str = "resnet50"
     pretrained: bool = True
-    weights: str | None = None
+    weights: str | None = environment(None, of_data=True)
     freeze: bool = False
     lr: float | None = ranged(None, low=0)
     drop_rate: float = ranged(0.0, low=0, high=0.99)

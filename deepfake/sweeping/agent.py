@@ -21,7 +21,7 @@ from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_tr
 from deepfake.sweeping.observer import COMPLETED, FAILED, Job
 from deepfake.sweeping.running import RunningTrial
 from deepfake.sweeping.study import Claim, Study
-from deepfake.sweeping.trial import Overdue, Stopped, running
+from deepfake.sweeping.trial import Overdue, Refused, Stopped, running
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,12 @@ def _why(ended: SystemExit) -> str:
 
 
 def _stopped(study: Study, claim: Claim, stop: Stopped, handle: RunningTrial, replaceable: bool) -> Job | None:
+    if isinstance(stop, Refused):
+        study.release(claim)
+        raise UserError(
+            f"{stop}: the points of one study are compared on one set of data",
+            "bring the same data here, or give sweep.name=<new name> for a study of its own",
+        )
     if not isinstance(stop, Overdue):
         log.warning("trial %s: %s; its work here is dropped", claim.number, stop)
         return None

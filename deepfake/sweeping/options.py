@@ -33,7 +33,9 @@ _MEANT = {
     "max_batch_size": "sweep.n_jobs",
 }
 #: Hydra's basic sweeper and ours take these; they are read where they apply.
-_OTHERS = ("params", "search_space", "custom_search_space", "max_batch_size", "objective", "observer")
+_OTHERS = ("params", "search_space", "custom_search_space", "max_batch_size", "observer")
+#: What an app says of itself where ``sweep`` says nothing.
+_OF_THE_APP = ("objective", "volatile", "places")
 _CLASSES = {"nsgaii": "nsga2", "nsgaiii": "nsga3", "motpe": "tpe"}
 
 
@@ -77,19 +79,15 @@ class SweepOptions:
     report: str = chosen("best", ("best", "spread"))
     # Seconds between signs of life of a trial's process; three missed ones mean it is dead.
     heartbeat: float = ranged(30.0, low=0.1, high=3600)
-    # Keys that may differ between two starts of one study without changing what a trial means.
-    volatile: list[str] = field(
-        default_factory=lambda: [
-            "tracking",
-            "paths",
-            "name",
-            "trainer.num_workers",
-            "trainer.accelerator",
-            "trainer.devices",
-            "dataset.workers",
-            "dataset.file_timeout",
-        ]
-    )
+    # Keys that may differ between two starts of one study without changing what a trial means; None: as the app says.
+    volatile: list[str] | None = None
+    # The same for keys that say where data lies; a study that was given no name is named after them too.
+    places: list[str] | None = None
+
+    @property
+    def environment(self) -> list[str]:
+        """All keys that may differ between two starts of one study."""
+        return [*(self.volatile or []), *(self.places or [])]
 
     @property
     def objectives(self) -> list[Objective]:
@@ -185,7 +183,7 @@ def join_sweeper_keys(
     joined = dict(sweep)
     asked = set()
     for key, value in sweeper.items():
-        if key not in _OPTUNA and key not in _OTHERS:
+        if key not in (*_OPTUNA, *_OTHERS, *_OF_THE_APP):
             raise UserError(f"unknown key 'hydra.sweeper.{key}'", hint_for(f"hydra.sweeper.{key}"))
         if value is None or key not in _OPTUNA:
             continue
@@ -206,8 +204,9 @@ def join_sweeper_keys(
             "hydra.sweeper.custom_search_space is a function, and a space is data here",
             "a key that applies only beside others: sweep.params.KEY={space: range(1,4), when: {OTHER: [a,b]}}",
         )
-    if joined.get("objective") is None:
-        joined["objective"] = sweeper.get("objective")
+    for name in _OF_THE_APP:
+        if joined.get(name) is None:
+            joined[name] = sweeper.get(name)
     return joined, asked
 
 

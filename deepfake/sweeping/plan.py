@@ -40,6 +40,7 @@ class StudyPlan:
         choices: The choice made in each config group that is not swept.
         repeat: Whether a point that was tried may be tried again.
         code: What code this start runs; see :func:`code_state`.
+        environment: Keys, and groups of keys, that may differ between two starts.
         notes: What the user is told before the first trial.
     """
 
@@ -69,6 +70,7 @@ class StudyPlan:
     code: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     trial_timeout: float | None = None
+    environment: Sequence[str] = ()
 
 
 def fingerprint(
@@ -87,17 +89,20 @@ def differences(
     now: Mapping[str, Mapping[str, str]],
     given_before: Sequence[str] | None = (),
     given_now: Sequence[str] = (),
+    environment: Sequence[str] = (),
 ) -> list[str]:
     """What changed between two fingerprints, each change in a few words.
 
     A setting that only one of them has came or went with a version of the program and is no change, unless an
-    override of one start, such as ``+new=4``, put it there or took it away.
+    override of one start, such as ``+new=4``, put it there or took it away. ``environment`` names keys, and groups of
+    keys, of which none is a change.
     """
     changes = []
     if given_before is None:
         # A study that kept no overrides: of those of now only an addition is surely one.
         given_before = [text for text in given_now if not text.startswith("+")]
     touched = [_key(text) for text in {*given_before} ^ {*given_now}]
+    touched = [key for key in touched if not is_under(key, environment)]
     for section in now:
         old, new = before.get(section, {}), now[section]
         for key in sorted({*old, *new}):

@@ -64,12 +64,14 @@ def make_plan(
     points = check_choice(sampler, options.pruner, parameters, options.objectives, options.repeat)
     _check_keys(runner, parameters, fixed, flat, check)
     keys = {parameter.key for parameter in parameters}
-    setting = {key: value for key, value in flat.items() if key not in keys and not is_under(key, options.volatile)}
+    ignored = options.volatile or []
+    setting = {key: value for key, value in flat.items() if key not in keys and not is_under(key, ignored)}
     meaning = json.dumps(fingerprint(parameters, options.objectives, setting))
+    setting = {key: value for key, value in setting.items() if not is_under(key, options.places or [])}
     recorded = [
         text
         for override, text in zip((o for o in overrides if not o.is_sweep_override()), fixed, strict=True)
-        if not is_sweep_override(text) and not is_under(override.key_or_group, options.volatile)
+        if not is_sweep_override(text) and not is_under(override.key_or_group, options.environment)
     ]
     name = options.name or f"study-{zlib.crc32(meaning.encode()):08x}"
     folder = _name_folder(runner, name)
@@ -109,6 +111,7 @@ def make_plan(
         code=code_state(runner.task),
         repeat=options.repeat,
         notes=notes,
+        environment=options.environment,
     )
 
 

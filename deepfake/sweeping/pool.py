@@ -111,8 +111,8 @@ class Pool:
                 self._workers[place] = self._start(worker.index)
         if not stopping and all(worker.gone for worker in self._workers):
             raise UserError(
-                f"no worker can go on: each lost its device {_BROKEN} times; {_last_line(self._workers[0].log)}",
-                f"see {self._runner.folder / 'workers'}; once the device is back, the same command goes on",
+                f"no worker can go on, each ended {_BROKEN} times in mid-trial: {_last_line(self._workers[0].log)}",
+                f"see {self._runner.folder / 'workers'}; once that is mended, the same command goes on",
             )
 
     def _count_loss(self, worker: _Worker) -> None:

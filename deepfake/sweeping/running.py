@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepfake.sweeping.study import Claim, Study
-from deepfake.sweeping.trial import Pruned, Taken
+from deepfake.sweeping.trial import Pruned, Refused, Taken
 
 #: What may be kept of where a trial's run is.
 IDENTITY = ("run_id", "run_dir", "name")
@@ -48,6 +48,10 @@ class RunningTrial:
         self._facts.update(new)
         if new:
             self._study.note(self._claim, new)
+
+    def agree(self, topic: str, fact: str) -> None:
+        if not self._study.agree(self._claim, topic, fact):
+            raise Refused(topic)
 
     def hold(self) -> None:
         if not self._study.holds(self._claim):

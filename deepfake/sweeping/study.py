@@ -40,6 +40,8 @@ FORMAT = 1
 _LAST_WORDS = 5.0
 #: How often a trial may make its process useless and is still tried again.
 _LOSSES = 1
+#: Before the name of what all trials of a study are to have alike, among the facts kept with each.
+_SAME = "same: "
 _STATES = {COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
 
 
@@ -83,6 +85,8 @@ class Study:
         # The points of ended trials by number, as the sampler compares them.
         self._tried: Tried = {}
         self._half_claimed = False
+        # What :meth:`agree` has found to be the same, by topic.
+        self._agreed: dict[str, str] = {}
         self._prunes = is_pruning(plan.pruner)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if token is None:
@@ -141,6 +145,25 @@ class Study:
                 self._set(claim.trial._trial_id, facts)
 
         self._ride_out(keep)
+
+    def agree(self, claim: Claim, topic: str, fact: str) -> bool:
+        """Keep a fact of a trial, unless this process has, and compare it with what other trials told of the topic.
+
+        Returns:
+            Whether they told the same, or nothing.
+
+        Raises:
+            Taken: The trial is another process's by now.
+        """
+        key = f"{_SAME}{topic}"
+        if self._agreed.get(topic) != fact:
+            # Told before it is compared: of two processes that begin at once, one at least sees the other's.
+            self.note(claim, {key: fact})
+            if {trial.user_attrs[key] for trial in self.trials() if trial.user_attrs.get(key)} != {fact}:
+                self.note(claim, {key: None})
+                return False
+            self._agreed[topic] = fact
+        return True
 
     def holds(self, claim: Claim) -> bool:
         """Whether a trial is still this process's to work on."""
@@ -489,9 +512,8 @@ class Study:
                 "update this program, or give another sweep.name",
             )
         given = json.loads(study.user_attrs.get("overrides", "null"))
-        changes = differences(
-            json.loads(study.user_attrs["fingerprint"]), self._fingerprint(), given, self.plan.recorded
-        )
+        before, plan = json.loads(study.user_attrs["fingerprint"]), self.plan
+        changes = differences(before, self._fingerprint(), given, plan.recorded, plan.environment)
         if changes:
             raise UserError(
                 f"study {self.plan.name!r} was begun differently: {'; '.join(changes)}",

@@ -40,6 +40,17 @@ class Taken(Stopped):
         return "another process has taken the trial up"
 
 
+class Refused(Stopped):
+    """What this process works on is not what the study's other trials did; raised by :meth:`TrialHandle.agree`."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+    def __str__(self) -> str:
+        return f"{self.topic} is not what the study's other trials had"
+
+
 class Overdue(Stopped):
     """The trial has taken longer than it may; raised wherever the job is."""
 
@@ -76,6 +87,17 @@ class TrialHandle(Protocol):
         Raises:
             Pruned: The pruner has seen enough.
             Taken: The trial is another process's by now.
+        """
+
+    def agree(self, topic: str, fact: str) -> None:
+        """Hold what this trial works on against what the study's others did.
+
+        Args:
+            topic: What it is, such as ``the data of dataset=demo``.
+            fact: A digest of it, or a word for it.
+
+        Raises:
+            Refused: Another trial told another fact of this topic.
         """
 
     def hold(self) -> None:

@@ -33,7 +33,8 @@ def main() -> int:
     data = _read(pipe, int.from_bytes(_read(pipe, 8), "big"))
     watch_parent(pipe)
     signal.signal(signal.SIGTERM, _interrupt)
-    from deepfake.sweeping.agent import DeviceLost, work
+    from deepfake.errors import UserError
+    from deepfake.sweeping.agent import work
     from deepfake.sweeping.heartbeat import OVERDUE_STATUS
     from deepfake.sweeping.payload import unpack
     from deepfake.sweeping.study import Study
@@ -44,7 +45,7 @@ def main() -> int:
         work(study, given.runner, finished=_say_failure, replaceable=True)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except DeviceLost as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return LOST_STATUS
     except SystemExit as ended:

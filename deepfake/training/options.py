@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deepfake.options import chosen, ranged
+from deepfake.options import chosen, environment, ranged
 
 
 @dataclass
@@ -94,8 +94,8 @@ class TrainerOptions:
     # Class imbalance: none, a positive weight in the loss, or a sampler that draws both classes equally often.
     balance: str = chosen("pos_weight", ("none", "pos_weight", "sampler"))
     label_smoothing: float = ranged(0.0, low=0, high=0.5)
-    accelerator: str = chosen("auto", ("auto", "cpu", "cuda", "gpu", "mps"))
-    devices: str | int = ranged("auto", low=1, words=("auto",))
+    accelerator: str = environment(chosen("auto", ("auto", "cpu", "cuda", "gpu", "mps")))
+    devices: str | int = environment(ranged("auto", low=1, words=("auto",)))
     precision: str = chosen("auto", ("auto", "32", "bf16", "fp16"))
     # TensorFloat-32 for float32 products on a CUDA device: 10 bits instead of 23, several times faster.
     tf32: bool = True
@@ -104,7 +104,7 @@ class TrainerOptions:
     # Out of memory: fail, or split batches and add their gradients up, at the same effective batch.
     on_oom: str = chosen("fail", ("fail", "accumulate"))
     deterministic: bool = True
-    num_workers: str | int = ranged("auto", low=0, high=1024, words=("auto",))
+    num_workers: str | int = environment(ranged("auto", low=0, high=1024, words=("auto",)))
     threshold: float = ranged(0.5, low=0, high=1)
     # Where each epoch's time went, as metrics.
     profile: bool = False

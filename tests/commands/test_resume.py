@@ -79,6 +79,13 @@ def test_places_may_be_others(go: Go, folder: Path, tmp_path: Path) -> None:
     assert config.tracking.uri == f"sqlite:///{tmp_path}/other.db"
 
 
+def test_data_may_lie_elsewhere_and_another_machine_may_read_it(go: Go, folder: Path) -> None:
+    config, _ = go(folder, "dataset.root=/mnt/here", "trainer.num_workers=3")
+    assert (config.dataset.root, config.trainer.num_workers, config.seed) == ("/mnt/here", 3, 5)
+    with pytest.raises(UserError, match="'name=other' would change it"):
+        go(folder, "name=other")
+
+
 def test_a_change_is_refused_and_the_way_to_make_it_is_named(go: Go, folder: Path) -> None:
     with pytest.raises(UserError, match="would change it") as caught:
         go(folder, "trainer.epochs=9")

@@ -19,6 +19,7 @@ from deepfake.sweeping.plan import StudyPlan, code_state, differences
 from deepfake.sweeping.storage import locate, open_storage
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.sweeper import SweepFailed
+from deepfake.sweeping.trial import current
 from tests.sweeping import toy
 
 SPACE = ["x=interval(-2,2)", "sampler=random", "sweep.n_trials=4", "sweep.name=s"]
@@ -242,6 +243,38 @@ def test_a_key_that_says_only_where_is_no_change(tmp_path: Path) -> None:
     where = ["sweep.volatile=[folder,place]"]
     toy.multirun(tmp_path, [*SPACE, *where])
     assert len(toy.multirun(tmp_path, [*SPACE, *where, "+place=here"]).jobs) == 4
+
+
+def test_a_study_begun_before_a_key_said_only_where_goes_on(tmp_path: Path) -> None:
+    toy.multirun(tmp_path, [*SPACE, "+root=there"])
+    assert len(toy.multirun(tmp_path, [*SPACE, "sweep.places=[root]", "+root=here"]).jobs) == 4
+
+
+def test_studies_without_a_name_are_told_apart_by_where_their_data_lies(tmp_path: Path) -> None:
+    nameless = ["x=interval(-2,2)", "sampler=random", "sweep.n_trials=2", "sweep.places=[root]"]
+    names = {toy.multirun(tmp_path, [*nameless, f"+root={root}"]).info.name for root in ("here", "there", "here")}
+    assert len(names) == 2
+
+
+def _reads(config: DictConfig) -> float:
+    """A task whose data says what it is by its place."""
+    trial = current()
+    assert trial is not None
+    trial.agree("the data", Path(config.root).read_text())
+    return float(config.x)
+
+
+def test_two_machines_share_a_study_where_their_data_is_the_same(tmp_path: Path) -> None:
+    for name, content in (("a", "one"), ("b", "one"), ("c", "two")):
+        (tmp_path / name).write_text(content)
+    space = ["x=interval(-2,2)", "sampler=random", "sweep.name=s", "sweep.places=[root]"]
+    toy.multirun(tmp_path, [*space, f"+root={tmp_path}/a", "sweep.n_trials=2"], _reads)
+    assert len(toy.multirun(tmp_path, [*space, f"+root={tmp_path}/b", "sweep.n_trials=3"], _reads).jobs) == 3
+    with pytest.raises(UserError, match="the data is not what the study's other trials had"):
+        toy.multirun(tmp_path, [*space, f"+root={tmp_path}/c", "sweep.n_trials=5"], _reads)
+    # Nothing was lost by it: the trial is free again, and its refused fact is forgotten.
+    ended = toy.multirun(tmp_path, [*space, f"+root={tmp_path}/a", "sweep.n_trials=5"], _reads)
+    assert [job.status for job in ended.jobs] == ["completed"] * 5
 
 
 def test_a_study_that_kept_no_overrides_refuses_an_addition_alone() -> None:
