@@ -136,9 +136,10 @@ def _keep_outputs(folder: RunFolder, log: RunLog, result: FitResult, judgement: 
 
 
 def log_model(log: TrackedRun, config: RunConfig, folder: RunFolder) -> None:
-    from deepfake.tracking import model
+    """Log the best weights of a run as a model of it."""
+    from deepfake.tracking.model import DetectorSpec
 
-    spec = model.DetectorSpec(
+    spec = DetectorSpec(
         config.backbone, config.head, config.dataset.frames, config.dataset.size, config.trainer.threshold
     )
-    model.log_model(log, folder.best_weights, spec)
+    log.model(folder.best_weights, spec.to_json())

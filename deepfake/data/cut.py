@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake.data.faces import Face, FaceDetector, overlap
+from deepfake.data.faces.base import Face, FaceDetector, overlap
 from deepfake.data.hashing import dhash, thumbnail
 from deepfake.data.image import enlarge, read_image
 from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, Views

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake.data.faces import Box, Face
+from deepfake.data.faces.base import Box, Face
 from deepfake.data.media import Pixels
 from deepfake.errors import DataError
 
@@ -45,7 +45,7 @@ class Mtcnn:
         self.thresholds = thresholds
 
     def detect(self, image: Pixels) -> list[Face]:
-        """See :class:`deepfake.data.faces.FaceDetector`."""
+        """See :class:`deepfake.data.faces.base.FaceDetector`."""
         boxes = self._proposals(image)
         if len(boxes):
             boxes = self._refined(image, boxes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake.data.faces import Face, FaceDetector
+from deepfake.data.faces.base import Face, FaceDetector
 from deepfake.data.media import Pixels
 
 _KEYS = 5  # frames looked at everywhere

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deepfake.data.cut import Crops, CutSettings, KnownTrack, cut_sample
-from deepfake.data.faces import FaceDetector, create_detector
+from deepfake.data.faces import create_detector
+from deepfake.data.faces.base import FaceDetector
 from deepfake.data.media import Deadline, MediaError
 from deepfake.data.options import DatasetOptions
 from deepfake.data.part import Record, StoreWriter, read_frames

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepfake.data.faces import Box, Face
+from deepfake.data.faces.base import Box, Face
 from deepfake.data.media import Pixels
 from deepfake.errors import DataError
 
@@ -48,7 +48,7 @@ class YuNet:
             ) from error
 
     def detect(self, image: Pixels) -> list[Face]:
-        """See :class:`deepfake.data.faces.FaceDetector`."""
+        """See :class:`deepfake.data.faces.base.FaceDetector`."""
         height, width = image.shape[:2]
         self._net.setInputSize((width, height))
         _, rows = self._net.detect(np.ascontiguousarray(image[:, :, ::-1]))

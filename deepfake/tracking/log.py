@@ -170,8 +170,17 @@ class TrackedRun(RunLog):
         datasets = [plain_dataset(entity) for entity in dataset_entities(manifest)]
         self._tell({"kind": "inputs", "datasets": datasets, "context": context})
 
-    def model(self, weights: Path, spec: str, name: str) -> str | None:
-        """Make a model of the run; see :func:`deepfake.tracking.model.log_model`."""
+    def model(self, weights: Path, spec: str, name: str = "detector") -> str | None:
+        """Log a detector as a model of the run.
+
+        Args:
+            weights: The detector's state as safetensors.
+            spec: How to build it: :meth:`deepfake.tracking.model.DetectorSpec.to_json`.
+            name: The model's name in MLflow.
+
+        Returns:
+            The model's URI, for ``mlflow.pyfunc.load_model``; None where a server is told of it later.
+        """
         return self._tell({"kind": "model", "spec": spec, "name": name}, weights=weights)
 
     def failed_child(self, name: str, tags: Mapping[str, str], params: Mapping[str, str], trace: Path | None) -> None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models.signature import ModelSignature
 
-    from deepfake.tracking.log import TrackedRun
-
 #: Raised with every change that an older loader would misread.
 FORMAT = 1
 WEIGHTS = "detector.safetensors"
@@ -90,21 +88,6 @@ def signature(spec: DetectorSpec) -> ModelSignature:
     clips = TensorSpec(np.dtype(np.uint8), (-1, spec.frames, 3, spec.size, spec.size), "clips")
     probability = TensorSpec(np.dtype(np.float32), (-1,), "fake_probability")
     return ModelSignature(inputs=Schema([clips]), outputs=Schema([probability]))
-
-
-def log_model(run: TrackedRun, weights: Path, spec: DetectorSpec, name: str = "detector") -> str | None:
-    """Log a detector as a model of a run.
-
-    Args:
-        run: The run that made it.
-        weights: The detector's state as safetensors.
-        spec: How to build it.
-        name: The model's name in MLflow.
-
-    Returns:
-        The model's URI, for ``mlflow.pyfunc.load_model``; None where a server is told of it later.
-    """
-    return run.model(weights, spec.to_json(), name)
 
 
 def send_model(client: MlflowClient, run: tuple[str, str], weights: Path, spec: DetectorSpec, name: str) -> str:

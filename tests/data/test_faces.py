@@ -10,7 +10,8 @@ import pytest
 
 from deepfake.data.align import similarity, warp
 from deepfake.data.cut import cut_box, cut_square, resize, square_boxes
-from deepfake.data.faces import Box, Face, FaceDetector, create_detector, find_face_model, overlap
+from deepfake.data.faces import create_detector, find_face_model
+from deepfake.data.faces.base import Box, Face, FaceDetector, overlap
 from deepfake.data.image import read_image
 from deepfake.data.media import Pixels
 from deepfake.data.options import DatasetOptions

@@ -9,7 +9,7 @@ import pytest
 
 from deepfake.data.crops import prepare_crops
 from deepfake.data.cut import CutSettings, KnownTrack, cut_sample
-from deepfake.data.faces import Face
+from deepfake.data.faces.base import Face
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.data.options import DatasetOptions
 from deepfake.data.plan import ClipPlan

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Gru, HeadOptions, Mean
-from deepfake.tracking.model import DetectorSpec, log_model
+from deepfake.tracking.model import DetectorSpec
 from deepfake.tracking.run import track
 
 SPEC = DetectorSpec(BackboneOptions(name="tiny", pretrained=False), Gru(hidden=8), frames=3, size=32)
@@ -32,7 +32,7 @@ def loaded(store, client, experiment, quiet, weights: Path):
     import mlflow
 
     with track(store, experiment, "model", options=quiet) as run:
-        uri = log_model(run, weights, SPEC)
+        uri = run.model(weights, SPEC.to_json())
     # By its place: MLflow finds "models:/..." only in the store that is set for the whole process.
     return mlflow.pyfunc.load_model(client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
 

@@ -1,16 +1,14 @@
-"""Images into face boxes with landmarks, by whichever detector was chosen. Knows nothing of videos or crops."""
+"""What a face is, and what finds faces. Knows no detector in particular."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepfake.data.media import Pixels
-from deepfake.data.options import DatasetOptions
 
 Box = NDArray[np.float32]
 Landmarks = NDArray[np.float32]
@@ -53,37 +51,6 @@ class FaceDetector(Protocol):
     def follow(self, image: Pixels, box: Box) -> Face | None:
         """The face near where it was a moment ago, much cheaper than looking everywhere; None when it is lost."""
         ...
-
-
-def find_face_model(options: DatasetOptions, cache: Path) -> Path | None:
-    """The model file ``dataset.faces`` needs, fetched to ``cache/models`` where none is named; None for most.
-
-    Raises:
-        DataError: It is not there and cannot be fetched.
-    """
-    if options.faces != "yunet":
-        return None
-    from deepfake.data.yunet import find_model
-
-    return find_model(Path(options.face_model) if options.face_model else None, cache / "models")
-
-
-def create_detector(faces: str, model: str | None) -> FaceDetector | None:
-    """The detector ``dataset.faces`` names; None where crops need none (``none`` and ``center``).
-
-    Args:
-        faces: One of :data:`deepfake.data.options.FACE_MODES`.
-        model: What :func:`find_face_model` found.
-    """
-    if faces == "mtcnn":
-        from deepfake.data.mtcnn import Mtcnn
-
-        return Mtcnn()
-    if model is not None:
-        from deepfake.data.yunet import YuNet
-
-        return YuNet(Path(model))
-    return None
 
 
 def overlap(a: Box, b: Box) -> float:
