@@ -24,10 +24,10 @@ import numpy as np
 from scipy.special import ndtri
 
 from benchmarks.measure import machine, report, row
+from deepfake.metrics import WeightedMetrics
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.delong import auc_interval
 from deepfake.training.pairs import compare_pairs
-from deepfake.training.weighted import WeightedMetrics
 
 REPETITIONS, DRAWS, MANY = 400, 300, 200_000
 AREAS = (0.5, 0.8, 0.95, 0.99, 0.999)
@@ -100,7 +100,7 @@ def draw(case: Case, area: float, generator: np.random.Generator) -> Drawn:
 def truth(case: Case, area: float, generator: np.random.Generator) -> dict[str, float]:
     """The metrics without chance."""
     labels, scores, _ = draw(case.large(), area, generator)
-    found = {name: float(value[0]) for name, value in WeightedMetrics(labels, scores)(np.ones((1, MANY))).items()}
+    found = {name: float(value[0]) for name, value in WeightedMetrics(labels, scores)().items()}
     return found | {"roc_auc (DeLong)": found["roc_auc"]}
 
 
@@ -131,7 +131,7 @@ def false_alarms(runs: int, repetitions: int, grouped: bool, seed: int) -> tuple
         common = 1.2 * labels + generator.normal(0, 0.5, len(labels))
         own = generator.normal(0, 0.6, (runs, units[-1] + 1))[:, units]
         scores = 1 / (1 + np.exp(-(common + own + generator.normal(0, 0.6, (runs, len(labels))))))
-        areas = [WeightedMetrics(labels, one)(np.ones((1, len(labels))))["roc_auc"][0] for one in scores]
+        areas = [WeightedMetrics(labels, one)()["roc_auc"][0] for one in scores]
         named = {f"run {i}": scores[i] for i in np.argsort(areas)[::-1]}
         found = compare_pairs(labels, named, units, metric="roc_auc", threshold=0.5, resamples=DRAWS, level=0.95)
         called = [[one.p < 0.05, one.p_delong is not None and one.p_delong < 0.05] for one in found]

@@ -15,13 +15,13 @@ from deepfake.commands.entries import SPLIT, Entry, Shared, enter, share, usable
 from deepfake.commands.leaderboard import columns_of, leaderboard, metric_named, parameters
 from deepfake.config import RunConfig, is_environment_key
 from deepfake.errors import UserError
+from deepfake.metrics import METRICS
 from deepfake.tracking import report, table
 from deepfake.tracking.query import TRIAL, find_runs
 from deepfake.tracking.record import RunRecord
 from deepfake.tracking.report import Report, Section
 from deepfake.tracking.select import matching_runs, sweep_runs
 from deepfake.tracking.store import locate
-from deepfake.training.metrics import LESS_IS_BETTER
 from deepfake.training.pairs import EVERY_PAIR, Difference, compare_pairs
 
 _SWEEP = "study:"
@@ -114,7 +114,7 @@ def _once(records: Sequence[RunRecord]) -> list[RunRecord]:
 def _differences(ordered: Sequence[Entry], shared: Shared, by: str, config: RunConfig) -> Section:
     """Which runs differ by more than chance, in the metric they are sorted by where it has a test, else in ROC-AUC."""
     base = by.removeprefix(f"{SPLIT}/")
-    metric = base if by.startswith(f"{SPLIT}/") and base in LESS_IS_BETTER else "roc_auc"
+    metric = base if by.startswith(f"{SPLIT}/") and base in METRICS else "roc_auc"
     options = config.evaluation
     heading = f"Differences in {table.heading(f'{SPLIT}/{metric}')}"
     try:

@@ -9,17 +9,14 @@ import pandas as pd
 
 from deepfake.commands.data import Data
 from deepfake.config import RunConfig
+from deepfake.metrics import Metrics, metric_names, sample_metrics
 from deepfake.training.decision import Decision, fit_decision
 from deepfake.training.evaluation import evaluate_predictions, resampling_units
-from deepfake.training.metrics import Metrics, sample_metrics
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from deepfake.models.detector import Detector
-
-#: Test metrics that a run gives an interval for.
-WITH_INTERVAL = ("accuracy", "f1", "roc_auc")
 
 
 @dataclass
@@ -69,7 +66,7 @@ def judge(
     decision = fit_decision(val.samples, options, config.trainer.threshold, f"the val split of {config.dataset.name}")
     groups = data.manifest.table.set_index("sample_id")["groups"].reindex(test.samples["sample_id"])
     units = resampling_units(groups.reset_index(drop=True), test.samples["label"].to_numpy())
-    found = evaluate_predictions(test.samples, decision, options, units, WITH_INTERVAL)
+    found = evaluate_predictions(test.samples, decision, options, units, metric_names(headline=True))
     judgement = Judgement(
         predictions=pd.concat([val.samples, test.samples], ignore_index=True),
         clips=pd.concat([val.clips, test.clips], ignore_index=True),

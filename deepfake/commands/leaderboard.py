@@ -13,15 +13,13 @@ import pandas as pd
 from deepfake.commands.entries import SPLIT, Entry, Shared
 from deepfake.config import is_environment_key
 from deepfake.errors import UserError, nearest
+from deepfake.metrics import METRICS, metric_names, sample_metrics
 from deepfake.tracking import table
 from deepfake.tracking.folder import PROVENANCE
 from deepfake.tracking.verdict import is_timing
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.intervals import Interval
-from deepfake.training.metrics import LESS_IS_BETTER, sample_metrics
 
-#: Metrics computed anew on the shared samples, with intervals.
-MEASURED = ("accuracy", "f1", "roc_auc")
 #: Further columns, where any run has them.
 FACTS = ("epochs_run", "train_seconds", "gpu_hours", "parameters", "latency_ms")
 _MOST_TYPED = 6
@@ -38,9 +36,7 @@ def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level:
             shared.labels, scores, shared.units.codes, threshold=entry.threshold, resamples=resamples, level=level
         )
         values = sample_metrics(pd.DataFrame({"label": shared.labels, "score": scores}), entry.threshold).values
-        own = {
-            key: value for key, value in entry.metrics.items() if key not in {f"{SPLIT}/{m}" for m in LESS_IS_BETTER}
-        }
+        own = {key: value for key, value in entry.metrics.items() if key not in {f"{SPLIT}/{m}" for m in METRICS}}
         rows.append(
             {
                 "run": entry.label,
@@ -49,7 +45,12 @@ def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level:
                 **own,
                 **_gpu_hours(entry),
                 **{f"{SPLIT}/{name}": value for name, value in values.items()},
-                **{key: value for name in MEASURED if name in measured for key, value in _ends(name, measured[name])},
+                **{
+                    key: value
+                    for name in metric_names(headline=True)
+                    if name in measured
+                    for key, value in _ends(name, measured[name])
+                },
             }
         )
     board = pd.DataFrame(rows)
@@ -59,7 +60,7 @@ def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level:
 def columns_of(board: pd.DataFrame, entries: Sequence[Entry], by: str) -> list[str]:
     """The columns worth showing, in reading order."""
     typed = list(typed_differently(entries))[:_MOST_TYPED]
-    measured = [f"{SPLIT}/{name}" for name in MEASURED]
+    measured = [f"{SPLIT}/{name}" for name in metric_names(headline=True)]
     wanted = ["run", *typed, *([] if by in (*measured, *FACTS) else [by]), *measured, *FACTS]
     return table.unrepeated(board, [name for name in wanted if name in board and not board[name].isna().all()])
 
@@ -95,7 +96,7 @@ def metric_named(by: str, board: pd.DataFrame) -> tuple[str, bool]:
         raise UserError(f"no run has the metric {by!r}", nearest(by, numbers))
     base = name.rsplit("/", 1)[-1].removesuffix("_fitted").removesuffix("_calibrated")
     costs = is_timing(name) and not base.endswith("per_second")
-    return name, not (LESS_IS_BETTER.get(base, False) or costs or base in ("loss", "parameters"))
+    return name, not ((base in METRICS and METRICS[base].less_is_better) or costs or base in ("loss", "parameters"))
 
 
 def _ends(name: str, found: Interval) -> list[tuple[str, float]]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepfake.metrics import METRICS, metric_names
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from deepfake.config import RunConfig
     from deepfake.models.detector import Detector
-
-_SHOWN = ("accuracy", "f1", "roc_auc")
 
 
 def start_line(config: RunConfig, data: str, detector: Detector, fabric: Fabric) -> str:
@@ -30,9 +30,9 @@ def start_line(config: RunConfig, data: str, detector: Detector, fabric: Fabric)
 def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
     """One epoch's losses, metrics and rate; ``epoch`` counts from 0, people from 1."""
     parts = [f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}"]
-    named = {"train/loss": "train loss", "val/loss": "val loss", "val/accuracy": "accuracy", "val/f1": "F1"}
+    named = {"train/loss": "train loss", "val/loss": "val loss"}
+    named |= {f"val/{name}": METRICS[name].title for name in metric_names(headline=True)}
     parts += [f"{text} {metrics[name]:.4f}" for name, text in named.items() if name in metrics]
-    parts += [f"ROC-AUC {metrics['val/roc_auc']:.4f}"] if "val/roc_auc" in metrics else []
     parts += [f"{metrics['samples_per_second']:.0f} clips/s"] if "samples_per_second" in metrics else []
     return "  ".join(parts)
 
@@ -41,6 +41,6 @@ def end_lines(folder: Path, metrics: Mapping[str, float], ui_command: str) -> st
     """The test split's metrics, the run's folder, and how to open the tracking UI."""
     shown = ", ".join(
         f"{name} {metrics[f'test/{name}']:.4f}" if f"test/{name}" in metrics else f"{name} not available"
-        for name in _SHOWN
+        for name in metric_names(headline=True)
     )
     return f"test: {shown} (epoch {int(metrics['best_epoch'])})\nrun: {folder}\ntracked: {ui_command}"

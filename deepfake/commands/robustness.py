@@ -9,10 +9,10 @@ from deepfake.commands.console import Console
 from deepfake.commands.evaluating import Evaluated
 from deepfake.commands.trained import Trained
 from deepfake.data.damage import KINDS, DamagedClips, Kind
+from deepfake.metrics import sample_metrics
 from deepfake.training.delong import auc_interval
 from deepfake.training.evaluation import Units
 from deepfake.training.intervals import too_few
-from deepfake.training.metrics import sample_metrics
 from deepfake.training.score import sample_table, score_clips
 
 

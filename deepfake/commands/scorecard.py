@@ -10,23 +10,16 @@ from rich.text import Text
 
 from deepfake.commands.evaluating import Evaluated
 from deepfake.errors import harmless
+from deepfake.metrics import METRICS, READS, metric_names
 from deepfake.training.decision import Decision
 
-_RANKING = {
-    "roc_auc": "ROC-AUC",
-    "average_precision": "average precision",
-    "eer": "equal error rate",
+#: Beside the metrics: fakes found at a fixed rate of false alarms.
+_AT_RATES = {
     "tpr_at_fpr_0.01": "fakes found at 1 % false alarms",
     "tpr_at_fpr_0.001": "fakes found at 0.1 % false alarms",
 }
-_CALLS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-}
-_PROBABILITIES = {"log_loss": "log loss", "brier": "Brier score", "ece": "calibration error (ECE)"}
+#: How the value beside the first is named, by what a metric reads: at the fitted threshold, or calibrated.
+_OTHER = {"ranks": "", "calls": "_fitted", "probabilities": "_calibrated"}
 
 
 def scorecard(run: str, decision: Decision, result: Evaluated) -> Table:
@@ -39,10 +32,11 @@ def scorecard(run: str, decision: Decision, result: Evaluated) -> Table:
     table.add_column(f"at threshold {fitted} / calibrated", justify="right")
     table.add_column("note")
     mark = "" if result.covered else "*"
-    for name, text in (_RANKING | _CALLS | _PROBABILITIES).items():
-        suffix = "_fitted" if name in _CALLS else "_calibrated" if name in _PROBABILITIES else ""
-        other = _number(result, f"{name}{suffix}") if suffix else ""
-        table.add_row(text, _number(result, name, mark), _interval(result, name), other, Text(_note(result, name)))
+    for reads in READS:
+        told = {name: METRICS[name].title for name in metric_names(reads)} | (_AT_RATES if reads == "ranks" else {})
+        for name, text in told.items():
+            other = _number(result, f"{name}{_OTHER[reads]}") if _OTHER[reads] else ""
+            table.add_row(text, _number(result, name, mark), _interval(result, name), other, Text(_note(result, name)))
     frames = result.scored.frame_metrics().values
     if "roc_auc" in frames:
         table.add_row("ROC-AUC of single frames", f"{frames['roc_auc']:.4f}{mark}", "", "", "")
@@ -64,13 +58,14 @@ def breakdown_table(decision: Decision, result: Evaluated) -> Table:
     for name in ("real", "fake", "ROC-AUC"):
         table.add_column(name, justify="right")
     table.add_column("interval")
-    for name in ("average precision", "accuracy", "F1"):
-        table.add_column(name, justify="right")
+    others = [name for reads in READS for name in metric_names(reads, by_group=True) if name not in ("roc_auc", "eer")]
+    for name in others:
+        table.add_column(METRICS[name].title, justify="right")
     for row in result.groups.to_dict("records"):
         interval = f"{row['roc_auc_low']:.3f} to {row['roc_auc_high']:.3f}"
         if pd.isna(row["roc_auc_low"]):
             interval = f"none: {row['reason']}" if pd.notna(row["roc_auc"]) else ""
-        shown = [_plain(row[name]) for name in ("average_precision", "accuracy", "f1")]
+        shown = [_plain(row[name]) for name in others]
         auc = _plain(row["roc_auc"]) if pd.notna(row["roc_auc"]) else f"none: {row['reason']}"
         counts = (f"{row['real']}", f"{row['fake']}")
         table.add_row(Text(str(row["by"])), Text(harmless(str(row["group"]))), *counts, auc, interval, *shown)

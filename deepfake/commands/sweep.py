@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from deepfake.commands.console import Console
 from deepfake.commands.context import read_parent, write_parent
 from deepfake.config import flatten, load_config, to_plain
+from deepfake.metrics import metric_names
 from deepfake.sweeping.observer import FAILED, PRUNED, Job, SweepInfo, SweepResult
 from deepfake.tracking import table
 from deepfake.tracking.folder import write_text
@@ -22,7 +23,7 @@ from deepfake.tracking.run import TrackedRun, add_failed, track
 from deepfake.tracking.store import locate
 
 #: Metrics a comparison shows beside what it is sorted by.
-SHOWN = ("test/accuracy", "test/f1", "test/roc_auc", "best_epoch", "train_seconds")
+SHOWN = (*(f"test/{name}" for name in metric_names(headline=True)), "best_epoch", "train_seconds")
 
 
 class Observer:

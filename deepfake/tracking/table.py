@@ -13,16 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import UserError, harmless, nearest
+from deepfake.metrics import METRICS
 
 #: What people call columns; others are shown under their own names.
 HEADINGS = {
     "run": "Run",
     "model": "Model",
     "status": "Status",
-    "test/accuracy": "Accuracy",
-    "test/f1": "F1",
-    "test/roc_auc": "ROC-AUC",
-    "val/roc_auc": "ROC-AUC (val)",
+    **{f"test/{name}": metric.heading for name, metric in METRICS.items()},
+    **{f"val/{name}": f"{metric.heading} (val)" for name, metric in METRICS.items()},
     "best_epoch": "Best epoch",
     "epochs_run": "Epochs",
     "train_seconds": "Seconds",

@@ -12,20 +12,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
+from deepfake.metrics import METRICS, WeightedMetrics, check_scores
 from deepfake.training.intervals import Effective, Interval, effective, share_bounds, too_few
-from deepfake.training.metrics import LESS_IS_BETTER, check_scores
-from deepfake.training.weighted import WeightedMetrics
 
 #: Rows of weights computed at once; more would only leave the processor's cache.
 _BLOCK = 64
-#: Metrics that are means over all samples, whatever their class.
-_MEANS = ("accuracy", "log_loss", "brier", "ece")
-#: Metrics that rank.
-_RANKING = ("roc_auc", "average_precision")
-#: How many errors the sample taken for granted weighs; see :func:`deepfake.training.intervals.share_bounds`. Rates
-#: vary as their errors do; areas and squared errors are made of few large ones. Set by simulation: ``benchmarks``.
-_TRUST = {"roc_auc": 1.0, "average_precision": 4.0, "brier": 1.0, "log_loss": 1.0}
-_TRUST_RATES = 0.25
 #: Of a sample that was called with 99 % and wrongly.
 _LARGE_LOSS = float(-np.log(0.01))
 #: How far the bins' errors are shrunk or stretched to find those that the one seen could come from.
@@ -61,9 +52,9 @@ def group_intervals(
     """
     labels, scores = _checked(labels, scores, groups)
     if len(labels) == 0:
-        return {}, dict.fromkeys(LESS_IS_BETTER, "no sample was scored")
+        return {}, dict.fromkeys(METRICS, "no sample was scored")
     metrics = WeightedMetrics(labels, scores, threshold)
-    whole = {name: float(value[0]) for name, value in metrics(np.ones((1, len(labels)))).items()}
+    whole = {name: float(value[0]) for name, value in metrics().items()}
     reason = too_few(labels, groups)
     unavailable = {name: reason for name in whole if reason}
     unavailable |= {name: "not defined on these samples" for name, value in whole.items() if not np.isfinite(value)}
@@ -72,7 +63,7 @@ def group_intervals(
         return {}, unavailable
     blocks = [metrics(weights) for weights in group_weights(groups, resamples, seed, labels)]
     # How well scores fit depends on how many fakes there happen to be, so here the classes are drawn too.
-    gaps = [metrics.gaps(np.ones((1, len(labels)))), *map(metrics.gaps, group_weights(groups, resamples, seed))]
+    gaps = [_gaps(metrics, None), *(_gaps(metrics, weights) for weights in group_weights(groups, resamples, seed))]
     draws = {name: np.concatenate([block[name] for block in blocks]) for name in wanted}
     for name, drawn in draws.items():
         defined = int(np.isfinite(drawn).sum())
@@ -89,8 +80,10 @@ def group_intervals(
             low, high = _calibration_error(whole[name], np.concatenate(gaps), units, level)
         else:
             # A log loss has no upper end; the largest that was seen takes its place.
-            scale = max(largest_loss, _LARGE_LOSS) if name == "log_loss" else 1.0
-            low, high = (scale * end for end in _bounds(name, whole[name] / scale, draws[name] / scale, units, level))
+            start, end = METRICS[name].low, METRICS[name].high
+            scale = (end if np.isfinite(end) else max(largest_loss, _LARGE_LOSS)) - start
+            value, drawn = (whole[name] - start) / scale, (draws[name] - start) / scale
+            low, high = (start + scale * bound for bound in _bounds(name, value, drawn, units, level))
         intervals[name] = Interval(whole[name], low, high)
     return intervals, unavailable
 
@@ -114,7 +107,7 @@ def paired_differences(
         first: Probabilities [n].
         second: Probabilities [n] of the same samples.
         groups: See :func:`group_intervals`.
-        metric: One of ``metrics.LESS_IS_BETTER``.
+        metric: One of :data:`deepfake.metrics.METRICS`.
         threshold: For metrics that need one.
         resamples: How many draws.
         level: Confidence.
@@ -166,7 +159,7 @@ def drawn_covariance(
         labels: 0 or 1 [n].
         scores: Probabilities [n] by detector.
         groups: See :func:`group_intervals`.
-        metric: One of ``metrics.LESS_IS_BETTER``.
+        metric: One of :data:`deepfake.metrics.METRICS`.
         threshold: For metrics that need one.
         resamples: How many draws.
         seed: Fixes the draws.
@@ -181,7 +174,7 @@ def drawn_covariance(
     for own in scores.values():
         checked, probabilities = _checked(labels, own, groups)
         metrics = WeightedMetrics(checked, probabilities, threshold)
-        values.append(float(metrics(np.ones((1, len(checked))))[metric][0]) if len(checked) else np.nan)
+        values.append(float(metrics()[metric][0]) if len(checked) else np.nan)
         if not np.isfinite(values[-1]):
             raise ValueError(f"{metric} is not defined on these samples")
         drawn.append(np.concatenate([metrics(w)[metric] for w in group_weights(groups, resamples, seed, labels)]))
@@ -193,7 +186,8 @@ def drawn_covariance(
 
 def freedom_of(metric: str, units: Effective) -> float:
     """Degrees of freedom of a metric's variance over these units."""
-    return units.all - 1 if metric in _MEANS else units.fake - 1 if metric == "recall" else units.freedom
+    counted = METRICS[metric].units
+    return units.all - 1 if counted == "all" else units.fake - 1 if counted == "fake" else units.freedom
 
 
 def group_weights(
@@ -227,9 +221,8 @@ def group_weights(
 def _bounds(name: str, value: float, drawn: np.ndarray, units: Effective, level: float) -> tuple[float, float]:
     """Of one metric between 0 and 1, from what was drawn of it."""
     variance = np.var(drawn[np.isfinite(drawn)]) * _widened(name, units)
-    least = float(units.ranked(value)) if name in _RANKING else _count(name, units)
-    trust = _TRUST.get(name, _TRUST_RATES)
-    low, high = share_bounds(np.array(value), variance, least, freedom_of(name, units), level, trust)
+    least = float(units.ranked(value)) if METRICS[name].units == "ranked" else _count(name, units)
+    low, high = share_bounds(np.array(value), variance, least, freedom_of(name, units), level, METRICS[name].trust)
     return float(low), float(high)
 
 
@@ -275,7 +268,15 @@ def _calibration_error(error: float, gaps: np.ndarray, units: Effective, level: 
 
 def _count(name: str, units: Effective) -> float:
     """How many units a metric is made of."""
-    return units.all if name in _MEANS else units.fake if name == "recall" else units.fewest
+    counted = METRICS[name].units
+    return units.all if counted == "all" else units.fake if counted == "fake" else units.fewest
+
+
+def _gaps(metrics: WeightedMetrics, weights: np.ndarray | None) -> np.ndarray:
+    """The calibration error's signed gaps as fractions of all samples [r, bins]."""
+    weighted = metrics.weighted(weights)
+    fractions: np.ndarray = weighted.gaps / weighted.n[:, None]
+    return fractions
 
 
 def _widened(name: str, units: Effective) -> float:

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 
 from deepfake.errors import UserError, nearest
+from deepfake.metrics import READS, metric_names, sample_metrics
 from deepfake.training.decision import Decision
 from deepfake.training.delong import auc_interval
 from deepfake.training.evaluation import Units
 from deepfake.training.intervals import too_few
-from deepfake.training.metrics import sample_metrics
 
-#: What is told of each group.
-SHOWN = ("roc_auc", "average_precision", "eer", "accuracy", "f1")
 #: Columns that are broken down by without being asked, where they tell groups apart.
 USUAL = ("method", "compression", "dataset")
 
@@ -36,7 +34,7 @@ def break_down(
         units: Of all rows, as the intervals over all of them have; None takes each for a unit of its own.
 
     Returns:
-        A row for each column and value: ``by``, ``group``, ``n``, ``real``, ``fake``, the metrics of :data:`SHOWN`
+        A row for each column and value: ``by``, ``group``, ``n``, ``real``, ``fake``, the metrics marked ``by_group``
         (NaN where not defined), ``roc_auc_low``, ``roc_auc_high`` (DeLong over the units) and ``reason``, which says
         why there is no ROC-AUC, or no interval of it.
 
@@ -56,7 +54,7 @@ def break_down(
         for group, own in _parts(table, column):
             own_units = Units(drawn.loc[own.index].to_numpy(), name)
             rows.append({"by": column, "group": group, **_numbers(own, decision.cut, level, own_units)})
-    names = ("by", "group", "n", "real", "fake", *SHOWN, "roc_auc_low", "roc_auc_high", "reason")
+    names = ("by", "group", "n", "real", "fake", *_told(), "roc_auc_low", "roc_auc_high", "reason")
     return pd.DataFrame(rows, columns=list(names))
 
 
@@ -72,6 +70,10 @@ def macro_average(groups: pd.DataFrame, metric: str = "roc_auc") -> float | None
     return float(values.mean()) if len(values) else None
 
 
+def _told() -> list[str]:
+    return [name for reads in READS for name in metric_names(reads, by_group=True)]
+
+
 def _parts(table: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
     if column == "method":
         reals, fakes = table[table["label"] == 0], table[table["label"] == 1]
@@ -84,7 +86,7 @@ def _numbers(own: pd.DataFrame, threshold: float, level: float, units: Units) ->
     found = sample_metrics(own, threshold)
     labels = own["label"].to_numpy(np.int64)
     row: dict[str, object] = {"n": len(own), "real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}
-    row |= {name: found.values.get(name, float("nan")) for name in SHOWN}
+    row |= {name: found.values.get(name, float("nan")) for name in _told()}
     reason = found.unavailable.get("roc_auc", "") or too_few(labels, units.codes, units.name)
     row |= {"roc_auc_low": float("nan"), "roc_auc_high": float("nan"), "reason": reason}
     if not reason:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from deepfake.errors import UserError, nearest
-from deepfake.training.metrics import check_scores, expected_calibration_error
+from deepfake.metrics import check_scores, expected_calibration_error
 
 #: How far a temperature may go; beyond, scores say nothing at all of the classes, or next to everything.
 COLDEST, HOTTEST = 0.05, 20.0

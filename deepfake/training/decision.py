@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from deepfake.errors import UserError
+from deepfake.metrics import check_scores
 from deepfake.training.calibration import Calibrator, fit_calibrator, load_calibrator
-from deepfake.training.metrics import check_scores
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.threshold import fit_threshold
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from deepfake.data.groups import components
+from deepfake.metrics import METRICS, Metrics, metric_names, sample_metrics
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.decision import Decision
 from deepfake.training.delong import auc_interval
 from deepfake.training.intervals import Interval, too_few
-from deepfake.training.metrics import LESS_IS_BETTER, Metrics, sample_metrics
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.threshold import tpr_at_fpr
 
-#: Metrics that depend on where scores are cut.
-THRESHOLDED = ("accuracy", "balanced_accuracy", "f1", "precision", "recall")
-#: Metrics that read scores as probabilities, and so change with calibration.
-PROBABILISTIC = ("log_loss", "brier", "ece")
 #: False-positive rates at which the share of fakes found is told.
 RATES = (0.01, 0.001)
 
@@ -61,7 +57,7 @@ def evaluate_predictions(
     decision: Decision,
     options: EvaluationOptions,
     units: Units | None = None,
-    intervals: Sequence[str] = (*LESS_IS_BETTER,),
+    intervals: Sequence[str] | None = None,
 ) -> Evaluation:
     """Every number of one table of predictions.
 
@@ -70,14 +66,14 @@ def evaluate_predictions(
         decision: Thresholds and calibrator.
         options: Draws and confidence of the intervals.
         units: Of all rows; None takes each for a unit of its own.
-        intervals: Metrics that get ``<metric>_low`` and ``<metric>_high``.
+        intervals: Metrics that get ``<metric>_low`` and ``<metric>_high``; None for all of them.
 
     Returns:
         The metrics of ``sample_metrics`` at the default threshold; ``<metric>_fitted`` at the fitted one;
         ``<metric>_calibrated``; ``tpr_at_fpr_0.01`` and ``_0.001``; the intervals, DeLong's as ``roc_auc_delong_low``.
 
     Raises:
-        ValueError: As :func:`deepfake.training.metrics.sample_metrics`.
+        ValueError: As :func:`deepfake.metrics.sample_metrics`.
     """
     counted = (predictions["status"] == "ok").to_numpy()
     table = predictions[counted]
@@ -88,7 +84,15 @@ def evaluate_predictions(
     _at_rates(found, labels, scores)
     codes = np.arange(len(table)) if units is None else units.codes[counted]
     name = "samples" if units is None else units.name
-    _intervals(found, labels, scores, Units(codes, name), decision.default, options, intervals)
+    _intervals(
+        found,
+        labels,
+        scores,
+        Units(codes, name),
+        decision.default,
+        options,
+        METRICS if intervals is None else intervals,
+    )
     return found
 
 
@@ -105,22 +109,22 @@ def _at_fitted(found: Evaluation, table: pd.DataFrame, decision: Decision) -> No
             found.confusion[name] = {"threshold": cut, **counts}
     if decision.threshold is None:
         reason = decision.unavailable.get("threshold", "no threshold was fitted")
-        found.unavailable |= {f"{name}_fitted": reason for name in THRESHOLDED}
+        found.unavailable |= {f"{name}_fitted": reason for name in metric_names("calls")}
         return
     again = sample_metrics(table, decision.threshold)
-    found.values |= {f"{name}_fitted": again.values[name] for name in THRESHOLDED if name in again.values}
+    found.values |= {f"{name}_fitted": again.values[name] for name in metric_names("calls") if name in again.values}
     found.unavailable |= {
-        f"{name}_fitted": again.unavailable[name] for name in THRESHOLDED if name in again.unavailable
+        f"{name}_fitted": again.unavailable[name] for name in metric_names("calls") if name in again.unavailable
     }
 
 
 def _calibrated(found: Evaluation, table: pd.DataFrame, decision: Decision) -> None:
     if decision.calibrator is None:
         reason = decision.unavailable.get("calibrator", "no calibrator was fitted")
-        found.unavailable |= {f"{name}_calibrated": reason for name in PROBABILISTIC}
+        found.unavailable |= {f"{name}_calibrated": reason for name in metric_names("probabilities")}
         return
     again = sample_metrics(table.assign(score=decision.calibrated(table["score"].to_numpy())), decision.default)
-    for name in PROBABILISTIC:
+    for name in metric_names("probabilities"):
         if name in again.values:
             found.values[f"{name}_calibrated"] = again.values[name]
         else:
@@ -143,7 +147,7 @@ def _intervals(
     units: Units,
     threshold: float,
     options: EvaluationOptions,
-    wanted: Sequence[str],
+    wanted: Iterable[str],
 ) -> None:
     reason = too_few(labels, units.codes, units.name)
     count = len(units)

@@ -12,12 +12,12 @@ import torch
 from lightning_fabric import Fabric
 
 from deepfake.data.batch import Batch
+from deepfake.metrics import sample_metrics
 from deepfake.training.checkpoint import BEST, LAST, save_weights
 from deepfake.training.clock import clip_flops, peak_flops, peak_memory
 from deepfake.training.errors import Interrupted, TrainingDiverged
 from deepfake.training.gather import gather, share_buffers
 from deepfake.training.interruption import Interruption
-from deepfake.training.metrics import sample_metrics
 from deepfake.training.options import EvaluationOptions, TrainerOptions
 from deepfake.training.progress import Progress, bar
 from deepfake.training.score import sample_table, score_clips

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deepfake.errors import UserError, nearest
-from deepfake.training.metrics import LESS_IS_BETTER, NEEDS_BOTH, NEEDS_FAKE
+from deepfake.metrics import METRICS, lacking
 
 LOSS = "val/loss"
 
@@ -64,7 +64,7 @@ def create_monitor(name: str, mode: str, patience: int | None, val_labels: np.nd
     """A monitor for ``trainer.monitor``, or for the validation loss where that metric cannot exist.
 
     Args:
-        name: ``val/loss`` or ``val/`` and one of ``metrics.LESS_IS_BETTER``.
+        name: ``val/loss`` or ``val/`` and one of :data:`deepfake.metrics.METRICS`.
         mode: ``max`` or ``min``; must fit the metric.
         patience: See :class:`Monitor`.
         val_labels: Labels of the validation clips, to see whether both classes are there.
@@ -72,7 +72,7 @@ def create_monitor(name: str, mode: str, patience: int | None, val_labels: np.nd
     Raises:
         UserError: No such metric is logged, or ``mode`` would keep its worst epoch.
     """
-    known = {LOSS: True} | {f"val/{metric}": less for metric, less in LESS_IS_BETTER.items()}
+    known = {LOSS: True} | {f"val/{metric.name}": metric.less_is_better for metric in METRICS.values()}
     if name not in known:
         raise UserError(f"trainer.monitor={name!r} is not a validation metric", nearest(name, known))
     fitting = "min" if known[name] else "max"
@@ -80,14 +80,12 @@ def create_monitor(name: str, mode: str, patience: int | None, val_labels: np.nd
         raise UserError(
             f"trainer.mode={mode} would keep the worst epoch by {name}", f"set trainer.mode={fitting} with this metric"
         )
-    metric = name.removeprefix("val/")
     classes = set(np.asarray(val_labels).tolist())
     if not classes:
         return Monitor(
             name, mode, None, ["the val split has no clips: the last epoch is kept, not the best"], blind=True
         )
-    lacking = (metric in NEEDS_BOTH and len(classes) == 1) or (metric in NEEDS_FAKE and classes == {0.0})
-    if not lacking:
+    if name == LOSS or not lacking(METRICS[name.removeprefix("val/")], np.asarray(val_labels)):
         return Monitor(name, mode, patience)
     only = "fake" if classes == {1.0} else "real"
     note = f"{name} is not available, the val split has only {only} samples: the best epoch follows {LOSS} instead"

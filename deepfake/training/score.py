@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
+from deepfake.metrics import Metrics, sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.training.gather import gather
-from deepfake.training.metrics import Metrics, sample_metrics
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.pooling import pool_clips, sigmoid
 from deepfake.training.progress import Progress, Silent, bar

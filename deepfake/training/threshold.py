@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deepfake.errors import UserError, nearest
-from deepfake.training.metrics import check_scores
+from deepfake.metrics import check_scores
 
 
 def fit_threshold(labels: np.ndarray, scores: np.ndarray, how: str) -> float:

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from deepfake.metrics import METRICS, WeightedMetrics, sample_metrics
 from deepfake.training.bootstrap import drawn_covariance, group_intervals, group_weights, paired_differences
 from deepfake.training.delong import auc_covariance, auc_interval
 from deepfake.training.intervals import MIN_UNITS, effective
-from deepfake.training.metrics import LESS_IS_BETTER, sample_metrics
-from deepfake.training.weighted import WeightedMetrics
 
 
 def predictions(kind: str = "random", n: int = 90) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -35,7 +34,7 @@ def test_weighted_metrics_equal_those_of_the_resampled_table(kind: str) -> None:
     compute = WeightedMetrics(labels, scores, 0.4)
     weights = next(iter(group_weights(groups, 20, 0)))
     found = compute(weights)
-    assert set(found) == set(LESS_IS_BETTER)
+    assert set(found) == set(METRICS)
     for row, counts in enumerate(weights):
         drawn = np.repeat(np.arange(len(labels)), counts)
         expected = sample_metrics(pd.DataFrame({"label": labels[drawn], "score": scores[drawn]}), 0.4)
@@ -149,7 +148,7 @@ def test_where_no_group_holds_both_classes_each_keeps_its_share() -> None:
 def test_no_samples_have_no_intervals() -> None:
     found, unavailable = group_intervals(np.empty(0), np.empty(0), np.empty(0))
     assert found == {}
-    assert set(unavailable) == set(LESS_IS_BETTER)
+    assert set(unavailable) == set(METRICS)
 
 
 def test_nan_is_refused() -> None:

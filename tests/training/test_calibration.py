@@ -11,6 +11,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import f1_score, log_loss, roc_curve
 
 from deepfake.errors import UserError
+from deepfake.metrics import expected_calibration_error
 from deepfake.training.calibration import (
     INTERCEPT_SPREAD,
     SLOPE_SPREAD,
@@ -19,7 +20,6 @@ from deepfake.training.calibration import (
     fit_calibrator,
     load_calibrator,
 )
-from deepfake.training.metrics import expected_calibration_error
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.threshold import fit_threshold, tpr_at_fpr
 

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from deepfake.errors import UserError
+from deepfake.metrics import sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.models.options import ConvLstm, Gru, HeadOptions, Lstm, Mean, Vit
 from deepfake.training.checkpoint import BEST, LAST, load_weights
@@ -23,7 +24,6 @@ from deepfake.training.features import cached, storage
 from deepfake.training.features.cached import FeatureCache
 from deepfake.training.features.source import FeatureReader, FeatureSet
 from deepfake.training.features.spec import Layout
-from deepfake.training.metrics import sample_metrics
 from deepfake.training.score import score
 from tests.training.fakes import FakeClips, cpu, small_detector, tiny_detector
 from tests.training.test_fit import lasting, run

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from deepfake.metrics import READS, metric_names
 from deepfake.tracking.figures.style import BLACK, LINES, MARKERS, PALETTE, legend, new_figure, say_why, title
 
 History = Sequence[Mapping[str, float]]
 
 #: What the right panel shows besides the metric that chooses the epoch.
-SHOWN = ("val/roc_auc", "val/average_precision", "val/accuracy", "val/balanced_accuracy", "val/f1")
+SHOWN = tuple(f"val/{name}" for reads in READS for name in metric_names(reads, curve=True))
 LOSSES = ("train/loss", "val/loss", "val/log_loss")
 
 

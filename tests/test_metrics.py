@@ -7,7 +7,19 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from deepfake.training.metrics import LESS_IS_BETTER, equal_error_rate, expected_calibration_error, sample_metrics
+from deepfake.commands.lines import epoch_line
+from deepfake.metrics import (
+    METRICS,
+    Metric,
+    Weighted,
+    equal_error_rate,
+    expected_calibration_error,
+    sample_metrics,
+)
+from deepfake.training.decision import Decision
+from deepfake.training.evaluation import evaluate_predictions
+from deepfake.training.monitor import create_monitor
+from deepfake.training.options import EvaluationOptions
 
 
 def table_of(labels: list[int], scores: list[float]) -> pd.DataFrame:
@@ -39,7 +51,7 @@ def test_all_agree_with_scikit_learn(ties: bool) -> None:
     }
     found = sample_metrics(table, 0.4)
     assert found.unavailable == {}
-    assert set(found.values) == set(LESS_IS_BETTER)
+    assert set(found.values) == set(METRICS)
     for name, value in expected.items():
         assert found.values[name] == pytest.approx(value, abs=1e-10), name
 
@@ -112,3 +124,25 @@ def test_calibration_error_by_hand() -> None:
     # Bins of a half: the first holds 0.1 and 0.15 with one fake, the second 0.95 and 1.0 with one fake.
     expected = (abs(0.25 - 1) + abs(1.95 - 1)) / 4
     assert expected_calibration_error(labels, scores, bins=2) == pytest.approx(expected)
+
+
+def test_a_further_metric_is_one_entry_and_is_told_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def correlation(w: Weighted) -> np.ndarray:
+        false_positives, misses = w.reals - w.true_negatives, w.fakes - w.true_positives
+        above = w.true_positives * w.true_negatives - false_positives * misses
+        return above / np.sqrt(w.predicted * w.fakes * w.reals * (w.n - w.predicted))
+
+    entry = Metric("mcc", "Matthews correlation", "calls", correlation, needs="both", low=-1.0, headline=True)
+    monkeypatch.setitem(METRICS, "mcc", entry)
+    table = random_table().assign(status="ok", method="one", compression="c23")
+    decision = Decision(0.4, 0.5, "fixed", None, "mean")
+    found = evaluate_predictions(table, decision, EvaluationOptions(resamples=200))
+    y, s = table["label"].to_numpy(), table["score"].to_numpy()
+    expected = sk.matthews_corrcoef(y, s >= 0.4)
+    assert found.values["mcc"] == pytest.approx(expected)
+    assert found.values["mcc_fitted"] == pytest.approx(sk.matthews_corrcoef(y, s >= 0.5))
+    assert -1 <= found.values["mcc_low"] < expected < found.values["mcc_high"] <= 1
+    assert "Matthews correlation 0.2500" in epoch_line(0, 1, {"val/mcc": 0.25})
+    assert create_monitor("val/mcc", "max", None, y).name == "val/mcc"
+    assert found.unavailable.get("mcc") is None
+    assert sample_metrics(table_of([1, 1], [0.2, 0.9])).unavailable["mcc"] == "only fake samples"
