@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -18,14 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import FileLock
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
+from deepfake.answers import ANSWER_SECONDS, limit_answers
 from deepfake.errors import UserError
 from deepfake.sweeping.journal import POLL_SECONDS, Journal, KernelLock, drop_torn_line
 from deepfake.sweeping.outage import first_line, is_outage
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import URL, Connection
     from sqlalchemy.orm import Session
 
 #: In a sweep's folder: which storage holds its study.
@@ -210,11 +213,13 @@ _OTHER = "check the path or URL, or start anew with another sweep.storage"
 
 
 def _open_database(url: str) -> RDBStorage:
+    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    waiting: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return RDBStorage(url, engine_kwargs=waiting)
+        storage = RDBStorage(url, engine_kwargs=_waiting(make_url(url)))
+        limit_answers(storage.engine)
+        return storage
     except ArgumentError as error:
         raise UserError(f"sweep.storage cannot be used: {first_line(error)}", _OTHER) from error
     except SQLAlchemyError as error:
@@ -230,6 +235,18 @@ def _open_database(url: str) -> RDBStorage:
         ) from error
 
 
+def _waiting(url: URL) -> dict[str, Any]:
+    """How long an engine waits to be let in."""
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": 60}}
+    if url.get_backend_name() != "postgresql":
+        return {"pool_pre_ping": True}
+    limits: dict[str, Any] = {} if "connect_timeout" in url.query else {"connect_timeout": ANSWER_SECONDS}
+    # What it is for is asked for before any limit holds, and no study needs it.
+    known = url.get_driver_name() in ("psycopg", "psycopg2")
+    return {"pool_pre_ping": True, **({"connect_args": limits, "use_native_hstore": False} if known else {})}
+
+
 @contextlib.contextmanager
 def _server_lock(storage: BaseStorage) -> Iterator[None]:
     engine = storage.engine if isinstance(storage, RDBStorage) else None
@@ -240,21 +257,37 @@ def _server_lock(storage: BaseStorage) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     with engine.connect() as connection:
-        _run(connection, statements[0])
+        # Asked for again and again: who waited in a queue of the server's would look like one that gets no answer.
+        while not _run(connection, statements[0]):
+            time.sleep(_LOCK_SECONDS)
         try:
             yield
-        finally:
-            try:
-                _run(connection, statements[1])
-            except SQLAlchemyError:
-                # The server lets go with the connection; what was done inside is done.
-                connection.invalidate()
+        except (SQLAlchemyError, StorageInternalError, KeyboardInterrupt):
+            # The server lets go with the connection; one that is away would not answer to this either.
+            connection.invalidate()
+            raise
+        except BaseException:
+            _let_go(connection, statements[1])
+            raise
+        _let_go(connection, statements[1])
 
 
+def _let_go(connection: Connection, statement: str) -> None:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        _run(connection, statement)
+    except SQLAlchemyError:
+        # What was done inside is done.
+        connection.invalidate()
+
+
+#: Between two questions for a server's lock.
+_LOCK_SECONDS = 0.05
 _KEY = zlib.crc32(b"deepfake-sweeps")
 _LOCKS = {
-    "postgresql": (f"SELECT pg_advisory_lock({_KEY})", f"SELECT pg_advisory_unlock({_KEY})"),
-    "mysql": (f"SELECT GET_LOCK('{_KEY}', -1)", f"SELECT RELEASE_LOCK('{_KEY}')"),
+    "postgresql": (f"SELECT pg_try_advisory_lock({_KEY})", f"SELECT pg_advisory_unlock({_KEY})"),
+    "mysql": (f"SELECT GET_LOCK('{_KEY}', 0)", f"SELECT RELEASE_LOCK('{_KEY}')"),
 }
 
 
@@ -283,7 +316,7 @@ def _one_transaction(storage: RDBStorage) -> Iterator[None]:
         session.close()
 
 
-def _run(connection: Connection, statement: str) -> None:
+def _run(connection: Connection, statement: str) -> bool:
     from sqlalchemy import text
 
-    connection.execute(text(statement))
+    return bool(connection.execute(text(statement)).scalar())

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from deepfake.answers import limit_answers
 from deepfake.errors import UserError, masked
 from deepfake.tracking.options import TrackingOptions
 
@@ -205,6 +206,11 @@ def _sqlite_uri(database: Path) -> str:
 def _opened(store: Store) -> MlflowClient:
     from mlflow import MlflowClient
 
+    if store.database is None and not store.serves:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        # The one that the client is about to use.
+        limit_answers(SqlAlchemyStore._get_or_create_engine(store.uri))
     client = MlflowClient(store.uri)
     client.search_experiments(max_results=1)
     return client
