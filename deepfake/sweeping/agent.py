@@ -110,6 +110,10 @@ def run_trial(study: Study, runner: JobRunner, claim: Claim, replaceable: bool =
         job = Job(claim.number, claim.overrides, FAILED, reason=reason, traceback=str(file) if file else None)
         study.finish(claim, job)
         return job
+    try:
+        handle.settle()
+    except Stopped as late:
+        return _stopped(study, claim, late, handle, replaceable)
     job = replace(to_job(result, claim.number, claim.overrides, objectives, seconds), **handle.identity)
     job, mistake = _judge(study, job)
     study.finish(claim, job, mistake)

@@ -220,7 +220,7 @@ def _trials(numbers: Sequence[int]) -> str:
 
 
 def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str, report: str) -> SweepResult:
-    trials = study.trials()
+    trials = study.last_trials() if status == "interrupted" else study.trials()
     plan = study.plan
     jobs = finished_jobs(trials, plan)
     best = pick_best(jobs, plan.objectives)

@@ -55,7 +55,8 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
+        # One that waits for a storage which does not answer is not waited for: it does nothing more.
+        self._thread.join(_TRY_SECONDS)
         if self._signals:
             signal.signal(signal.SIGINT, self._former)  # type: ignore[arg-type]
 

@@ -29,7 +29,7 @@ def ride_out(action: Callable[[], T], where: object, patience: float, noticed: C
     Args:
         action: May have been done in part when it is done again.
         where: The storage, as it is named to the user.
-        patience: Seconds from the first failure on.
+        patience: Seconds from the first failure on; 0 for a single try.
         noticed: Called at each failure.
 
     Raises:
@@ -44,6 +44,10 @@ def ride_out(action: Callable[[], T], where: object, patience: float, noticed: C
                 raise
             noticed()
             now = time.monotonic()
+            if patience <= 0:
+                raise UserError(
+                    f"sweep.storage={where} does not answer: {outage_text(error)}", "start it; the same command goes on"
+                ) from error
             if deadline is None:
                 deadline = now + patience
                 log.warning("%s does not answer (%s): trying for %.0f s", where, outage_text(error), patience)

@@ -84,6 +84,7 @@ class Study:
         self._tally = Tally(plan.began)
         # The points of ended trials by number, as the sampler compares them.
         self._tried: Tried = {}
+        self._last_seen: list[FrozenTrial] = []
         self._half_claimed = False
         # What :meth:`agree` has found to be the same, by topic.
         self._agreed: dict[str, str] = {}
@@ -95,21 +96,26 @@ class Study:
         else:
             # Its parent has just been there: what does not answer now will again.
             self._storage = self._ride_out(lambda: open_again(plan.location))
-        with self._exclusively(), quietly():
-            self._study, self.resumed = self._open()
+        # What does not answer one who has just begun is told at once.
+        self._study, self.resumed = self._ride_out(self._open_exclusively, 0.0 if token is None else None)
         if token is None:
             keep_place(plan.location, plan.folder)
 
     def trials(self) -> list[FrozenTrial]:
         """All that was begun or is queued, in order."""
-        return self._ride_out(lambda: self._study.get_trials(deepcopy=False))
+        self._last_seen = self._ride_out(self._get_trials)
+        return self._last_seen
+
+    def last_trials(self) -> list[FrozenTrial]:
+        """The same for a process that is told to end, which waits for no storage: else as they were seen last."""
+        return self._in_last_moments(self._get_trials) or self._last_seen
 
     def claim(self) -> Claim | None:
         """The next trial for this process, or None: nothing is left, or what is left is with living owners."""
         return self._ride_out(self._claim)
 
-    def report(self, claim: Claim, step: int, value: float | None) -> bool:
-        """Keep the objective's value at a step; the trial's progress alone where that is None.
+    def report(self, claim: Claim, steps: Mapping[int, float | None], facts: Mapping[str, Any] | None = None) -> bool:
+        """Keep the objective's value at steps, the trial's progress alone where that is None, and facts.
 
         Returns:
             Whether the pruner wants the trial to end.
@@ -122,29 +128,16 @@ class Study:
             with self._writing():
                 if not self._holds(claim):
                     raise Taken
-                if value is None:
-                    claim.trial.set_user_attr("progress", step)
-                    return False
-                claim.trial.report(value, step)
+                self._set(claim.trial._trial_id, facts or {})
+                if reached := [step for step, value in steps.items() if value is None]:
+                    self._set(claim.trial._trial_id, {"progress": max(reached)})
+                values = {step: value for step, value in steps.items() if value is not None}
+                for step, value in values.items():
+                    claim.trial.report(value, step)
                 # Within, for some pruners keep what they judged by.
-                return self._prunes and claim.trial.should_prune()
+                return bool(values) and self._prunes and claim.trial.should_prune()
 
         return self._ride_out(keep)
-
-    def note(self, claim: Claim, facts: Mapping[str, Any]) -> None:
-        """Keep facts with a trial.
-
-        Raises:
-            Taken: The trial is another process's by now.
-        """
-
-        def keep() -> None:
-            with self._writing():
-                if not self._holds(claim):
-                    raise Taken
-                self._set(claim.trial._trial_id, facts)
-
-        self._ride_out(keep)
 
     def agree(self, claim: Claim, topic: str, fact: str) -> bool:
         """Keep a fact of a trial, unless this process has, and compare it with what other trials told of the topic.
@@ -158,9 +151,9 @@ class Study:
         key = f"{_SAME}{topic}"
         if self._agreed.get(topic) != fact:
             # Told before it is compared: of two processes that begin at once, one at least sees the other's.
-            self.note(claim, {key: fact})
+            self.report(claim, {}, {key: fact})
             if {trial.user_attrs[key] for trial in self.trials() if trial.user_attrs.get(key)} != {fact}:
-                self.note(claim, {key: None})
+                self.report(claim, {}, {key: None})
                 return False
             self._agreed[topic] = fact
         return True
@@ -219,9 +212,8 @@ class Study:
                 if self._holds(claim):
                     self._set(claim.trial._trial_id, {"attempt": claim.attempt, "owner": None})
 
-        with contextlib.suppress(UserError):
-            # Where even this is in vain, the process's death tells the same.
-            self._ride_out(keep, _LAST_WORDS)
+        # Where even this is in vain, the process's death tells the same.
+        self._in_last_moments(keep)
 
     def lose(self, claim: Claim, reason: str) -> bool:
         """Let go of a trial that has made its process useless: a fresh one tries it once more, then it has failed.
@@ -257,7 +249,7 @@ class Study:
         def keep() -> list[int]:
             found = []
             with self._exclusively(), quietly(), self._writing():
-                for trial in self._study.get_trials(deepcopy=False):
+                for trial in self._get_trials():
                     owner = trial.user_attrs.get("owner")
                     if trial.state is TrialState.RUNNING and owner and owner["token"].startswith(token):
                         found.append(trial.number)
@@ -283,8 +275,12 @@ class Study:
         Returns:
             How many are queued now.
         """
-        with self._exclusively(), quietly():
-            return self._enqueue(points, source)
+
+        def queue() -> int:
+            with self._exclusively(), quietly():
+                return self._enqueue(points, source)
+
+        return self._ride_out(queue)
 
     def retry(self, which: str | int | Sequence[int]) -> list[int]:
         """Queue failed trials to be tried again, each under a new number; the failed one no longer counts.
@@ -298,23 +294,34 @@ class Study:
         Raises:
             UserError: There is no such trial, or it has not failed.
         """
-        with self._exclusively(), quietly():
-            trials = self.trials()
-            failed = [trial for trial in standing(trials) if trial.state is TrialState.FAIL]
-            if which != "failed":
-                numbers = [which] if isinstance(which, int) else [int(number) for number in which]
-                last = {self._last_attempt(number, trials) for number in numbers}
-                failed = [trial for trial in failed if trial.number in last]
-            for trial in failed:
-                self._study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
-            return [trial.number for trial in failed]
+        asked: list[int] = []
+
+        def queue() -> None:
+            with self._exclusively(), quietly():
+                trials = self._get_trials()
+                failed = [trial for trial in standing(trials) if trial.state is TrialState.FAIL]
+                if which != "failed" and not asked:
+                    numbers = [which] if isinstance(which, int) else [int(number) for number in which]
+                    asked.extend({self._last_attempt(number, trials) for number in numbers})
+                elif not asked:
+                    asked.extend(trial.number for trial in failed)
+                # Those that an outage did not let be queued, where it is done again.
+                for trial in failed:
+                    if trial.number in asked:
+                        self._study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
+
+        self._ride_out(queue)
+        return sorted(asked)
 
     def note_code(self) -> str | None:
         """Keep what code this start runs; in a few words how it differs from that of the trials there are."""
+        return self._ride_out(self._note_code)
+
+    def _note_code(self) -> str | None:
         with self._exclusively(), quietly():
             known: list[dict[str, Any]] = json.loads(self._study.user_attrs.get("code", "[]"))
             now = dict(self.plan.code)
-            begun = sum(trial.state is not TrialState.WAITING for trial in self.trials())
+            begun = sum(trial.state is not TrialState.WAITING for trial in self._get_trials())
             if not known or known[-1]["code"] != now:
                 # Nothing was begun since the last entry: no trial ran that code.
                 known = [entry for entry in known if entry["trial"] < begun] + [{"trial": begun, "code": now}]
@@ -355,7 +362,7 @@ class Study:
 
     def _claim(self) -> Claim | None:
         with self._exclusively(), quietly():
-            trials = self._study.get_trials(deepcopy=False)
+            trials = self._get_trials()
             if self.stop_reason(trials):
                 return None
             for trial in self._left(trials):
@@ -453,6 +460,27 @@ class Study:
     def _ride_out(self, action: Callable[[], T], patience: float | None = None) -> T:
         return ride_out(action, self.plan.location, PATIENCE if patience is None else patience, self.notice_outage)
 
+    def _in_last_moments(self, action: Callable[[], T]) -> T | None:
+        """Do something that a process which is told to end has moments for; None where they were not enough."""
+        done: list[T] = []
+
+        def attempt() -> None:
+            with contextlib.suppress(UserError):
+                done.append(self._ride_out(action, _LAST_WORDS))
+
+        # Nobody waits longer for this thread, not even the interpreter's end.
+        thread = threading.Thread(target=attempt, name="last words", daemon=True)
+        thread.start()
+        thread.join(_LAST_WORDS)
+        return done[0] if done else None
+
+    def _get_trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _open_exclusively(self) -> tuple[optuna.Study, bool]:
+        with self._exclusively(), quietly():
+            return self._open()
+
     def _open(self) -> tuple[optuna.Study, bool]:
         plan = self.plan
         settings: dict[str, Any] = {
@@ -480,12 +508,12 @@ class Study:
         taken = json.loads(self._study.user_attrs.get("sources", "[]"))
         if source in taken:
             return 0
-        before = len(self.trials())
+        before = len(self._get_trials())
         for point in points:
             self._study.enqueue_trial(dict(point), skip_if_exists=True)
         if source is not None:
             self._study.set_user_attr("sources", json.dumps([*taken, source]))
-        return len(self.trials()) - before
+        return len(self._get_trials()) - before
 
     def _last_attempt(self, number: int, trials: Sequence[FrozenTrial]) -> int:
         """The number under which a failed trial was last tried."""

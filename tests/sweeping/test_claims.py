@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,6 +181,87 @@ def test_an_owner_that_took_its_own_trial_up_again_holds_the_later_claim_only(pl
     study.release(first)
     again = claimed(study)
     assert (study.holds(first), study.holds(again)) == (False, True)
+
+
+class Away:
+    """A study's storage that does not answer until it is told to."""
+
+    def __init__(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.back = threading.Event(), threading.Event()
+        usual: Callable[..., bool] = study.report
+
+        def report(*arguments: Any) -> bool:
+            self.asked.set()
+            assert self.back.wait(30)
+            return usual(*arguments)
+
+        monkeypatch.setattr(study, "report", report)
+        monkeypatch.setattr("deepfake.sweeping.running._PATIENCE", 0.01)
+
+
+def test_a_trial_goes_on_while_the_storage_is_away_and_all_it_reported_arrives(
+    plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(plan)
+    claim = claimed(study)
+    away = Away(study, monkeypatch)
+    running = RunningTrial(study, claim)
+    running.identify(run_id="r")
+    for epoch in range(5):
+        running.hold()
+        running.report(epoch, {"m": float(epoch)})
+    assert away.asked.is_set()
+    assert Study(plan).trials()[0].intermediate_values == {}
+    away.back.set()
+    running.settle()
+    (trial,) = Study(plan).trials()
+    assert trial.intermediate_values == {epoch + 1: float(epoch) for epoch in range(5)}
+    assert trial.user_attrs["run_id"] == "r"
+
+
+def test_a_trial_taken_up_while_the_storage_was_away_is_dropped_when_it_is_back(
+    taken: tuple[Study, Claim, Study, Claim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper, before, other, _ = taken
+    away = Away(sleeper, monkeypatch)
+    running = RunningTrial(sleeper, before)
+    running.report(0, {"m": 9.0})
+    away.back.set()
+    with pytest.raises(Taken):
+        running.settle()
+    with pytest.raises(Taken):
+        running.report(1, {"m": 9.0})
+    assert other.trials()[0].intermediate_values == {}
+
+
+def test_after_two_heartbeats_without_a_word_a_trial_waits(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(replace(plan, heartbeat=0.01))
+    claim = claimed(study)
+    away = Away(study, monkeypatch)
+    running = RunningTrial(study, claim)
+    teller = threading.Thread(target=running.report, args=(0, {"m": 0.5}))
+    teller.start()
+    assert away.asked.wait(30)
+    teller.join(0.2)
+    assert teller.is_alive()
+    away.back.set()
+    teller.join(30)
+    assert Study(plan).trials()[0].intermediate_values == {1: 0.5}
+
+
+def test_what_is_told_to_end_waits_moments_for_the_storage_and_knows_what_it_saw_last(
+    plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfake.sweeping.study._LAST_WORDS", 0.05)
+    study = Study(plan)
+    claim = claimed(study)
+    seen = study.trials()
+    back = threading.Event()
+    monkeypatch.setattr(study, "_get_trials", lambda: back.wait(30))
+    monkeypatch.setattr(study, "_holds", lambda claim: back.wait(30))
+    assert study.last_trials() == seen
+    study.release(claim)
+    back.set()
 
 
 def test_a_trial_is_written_in_few_appends(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,15 @@ def test_after_its_patience_an_outage_ends_in_an_error(waits: list[float]) -> No
     assert sum(waits) == pytest.approx(60.0)
 
 
+def test_without_patience_the_first_failure_is_told(waits: list[float]) -> None:
+    def away() -> None:
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(UserError, match="x does not answer: gone"):
+        ride_out(away, "x", 0.0)
+    assert waits == []
+
+
 def test_a_mistake_is_no_outage(waits: list[float]) -> None:
     def mistaken() -> None:
         raise KeyError("a")
