@@ -123,7 +123,8 @@ class Observer:
             self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
             chosen = {f"best.{key}": best[key] for key in result.info.space if key in ranked}
             # Tags, for a study that goes on may find a better one, and parameters cannot be changed.
-            self._parent.tags({"best.run_id": best["run_id"], "best.overrides": best["overrides"], **chosen})
+            self._parent.tags({"best.overrides": best["overrides"], **chosen})
+            self._parent.best(*(str(best[key]) if isinstance(best[key], str) else "" for key in ("run_id", "run_dir")))
             figures = [path for path in result.files if path.suffix == ".png"]
             self._parent.files(figures, "figures")
             others = [path for path in result.files if path not in figures]
@@ -149,6 +150,7 @@ def job_table(result: SweepResult) -> pd.DataFrame:
                 "run": name,
                 "status": status,
                 "run_id": job.run_id,
+                "run_dir": job.run_dir,
                 "overrides": " ".join(job.overrides),
                 **{key: table.typed_value(text) for key, text in chosen.items()},
                 **job.metrics,

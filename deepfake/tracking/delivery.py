@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 #: How many of a kind one call takes.
 _BATCH, _METRICS = 100, 1000
@@ -29,9 +30,13 @@ _BATCH, _METRICS = 100, 1000
 SLOWEST = 1_000_000
 #: The tag of a run that was made from an entry.
 MARK = "told"
+#: The tags of a sweep's run that name its best one: by its id, empty while no server knows it, and by its folder.
+BEST_ID, BEST_DIR = "best.run_id", "best.run_dir"
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _patience = threading.Lock()
 
+#: What databases say, through MLflow, of two that make the same thing at once; and how often it may happen to an entry.
+_CLASH, _CLASHES = ("UNIQUE constraint failed", "UniqueViolation", "Duplicate entry", "duplicate key"), 3
 #: MLflow's words for what will be refused again however often it is sent.
 _NEVER = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 #: And HTTP's, as artifacts are answered: malformed, too large, of a kind that is not taken.
@@ -121,10 +126,19 @@ class Delivery:
 
     def _inputs(self, entry: Entry) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.exceptions import MlflowException
 
         tag = InputTag("mlflow.data.context", entry["context"])
         inputs = [DatasetInput(Dataset(**fields), [tag]) for fields in entry["datasets"]]
-        self.client.log_inputs(self._run_id, datasets=inputs)
+        for others in range(_CLASHES, -1, -1):
+            try:
+                self.client.log_inputs(self._run_id, datasets=inputs)
+            except MlflowException as error:
+                # Of runs that begin together one makes the data set, and the others find it when they look again.
+                if not others or not any(sign in error.message for sign in _CLASH):
+                    raise
+            else:
+                return
 
     def _model(self, entry: Entry) -> str:
         weights = self._named(entry["weights"])
@@ -148,6 +162,11 @@ class Delivery:
             child._file({"source": entry["source"], "name": PurePosixPath(entry["source"]).name})
         child._ending({"status": "FAILED", "at": entry["at"]})
 
+    def _best(self, entry: Entry) -> None:
+        """One that is made later names itself."""
+        for run in search(self.client, [self.experiment], f"tags.`mlflow.parentRunId` = '{self._run_id}'"):
+            name_best(self.client, run)
+
     def _end_children(self, entry: Entry) -> None:
         end_abandoned(self.client, self._run_id)
 
@@ -159,7 +178,30 @@ class Delivery:
 
 
 #: The kinds of an entry, and what sends them; a journal may come from a stranger, so no other name is ever called.
-_KINDS = ("tags", "params", "text", "file", "inputs", "model", "failed_child", "end_children", "going_on", "ending")
+_KINDS = (
+    "tags",
+    "params",
+    "text",
+    "file",
+    "inputs",
+    "model",
+    "failed_child",
+    "best",
+    "end_children",
+    "going_on",
+    "ending",
+)
+
+
+def name_best(client: MlflowClient, run: Run) -> None:
+    """Put a run's id into its sweep's run, where that calls it the best by its folder alone."""
+    parent = run.data.tags.get("mlflow.parentRunId")
+    folder = run.data.tags.get("run_dir")
+    if not parent or not folder:
+        return
+    tags = client.get_run(parent).data.tags
+    if not tags.get(BEST_ID) and tags.get(BEST_DIR) == folder:
+        client.set_tag(parent, BEST_ID, run.info.run_id)
 
 
 def comes_again(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from deepfake.data.manifest import Manifest
 from deepfake.errors import masked
-from deepfake.tracking.delivery import MARK, Delivery, plain_dataset
+from deepfake.tracking.delivery import BEST_DIR, BEST_ID, MARK, Delivery, plain_dataset
 from deepfake.tracking.journal import FOLDER, Entry
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class TrackedRun(RunLog):
     """A run in an MLflow store. Made by :func:`track`.
 
     Args:
-        client: Opened on its store.
+        client: Opened on its store; None where the outbox opens it.
         run_id: Its id.
         experiment: Its experiment's id.
         artifacts: Where it keeps its artifacts.
@@ -90,7 +90,7 @@ class TrackedRun(RunLog):
     """
 
     def __init__(
-        self, client: MlflowClient, run_id: str, experiment: str, artifacts: str, outbox: Outbox | None = None
+        self, client: MlflowClient | None, run_id: str, experiment: str, artifacts: str, outbox: Outbox | None = None
     ) -> None:
         self.id: str = run_id
         self.client = client
@@ -100,7 +100,7 @@ class TrackedRun(RunLog):
         # Around what a server is asked at once.
         self.ask: Callable[[str], AbstractContextManager[None]] = lambda what: nullcontext()
         self._outbox = outbox
-        self._deliver = Delivery(client, run_id, experiment, artifacts)
+        self._deliver = None if client is None else Delivery(client, run_id, experiment, artifacts)
         # Metrics that a busy database did not take.
         self._unsent: list[Entry] = []
         self._sending = threading.Lock()
@@ -145,7 +145,7 @@ class TrackedRun(RunLog):
 
         with self._sending:
             try:
-                if self._unsent:
+                if self._unsent and self._deliver is not None:
                     self._deliver(self._unsent)
                 self._unsent.clear()
             except MlflowException as error:
@@ -189,6 +189,12 @@ class TrackedRun(RunLog):
         entry = {"kind": "failed_child", "name": name, "tags": given, "params": dict(params), "at": self.clock.now()}
         self._tell({**entry, "source": None}, **({} if trace is None else {"source": trace}))
 
+    def best(self, run_id: str | None, run_dir: str) -> None:
+        """Say which of the runs nested under this one is the best; one without an id yet is found by its folder."""
+        self.tags({BEST_ID: run_id or "", BEST_DIR: run_dir})
+        if not run_id:
+            self._tell({"kind": "best"})
+
     def end_children(self) -> None:
         """End the runs nested under this one that a killed process of this machine left running."""
         self._tell({"kind": "end_children"})
@@ -222,6 +228,7 @@ class TrackedRun(RunLog):
             self._outbox.put(entry, *files.items())
             return None
         with self.ask(f"{entry['kind']} of a run"):
+            assert self._deliver is not None
             return self._deliver([{**entry, **{key: str(path) for key, path in files.items()}}])
 
 

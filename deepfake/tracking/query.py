@@ -17,6 +17,7 @@ import pandas as pd
 from deepfake.errors import UserError, nearest
 from deepfake.tracking import folder as files
 from deepfake.tracking.artifacts import local_folder
+from deepfake.tracking.delivery import BEST_DIR, BEST_ID
 from deepfake.tracking.record import RunRecord, from_folder
 from deepfake.tracking.runs import search
 from deepfake.tracking.store import Store, connect
@@ -134,8 +135,12 @@ def _best(study: str, client: MlflowClient | None, store: Store, outputs: Path) 
             "name the run's folder, or set tracking.uri",
         )
     for parent in sweep_parents(client, study):
-        if best := parent.data.tags.get("best.run_id"):
+        if best := parent.data.tags.get(BEST_ID):
             return _by_id(client, best, store, outputs)
+        folder = parent.data.tags.get(BEST_DIR)
+        if folder and (Path(folder) / files.RESOLVED).is_file():
+            # Its server has not heard of it yet.
+            return from_folder(Path(folder))
     raise UserError(f"the sweep {study!r} has no best run yet", "wait for it to end, or name one of its trials")
 
 

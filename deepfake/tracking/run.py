@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from deepfake import __version__
 from deepfake.errors import UserError, masked
-from deepfake.tracking.delivery import MARK, Delivery, comes_again, reason
+from deepfake.tracking.delivery import MARK, Delivery, comes_again, name_best, reason
 from deepfake.tracking.folder import RESOLVED
 from deepfake.tracking.journal import Entry, Journal, find_journals, open_journal
 from deepfake.tracking.log import Clock, RunLog, TrackedRun, clean_name, param_texts, tag_text
@@ -97,7 +97,7 @@ def track(
         run = _tracked(client, store, begun, folder)
         params: Mapping[str, str] = begun.data.params
     except UserError as error:
-        if parent_run_id is None or folder is None or not store.serves:
+        if parent_run_id is None or folder is None or not store.remote:
             raise
         print(f"warning: {error.message}: training goes on without it", file=sys.stderr)
         run, params = _unborn(store, folder, experiment, name, resume_id, known), {}
@@ -185,7 +185,7 @@ def send_journal(store: Store, journal: Journal, refused: Callable[[Entry, str],
         AwayError: The server has no such run, or does not take what it is sent now.
     """
     client = connect(store)
-    deliver = _arrived(client, store, journal)
+    deliver = _arrived(lambda: client, store, journal)
     send_all(journal, deliver, refused)
     # A killed process told no ending.
     end_dead(client, deliver.experiment)
@@ -215,7 +215,7 @@ def _tracked(
     outbox = None
     if store.remote and folder is not None:
         header = {"run_id": info.run_id, "store": masked(store.uri)}
-        outbox = _outbox(store, folder, client, info.run_id, header, background=background)
+        outbox = _outbox(store, folder, lambda: client, info.run_id, header, background=background)
     tracked = TrackedRun(client, info.run_id, info.experiment_id, info.artifact_uri, outbox)
     if store.remote and folder is None:
         tracked.ask = partial(_answering, store)
@@ -226,19 +226,18 @@ def _unborn(
     store: Store, folder: Path, experiment: str, name: str, resume_id: str | None, tags: dict[str, str]
 ) -> TrackedRun:
     """A run that its server is to hear of later."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(store.uri)
     mark = uuid.uuid4().hex
     begin = {"experiment": experiment, "name": name, "tags": {**tags, MARK: mark}, "at": Clock().now()}
     header = {"run_id": resume_id or "", "store": masked(store.uri), "begin": begin}
-    return TrackedRun(client, resume_id or "", "", "", _outbox(store, folder, client, resume_id or mark, header))
+    # A client of a database opens it, which is the outbox's to wait for.
+    outbox = _outbox(store, folder, partial(connect, store), resume_id or mark, header)
+    return TrackedRun(None, resume_id or "", "", "", outbox)
 
 
 def _outbox(
     store: Store,
     folder: Path,
-    client: MlflowClient,
+    reach: Callable[[], MlflowClient],
     name: str,
     header: Mapping[str, object],
     *,
@@ -246,25 +245,27 @@ def _outbox(
 ) -> Outbox:
     return Outbox(
         lambda: open_journal(folder, name, header),
-        partial(_arrived, client, store),
+        partial(_arrived, reach, store),
         f"the tracking server {store.uri}",
         f"deepfake sync {shlex.quote(str(folder))} tracking.uri={shlex.quote(masked(store.uri))}",
         background=background,
     )
 
 
-def _arrived(client: MlflowClient, store: Store, journal: Journal) -> Delivery:
+def _arrived(reach: Callable[[], MlflowClient], store: Store, journal: Journal) -> Delivery:
     """What sends a journal's entries, its run made first where no server has heard of it.
 
     Raises:
         AwayError: The server does not say where to.
     """
     try:
+        client = reach()
         if not journal.header["run_id"]:
             begin = journal.header["begin"]
             place = experiment_id(client, store, begin["experiment"])
             found = search(client, [place], f"tags.{MARK} = '{begin['tags'][MARK]}'")
             made = found or [client.create_run(place, begin["at"], begin["tags"], begin["name"])]
+            name_best(client, made[0])
             journal.known(made[0].info.run_id)
         run = client.get_run(journal.header["run_id"])
     except Exception as error:

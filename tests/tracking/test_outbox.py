@@ -442,3 +442,16 @@ def test_a_clock_that_is_set_forward_does_not_make_a_run_longer(store, client, e
     assert 0 <= info.end_time - info.start_time < 60_000
     (metric,) = client.get_metric_history(run.id, "a")
     assert abs(metric.timestamp - info.start_time) < 60_000
+
+
+def test_a_job_begins_while_the_database_it_is_tracked_in_is_gone(folder: Path, quiet, tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    gone = locate(TrackingOptions(uri="postgresql+psycopg://u:hush@127.0.0.1:9/x"), tmp_path)
+    with track(gone, "e", "job", options=quiet, folder=folder, parent_run_id="b" * 32) as run:
+        run.epoch(1, {"val/loss": 1.0})
+    (path,) = find_journals([folder])
+    assert "hush" not in path.read_text()
+    journal = Journal(path)
+    kinds = [entry["kind"] for entry, _ in journal.next()]
+    assert (journal.header["begin"]["name"], kinds) == ("job", ["metrics", "ending"])
+    journal.close()

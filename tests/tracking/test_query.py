@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from deepfake.errors import UserError
+from deepfake.tracking.delivery import name_best
 from deepfake.tracking.folder import RunFolder
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.provenance import FORMAT, collect
@@ -126,6 +127,31 @@ def test_trial_and_best_of_a_study(make: Make, store: Store, experiment: str, qu
     assert find_run(f"best:{study}", store, tmp_path).run_id == ids[1]
     with pytest.raises(UserError, match="its trials are 0 to 2"):
         find_run(f"{study}:9", store, tmp_path)
+
+
+def test_the_best_of_a_study_is_found_by_its_folder_until_a_server_knows_it(
+    make: Make, store: Store, client, experiment: str, quiet, tmp_path: Path
+) -> None:
+    study = experiment.rsplit(".", 1)[-1]
+    folders = {number: tmp_path / str(number) for number in range(3)}
+    with track(store, experiment, study, tags={"sweep": study}, options=quiet) as parent:
+        known = [make(f"{study}-{n}", tags={"run_dir": folders[n]}, parent=parent.id)[0] for n in range(2)]
+        parent.best(None, str(folders[1]))
+        assert client.get_run(parent.id).data.tags["best.run_id"] == known[1]
+        parent.best(None, str(folders[2]))
+        assert client.get_run(parent.id).data.tags["best.run_id"] == ""
+        with pytest.raises(UserError, match="no best run yet"):
+            find_run(f"best:{study}", store, tmp_path)
+        folders[2].mkdir()
+        (folders[2] / "resolved.yaml").write_text("name: late\n")
+        assert find_run(f"best:{study}", store, tmp_path).places == (folders[2],)
+        for number in (0, 2):
+            # The server comes to know them: one is the best.
+            run_id = make(f"{study}-late-{number}", tags={"run_dir": folders[number]}, parent=parent.id)[0]
+            name_best(client, client.get_run(run_id))
+        assert find_run(f"best:{study}", store, tmp_path).run_id == run_id
+        parent.best(known[0], str(folders[0]))
+        assert find_run(f"best:{study}", store, tmp_path).run_id == known[0]
 
 
 def test_trial_begun_again_means_the_run_that_finished(make: Make, store, experiment, quiet, tmp_path: Path) -> None:

@@ -180,6 +180,26 @@ def test_dataset_input_names_its_source_digest_and_counts(store, client, experim
     assert '"train": {"real": 2, "fake": 2}' in found.dataset.profile
 
 
+def test_a_data_set_that_two_runs_make_at_once_belongs_to_both(
+    store, client, experiment, quiet, manifest, monkeypatch
+) -> None:
+    from mlflow.exceptions import BAD_REQUEST, MlflowException
+
+    said = '(psycopg.errors.UniqueViolation) duplicate key value violates unique constraint "dataset_pk"'
+    refusals = [MlflowException(said, BAD_REQUEST)]
+    with track(store, experiment, "late", options=quiet) as run:
+        usual = run.client.log_inputs
+
+        def log_inputs(*arguments, **named) -> None:
+            if refusals:
+                raise refusals.pop()
+            usual(*arguments, **named)
+
+        monkeypatch.setattr(run.client, "log_inputs", log_inputs)
+        run.dataset(manifest)
+    assert len(client.get_run(run.id).inputs.dataset_inputs) == 1
+
+
 def test_metrics_that_a_busy_store_refused_are_sent_later(store, client, experiment, quiet, monkeypatch) -> None:
     from mlflow.exceptions import MlflowException
 
