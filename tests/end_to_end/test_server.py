@@ -4,72 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import sqlite3
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from tests import PROJECT
 from tests.end_to_end.conftest import SMALL, Command
+from tests.servers import TrackingServer
 
 pytestmark = pytest.mark.slow
 
 EPOCHS = 12
 
 
-class Server:
-    """``mlflow server`` on a store in a folder; a second one of the same folder serves the same runs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = str(free.getsockname()[1])
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        """Start it, for the first time or again, and wait until it answers."""
-        folder = self.folder
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        command += ["--port", self._port, "--backend-store-uri", f"sqlite:///{folder}/server.db"]
-        command += ["--artifacts-destination", str(folder / "served")]
-        with (folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        end = time.monotonic() + 120
-        while not self._healthy():
-            assert time.monotonic() < end, (folder / "server.log").read_text()
-            time.sleep(0.2)
-
-    def _healthy(self) -> bool:
-        with suppress(OSError):
-            urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
-            return True
-        return False
-
-    def signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        self._process.wait()
-
-    def asked(self, query: str) -> list[tuple]:
-        with closing(sqlite3.connect(self.folder / "server.db")) as database:
-            return database.execute(query).fetchall()
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    found = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[TrackingServer]:
+    found = TrackingServer(tmp_path)
     yield found
     found.signal(signal.SIGCONT)
     found.kill()
@@ -78,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 class Training:
     """``train.py`` on its own, its lines read as they come."""
 
-    def __init__(self, server: Server, outputs: Path, *more: str) -> None:
+    def __init__(self, server: TrackingServer, outputs: Path, *more: str) -> None:
         environment = {**os.environ, "DEEPFAKE_OUTPUTS": str(outputs), "PYTHONUNBUFFERED": "1"}
         words = ["name=far", *SMALL, f"trainer.epochs={EPOCHS}", f"tracking.uri={server.uri}", *more]
         self._errors = (server.folder / "train.err").open("wb")
@@ -107,7 +60,7 @@ class Training:
         return self._process.wait()
 
 
-def check_all_arrived(server: Server, folder: Path) -> None:
+def check_all_arrived(server: TrackingServer, folder: Path) -> None:
     assert server.asked("SELECT name, status FROM runs") == [("far", "FINISHED")]
     assert server.asked("SELECT DISTINCT step FROM metrics WHERE key = 'val/loss' ORDER BY step") == [
         (epoch,) for epoch in range(EPOCHS)
@@ -119,7 +72,7 @@ def check_all_arrived(server: Server, folder: Path) -> None:
     assert not (folder / "unsent").exists()
 
 
-def test_training_goes_on_while_the_server_is_frozen_and_all_arrives(server: Server, outputs: Path) -> None:
+def test_training_goes_on_while_the_server_is_frozen_and_all_arrives(server: TrackingServer, outputs: Path) -> None:
     training = Training(server, outputs)
     training.until("epoch 3/")
     server.signal(signal.SIGSTOP)
@@ -133,7 +86,7 @@ def test_training_goes_on_while_the_server_is_frozen_and_all_arrives(server: Ser
 
 
 def test_what_a_killed_server_did_not_get_is_synced_to_a_new_one(
-    server: Server, outputs: Path, command: Command
+    server: TrackingServer, outputs: Path, command: Command
 ) -> None:
     training = Training(server, outputs)
     training.until("epoch 3/")
@@ -142,7 +95,7 @@ def test_what_a_killed_server_did_not_get_is_synced_to_a_new_one(
     assert training.end() == 0
     assert (folder / "metrics.json").is_file()
     assert server.asked("SELECT status FROM runs") == [("RUNNING",)]
-    again = Server(server.folder)
+    again = TrackingServer(server.folder)
     try:
         done = command("-m", "deepfake.cli", "sync", str(folder), f"tracking.uri={again.uri}")
         assert done.returncode == 0, done.stderr
@@ -153,7 +106,7 @@ def test_what_a_killed_server_did_not_get_is_synced_to_a_new_one(
         again.kill()
 
 
-def test_sigterm_is_obeyed_while_the_server_is_frozen(server: Server, outputs: Path, command: Command) -> None:
+def test_sigterm_is_obeyed_while_the_server_is_frozen(server: TrackingServer, outputs: Path, command: Command) -> None:
     training = Training(server, outputs, "trainer.epochs=100000")
     training.until("epoch 2/")
     server.signal(signal.SIGSTOP)
@@ -171,7 +124,7 @@ def test_sigterm_is_obeyed_while_the_server_is_frozen(server: Server, outputs: P
     assert steps == [(epoch,) for epoch in range(len(steps))]
 
 
-def test_a_sweep_goes_on_without_the_server_and_all_of_it_arrives(server: Server, outputs: Path) -> None:
+def test_a_sweep_goes_on_without_the_server_and_all_of_it_arrives(server: TrackingServer, outputs: Path) -> None:
     training = Training(server, outputs, "tracking.log_model=false", "optimizer.lr=1e-3,2e-3,3e-3", "-m")
     training.until("epoch 2/")
     server.kill()

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -20,6 +14,7 @@ from omegaconf import DictConfig
 
 from deepfake.errors import UserError
 from deepfake.sweeping.trial import current
+from tests.servers import Postgres
 from tests.sweeping import toy
 
 STUDY = ["x=interval(-2,2)", "sweep.n_trials=5", "sweep.name=s", "epochs=1", "sweep.n_jobs=2"]
@@ -43,88 +38,19 @@ def test_a_plain_grid_runs_through_a_launcher(tmp_path: Path) -> None:
     assert [job.metrics["score"] for job in jobs] == [0.0, 1.0]
 
 
-class Server:
-    """A PostgreSQL server that can be taken away and brought back."""
-
-    def __init__(self, folder: Path) -> None:
-        initdb, postgres = shutil.which("initdb"), shutil.which("postgres")
-        if initdb is None or postgres is None:
-            pytest.skip("PostgreSQL is not installed: no initdb and postgres on the path")
-        self._user = _server_user()
-        for path in (folder, *folder.parents):
-            if path.owner() == pwd.getpwuid(os.geteuid()).pw_name and path != Path("/tmp"):
-                path.chmod(0o755)
-        if self._user is not None:
-            os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        data = folder / "data"
-        command = [initdb, "-D", data, "-A", "trust", "-U", "sweeps"]
-        subprocess.run(command, check=True, capture_output=True, user=self._user)
-        settings = ["-p", str(self._port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(folder)]
-        self._command = [postgres, "-D", data, *settings]
-        self.url = f"postgresql+psycopg://sweeps@127.0.0.1:{self._port}/postgres"
-
-    def start(self) -> None:
-        """Come up, and return once it answers."""
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL, user=self._user)
-        _wait_until_up(self._port, self._process)
-
-    def stop(self) -> None:
-        """Go, whoever is connected."""
-        # Its fast way out; the polite one waits for connections that this process still holds.
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(30)
-
-
 @pytest.fixture(scope="module")
-def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A server that lives as long as these tests."""
-    if find_spec("psycopg") is None:
-        pytest.skip("pip install -e '.[postgresql]' brings the driver")
-    found = Server(tmp_path_factory.mktemp("postgres"))
+    found = Postgres(tmp_path_factory.mktemp("postgres"))
     found.start()
     yield found
     found.stop()
 
 
 @pytest.fixture
-def server(running_server: Server) -> str:
+def server(running_server: Postgres) -> str:
     """Its URL."""
     return running_server.url
-
-
-def _server_user() -> str | None:
-    """PostgreSQL refuses to run as root: then its own user runs it."""
-    if os.geteuid() != 0:
-        return None
-    if "postgres" not in {entry.pw_name for entry in pwd.getpwall()}:
-        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-    return "postgres"
-
-
-def _wait_until_up(port: int, process: subprocess.Popen[bytes]) -> None:
-    import psycopg
-
-    for _ in range(200):
-        assert process.poll() is None, "the server ended at once"
-        try:
-            psycopg.connect(host="127.0.0.1", port=port, user="sweeps", dbname="postgres").close()
-        except psycopg.OperationalError:
-            # Waits for the server through the server's own refusal, which takes its time.
-            process_wait(process)
-        else:
-            return
-    pytest.fail("the server did not come up")
-
-
-def process_wait(process: subprocess.Popen[bytes]) -> None:
-    """Up to a tenth of a second, less where the server ends."""
-    try:
-        process.wait(0.1)
-    except subprocess.TimeoutExpired:
-        return
 
 
 def test_two_workers_share_a_study_on_postgresql(tmp_path: Path, server: str) -> None:
@@ -138,7 +64,7 @@ def test_a_study_on_postgresql_goes_on(tmp_path: Path, server: str) -> None:
     assert len(toy.multirun(tmp_path, [*study, "sweep.n_trials=3"]).jobs) == 3
 
 
-def test_a_server_that_goes_away_in_mid_trial_is_waited_for(tmp_path: Path, running_server: Server) -> None:
+def test_a_server_that_goes_away_in_mid_trial_is_waited_for(tmp_path: Path, running_server: Postgres) -> None:
     again: list[threading.Timer] = []
 
     def job(config: DictConfig) -> dict[str, Any]:
