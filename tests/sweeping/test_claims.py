@@ -235,7 +235,7 @@ def test_a_trial_taken_up_while_the_storage_was_away_is_dropped_when_it_is_back(
 
 
 def test_after_two_heartbeats_without_a_word_a_trial_waits(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study(replace(plan, heartbeat=0.01))
+    study = Study(replace(plan, heartbeat=0.0))
     claim = claimed(study)
     away = Away(study, monkeypatch)
     running = RunningTrial(study, claim)
