@@ -29,12 +29,12 @@ from deepfake.models.heads import create_head
 from deepfake.models.options import BackboneOptions, Gru, HeadOptions, Lstm, Mean
 from deepfake.training.clock import Clock
 from deepfake.training.features.cached import FeatureCache
-from deepfake.training.fit import fit
 from deepfake.training.optimizers import create_optimizer
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.score import score
 from deepfake.training.setup import create_fabric
 from deepfake.training.source import ClipSource
+from deepfake.training.trainer import FitOptions, Trainer
 from deepfake.training.update import EpochSums, Loss, Updater
 
 CLIPS = {"train": 96, "val": 32, "test": 32}
@@ -77,19 +77,14 @@ def run_trial(
 ) -> tuple[float, float]:
     """Fit and score; validation's best ROC-AUC and loss."""
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(
+        result = Trainer(
             detector,
             splits["train"],
             splits["val"],
-            options=options,
-            optimizer=AdamW(lr=rate),
-            scheduler=Cosine(),
-            backbone_lr=None,
-            fabric=fabric,
-            folder=Path(folder),
-            seed=0,
-            on_epoch=lambda epoch, metrics: None,
-        )
+            FitOptions(options, AdamW(lr=rate), Cosine()),
+            fabric,
+            Path(folder),
+        ).fit(lambda epoch, metrics: None)
         for split in ("val", "test"):
             score(detector, splits[split], fabric=fabric, batch_size=BATCH, split=split)
     return result.best_metrics["val/roc_auc"], result.best_metrics["val/loss"]

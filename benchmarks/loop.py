@@ -25,9 +25,9 @@ from benchmarks.step import make_batch, ours
 from deepfake.data.clips import ClipSet
 from deepfake.models.detector import create_detector
 from deepfake.models.options import BackboneOptions, Lstm
-from deepfake.training.fit import fit
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.setup import create_fabric, seed_everything
+from deepfake.training.trainer import FitOptions, Trainer
 
 CLIPS, FRAMES, SIZE, BATCH, ROUNDS, STEPS_TAKEN = 48, 16, 224, 8, 15, 60
 #: Steps of the data-parallel comparison; one batch holds the whole split, so that an epoch is a step.
@@ -83,19 +83,14 @@ def losses() -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder)
         splits = make_splits(own, {"train": PARALLEL_CLIPS, "val": 4}, 4, 32)
-        result = fit(
+        result = Trainer(
             detector,
             splits["train"],
             splits["val"],
-            options=options,
-            optimizer=AdamW(lr=1e-2),
-            scheduler=Cosine(),
-            backbone_lr=None,
-            fabric=fabric,
-            folder=Path(str(fabric.broadcast(str(own)))),
-            seed=0,
-            on_epoch=lambda epoch, metrics: None,
-        )
+            FitOptions(options, AdamW(lr=1e-2), Cosine()),
+            fabric,
+            Path(str(fabric.broadcast(str(own)))),
+        ).fit(lambda epoch, metrics: None)
         fabric.barrier()
     return [epoch["train/loss"] for epoch in result.history]
 

@@ -21,9 +21,9 @@ from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Lstm
 from deepfake.training.features.source import FeatureReader, FeatureSet
 from deepfake.training.features.spec import Layout
-from deepfake.training.fit import fit
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.setup import create_fabric
+from deepfake.training.trainer import FitOptions, Trainer
 
 _FRAMES = 8
 _PATIENCE = 300  # seconds for all processes to be ready
@@ -97,16 +97,11 @@ def _detector() -> Detector:
 def _trial(sets: dict[str, FeatureSet], epochs: int, device: str) -> None:
     options = TrainerOptions(epochs=epochs, batch_size=32, accelerator=device, precision="32")
     with tempfile.TemporaryDirectory() as folder:
-        fit(
+        Trainer(
             FeatureReader(_detector(), torch.float32),
             sets["train"],
             sets["val"],
-            options=options,
-            optimizer=AdamW(),
-            scheduler=Cosine(),
-            backbone_lr=None,
-            fabric=create_fabric(options),
-            folder=Path(folder),
-            seed=0,
-            on_epoch=lambda epoch, metrics: None,
-        )
+            FitOptions(options, AdamW(), Cosine()),
+            create_fabric(options),
+            Path(folder),
+        ).fit(lambda epoch, metrics: None)

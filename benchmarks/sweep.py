@@ -61,7 +61,7 @@ def everything(config: DictConfig) -> dict[str, Any]:
     """The same after importing all that training imports."""
     import deepfake.commands.data
     import deepfake.models.detector
-    import deepfake.training.fit  # noqa: F401
+    import deepfake.training.trainer  # noqa: F401
 
     return tracked(config)
 

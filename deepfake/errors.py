@@ -35,6 +35,14 @@ class DataError(UserError):
     """The data on disk cannot be used as asked."""
 
 
+class TrainingDiverged(RuntimeError):  # noqa: N818 - it names what happened, as StopIteration does
+    """The loss became NaN or infinite; going on would only waste time."""
+
+
+class Interrupted(RuntimeError):  # noqa: N818
+    """SIGTERM came; everything was saved and the fit goes on from there bit for bit."""
+
+
 def is_device_lost(error: BaseException | None) -> bool:
     """Whether an error says that a device stopped working: nothing in this process can use it any more."""
     while error is not None:

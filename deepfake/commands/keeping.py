@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deepfake.commands.judging import Judgement
     from deepfake.data.manifest import Manifest
     from deepfake.models.detector import Detector
-    from deepfake.training.fit import FitResult
+    from deepfake.training.trainer import FitResult
 
 
 #: In a run's folder: what the audit of its data set found.

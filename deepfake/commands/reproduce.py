@@ -81,7 +81,7 @@ def _check_result(record: RunRecord) -> None:
 
 def _again(record: RunRecord, restored: Restored, around: Surroundings, tolerance: float, console: Console) -> int:
     from deepfake.commands.train import run
-    from deepfake.training.errors import Interrupted
+    from deepfake.errors import Interrupted
 
     source = record.run_id or str(record.places[0])
     tags = {"reproduced_from": source, "reproduced_from.name": record.name}

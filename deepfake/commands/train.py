@@ -26,20 +26,19 @@ from deepfake.commands.resume import resumed
 from deepfake.commands.shelf import Shelf, clips_key, of_process, samples_key, settle_heap
 from deepfake.commands.start import first_detector, size_note
 from deepfake.config import RunConfig, flatten, is_environment_key, load_config, to_plain
-from deepfake.errors import UserError, is_device_lost
+from deepfake.errors import Interrupted, UserError, is_device_lost
 from deepfake.installation import TRAIN
 from deepfake.sweeping import trial
 from deepfake.tracking.folder import UNFINISHED, RunFolder
 from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
 from deepfake.tracking.store import Store, locate
-from deepfake.training.errors import Interrupted
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from deepfake.commands.data import Data
     from deepfake.models.detector import Detector
-    from deepfake.training.fit import FitResult
+    from deepfake.training.trainer import FitResult
 
 
 @dataclass
@@ -212,7 +211,8 @@ def _fit(
     console: Console,
     began: float,
 ) -> FitResult:
-    from deepfake.training.fit import fit
+
+    from deepfake.training.trainer import FitOptions, Trainer
 
     reporting = trial.current()
 
@@ -226,23 +226,19 @@ def _fit(
 
     log.summary({"startup_seconds": time.time() - began})
     with console.progress() as bar:
-        result = fit(
+        trainer = Trainer(
             detector,
             data.splits["train"],
             data.splits["val"],
-            options=config.trainer,
-            optimizer=config.optimizer,
-            scheduler=config.scheduler,
-            backbone_lr=config.backbone.lr,
-            fabric=fabric,
-            folder=folder.path,
-            seed=config.seed,
-            on_epoch=on_epoch,
-            progress=bar,
-            # A trial whose process died is begun again in the same folder.
-            resume=context.resume or (reporting is not None and reporting.attempt > 0),
-            evaluation=config.evaluation,
+            FitOptions(
+                config.trainer, config.optimizer, config.scheduler, config.backbone.lr, config.evaluation, config.seed
+            ),
+            fabric,
+            folder.path,
+            bar,
         )
+        # A trial whose process died is begun again in the same folder.
+        result = trainer.fit(on_epoch, resume=context.resume or (reporting is not None and reporting.attempt > 0))
     for note in result.notes:
         console.warn(note)
     return result

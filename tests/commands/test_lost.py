@@ -9,8 +9,7 @@ import torch
 
 from deepfake.commands import train
 from deepfake.commands.context import RunContext
-from deepfake.errors import is_device_lost
-from deepfake.training.errors import TrainingDiverged
+from deepfake.errors import TrainingDiverged, is_device_lost
 
 GONE = RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from deepfake.models.options import Mean
-from deepfake.training.fit import fit
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.score import score
 from deepfake.training.setup import create_fabric, seed_everything
+from deepfake.training.trainer import FitOptions, Trainer
 from tests.training.fakes import FakeClips, small_detector
 
 
@@ -22,19 +22,14 @@ def main(folder: Path) -> None:
     seed_everything(0, True)
     detector = small_detector(Mean(dropout=0.0))
     val = FakeClips(7, seed=2, failed=1)
-    result = fit(
+    result = Trainer(
         detector,
         FakeClips(24, seed=1),
         val,
-        options=options,
-        optimizer=AdamW(lr=0.02),
-        scheduler=Cosine(),
-        backbone_lr=None,
-        fabric=fabric,
-        folder=folder,
-        seed=3,
-        on_epoch=lambda epoch, metrics: None,
-    )
+        FitOptions(options, AdamW(lr=0.02), Cosine(), seed=3),
+        fabric,
+        folder,
+    ).fit(lambda epoch, metrics: None)
     samples = score(detector, val, fabric=fabric, batch_size=4, split="val").samples
     weights = {name: tensor.flatten().tolist() for name, tensor in detector.state_dict().items()}
     written = {"history": result.history, "samples": samples.to_dict("list"), "weights": weights}

@@ -26,7 +26,7 @@ from deepfake.training.features.source import FeatureReader, FeatureSet
 from deepfake.training.features.spec import Layout
 from deepfake.training.score import score
 from tests.training.fakes import FakeClips, cpu, small_detector, tiny_detector
-from tests.training.test_fit import lasting, run
+from tests.training.test_trainer import lasting, run
 
 VIEWS = {"train": 3}
 

@@ -17,7 +17,7 @@ from deepfake.training.clock import PARTS, Clock, clip_flops, peak_flops, peak_m
 from deepfake.training.compiling import compile_or_not
 from deepfake.training.memory import SIZES, kept_bytes, largest_batch, split_batch, without_trace
 from tests.training.fakes import FakeClips, small_detector
-from tests.training.test_fit import lasting, run
+from tests.training.test_trainer import lasting, run
 
 CUDA = torch.device("cuda")
 

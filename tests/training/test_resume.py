@@ -13,16 +13,15 @@ import pytest
 import torch
 
 from deepfake.data.batch import Batch
-from deepfake.errors import UserError
+from deepfake.errors import Interrupted, UserError
 from deepfake.models.detector import Detector
 from deepfake.models.options import Gru
 from deepfake.training.checkpoint import load_state, load_weights, save_state, save_weights
-from deepfake.training.errors import Interrupted
-from deepfake.training.fit import FitResult
 from deepfake.training.interruption import Interruption
 from deepfake.training.options import AdamW, Constant, Cosine, Plateau
+from deepfake.training.trainer import FitResult
 from tests.training.fakes import FakeClips, cpu, small_detector
-from tests.training.test_fit import lasting, run
+from tests.training.test_trainer import lasting, run
 
 
 class Terminated(FakeClips):
@@ -63,7 +62,7 @@ def test_an_interrupted_fit_ends_as_if_it_had_not_been(tmp_path: Path, changes: 
     whole, one = run(tmp_path / "whole", small_detector(Gru(hidden=4)), **changes)
     parts, two = interrupted(tmp_path / "parts", at, **changes)
     assert lasting(parts.history) == lasting(whole.history)
-    assert (parts.best_epoch, parts.stopped_early) == (whole.best_epoch, whole.stopped_early)
+    assert (parts.best_epoch, parts.epochs_run) == (whole.best_epoch, whole.epochs_run)
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, two.state_dict()[name]), name
 

@@ -1,0 +1,432 @@
+"""A detector and two splits to its best weights: epochs that train, validate, keep the best, save, and can be resumed.
+
+Everything a fit changes as it goes can be saved between any two steps. Random states are not among it: each step is
+seeded by where it stands, so the position is the random state. Knows no files of data and no tracking.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from deepfake.data.batch import Batch
+from deepfake.errors import Interrupted, TrainingDiverged
+from deepfake.metrics import sample_metrics
+from deepfake.models.compat import prepare_torchvision
+from deepfake.models.detector import Detector, parameter_groups
+from deepfake.training.checkpoint import BEST, LAST, load_state, load_weights, save_state, save_weights
+from deepfake.training.clock import Clock, clip_flops, peak_flops, peak_memory, waiting_note
+from deepfake.training.fitting import choose_batch_size, choose_workers, try_to_compile
+from deepfake.training.gather import gather, share_buffers
+from deepfake.training.interruption import Interruption
+from deepfake.training.monitor import create_monitor
+from deepfake.training.optimizers import create_optimizer, create_schedule
+from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
+from deepfake.training.progress import Progress, Silent, bar
+from deepfake.training.score import sample_table, score_clips
+from deepfake.training.source import ClipSource, plan_batches, share
+from deepfake.training.update import EpochSums, Loss, Updater
+
+OnEpoch = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a detector is trained.
+
+    Attributes:
+        trainer: The ``trainer.*`` keys.
+        optimizer: Which, and the head's rate.
+        scheduler: How rates change.
+        backbone_lr: None means a tenth of the head's.
+        evaluation: How a sample's score is made of its clips'.
+        seed: With the epoch and step, fixes order and dropout.
+    """
+
+    trainer: TrainerOptions
+    optimizer: OptimizerOptions
+    scheduler: SchedulerOptions
+    backbone_lr: float | None = None
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    seed: int = 0
+
+
+@dataclass
+class FitResult:
+    """What came of a fit; the detector itself holds the best epoch's weights.
+
+    Attributes:
+        best_epoch: From 0; the last one where there was nothing to validate on.
+        best_metrics: That epoch's.
+        epochs_run: Finished ones.
+        history: Each epoch's metrics, with its number as ``epoch``.
+        unavailable: Validation metrics that do not exist, and why.
+        seconds: Training and validation, over all processes that worked on it one after another.
+        batch_size: Clips a step over all processes, as it was in the end.
+        workers: Loader processes per training process.
+        notes: What was done differently from what was asked, for the user to read.
+    """
+
+    best_epoch: int
+    best_metrics: dict[str, float]
+    epochs_run: int
+    history: list[dict[str, float]]
+    unavailable: dict[str, str]
+    seconds: float
+    batch_size: int
+    workers: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one detector on two splits, once.
+
+    Args:
+        detector: Trained in place.
+        train: Clips with their random changes.
+        val: Clips that choose the best epoch.
+        options: How.
+        fabric: From :func:`deepfake.training.setup.create_fabric`; its processes share every batch.
+        folder: Gets ``checkpoints/best.safetensors`` and ``checkpoints/last.pt``.
+        progress: Told how far each epoch is.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        train: ClipSource,
+        val: ClipSource,
+        options: FitOptions,
+        fabric: Fabric,
+        folder: Path,
+        progress: Progress | None = None,
+    ) -> None:
+        self.detector, self.train, self.val = detector, train, val
+        self.options, self.keys, self.fabric = options, options.trainer, fabric
+        self.best_weights = folder / "checkpoints" / BEST
+        self.last_state = folder / "checkpoints" / LAST
+        self.progress = progress or Silent()
+        # Where it stands: the epoch in work, from 0; its batches that are done; optimizer steps over all epochs.
+        self.epoch = self.batch = self.updates = 0
+        # What the epoch's clips came to so far, and each finished epoch's metrics.
+        self.sums = EpochSums()
+        self.history: list[dict[str, float]] = []
+        # Validation metrics that do not exist, and why, as of the last epoch.
+        self.unavailable: dict[str, str] = {}
+        # Spent before this process took over, and when it did.
+        self._seconds_before, self._began = 0.0, time.perf_counter()
+        self._flops: float | None = None
+
+    def fit(self, on_epoch: OnEpoch, resume: bool = False) -> FitResult:
+        """Train, and leave the best epoch's weights in the detector and in ``folder/checkpoints``.
+
+        Args:
+            on_epoch: Told each epoch's number and metrics, on every process. It may raise to end the fit. An epoch is
+                saved after it was told, so one that was interrupted in between is told again on resuming.
+            resume: Go on from ``last.pt`` where there is one.
+
+        Raises:
+            UserError: Options that cannot work with this data.
+            TrainingDiverged: The loss is no longer a number.
+            Interrupted: SIGTERM came; the state is saved.
+        """
+        self._began = time.perf_counter()
+        notes = self._prepare(resume)
+        if resume:
+            notes += self._resume()
+        with Interruption(self.fabric) as interruption:
+            self._run(on_epoch, interruption)
+        notes += waiting_note(self.history)
+        load_weights(self.detector, self.best_weights)
+        best = max(0, self.monitor.best_epoch)
+        return FitResult(
+            best_epoch=best,
+            best_metrics={name: value for name, value in self.history[best].items() if name != "epoch"},
+            epochs_run=self.epoch,
+            history=self.history,
+            unavailable=self.unavailable,
+            seconds=self.seconds(),
+            batch_size=self.plan.batch_size,
+            workers=self.workers,
+            notes=notes,
+        )
+
+    @property
+    def best(self) -> Detector:
+        """The weights that are evaluated and kept: the averaged ones where there is an average."""
+        averaged: Detector = self.detector if self.average is None else self.average.module
+        return averaged
+
+    def seconds(self) -> float:
+        """Spent on this fit so far, by all processes that worked on it one after another."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    # ---- what is decided once
+
+    def _prepare(self, resume: bool) -> list[str]:
+        """Choose batches, loader processes, optimizer and schedule; returns notes for the user."""
+        keys, fabric, detector = self.keys, self.fabric, self.detector
+        if keys.channels_last:
+            detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        detector.to(fabric.device)
+        resumed = self.last_state if resume else None
+        batch_size, notes = choose_batch_size(detector, self.train, keys.batch_size, fabric, resumed)
+        balanced = keys.balance == "sampler"
+        self.plan, more = plan_batches(self.train, batch_size, self.options.seed, balanced, fabric.world_size)
+        self.monitor = create_monitor(keys.monitor, keys.mode, keys.patience, self.val.labels)
+        notes += more + self.monitor.notes
+        self.average = _average(detector, keys.ema)
+        mine = -(-self.plan.batch_size // fabric.world_size)
+        if keys.compile:
+            notes += try_to_compile(detector, self.train, mine, fabric)
+        self.workers, more = choose_workers(detector, self.train, keys.num_workers, mine, fabric)
+        notes += more
+        rates = self.options.optimizer
+        groups = parameter_groups(detector, rates.lr, self.options.backbone_lr, rates.weight_decay)
+        self.optimizer = create_optimizer(rates, groups, fused=_can_fuse(fabric))
+        updates = keys.epochs * -(-len(self.plan) // keys.accumulate)
+        self.schedule = create_schedule(self.options.scheduler, self.optimizer, updates=updates, mode=self.monitor.mode)
+        model, wrapped = fabric.setup(detector, self.optimizer)
+        loss = Loss(_pos_weight(self.train.labels, keys.balance).to(fabric.device), keys.label_smoothing)
+        clock = Clock(fabric.device, keys.profile)
+        may_split = keys.on_oom == "accumulate"
+        self.updater = Updater(fabric, model, wrapped, loss, keys.clip_norm, clock, may_split, notes=notes)
+        return notes
+
+    # ---- epochs
+
+    def _run(self, on_epoch: OnEpoch, interruption: Interruption) -> None:
+        """Go on to the last epoch, or until patience runs out."""
+        while self.epoch < self.keys.epochs and not self.monitor.exhausted:
+            began = time.perf_counter()
+            metrics = self._train_epoch(interruption)
+            with self.updater.clock("validation"):
+                metrics |= self._validate()
+            metrics["epoch_seconds"] = time.perf_counter() - began
+            metrics |= self._profile(metrics["samples_per_second"])
+            self.history.append({"epoch": float(self.epoch), **metrics})
+            if self.monitor.update(self.epoch, metrics):
+                self._keep_best()
+            self.schedule.after_epoch(metrics.get(self.monitor.name))
+            # Counts towards the next epoch: this one's numbers are what is being told.
+            with self.updater.clock("logging"):
+                on_epoch(self.epoch, metrics)
+                self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()
+                self._save()
+            if self.epoch < self.keys.epochs and interruption.asked():
+                raise Interrupted(f"SIGTERM after epoch {self.epoch}; saved in {self.last_state}")
+
+    def _train_epoch(self, interruption: Interruption) -> dict[str, float]:
+        began = time.perf_counter()
+        planned = self.plan.batches(self.epoch)
+        rest = planned[self.batch :]
+        self.detector.train()
+        text = f"epoch {self.epoch + 1}/{self.keys.epochs}"
+        with bar(self.progress, sum(map(len, planned)), text) as told:
+            told.advance(sum(map(len, planned[: self.batch])))
+            self._train_batches(rest, told, interruption)
+        metrics = self._train_metrics()
+        # As they stand after the epoch: the same whether or not it was interrupted.
+        rates = {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
+        metrics["lr"] = rates.get("head", rates.get("head/no_decay", 0.0))
+        if "backbone" in rates:
+            metrics["lr_backbone"] = rates["backbone"]
+        metrics["samples_per_second"] = sum(map(len, rest)) / (time.perf_counter() - began)
+        return metrics
+
+    def _train_batches(self, rest: list[list[int]], told: Progress, interruption: Interruption) -> None:
+        last = self.batch + len(rest)
+        for sizes, batches in self._groups(rest):
+            seed = _step_seed(self.options.seed, self.epoch, self.batch, self.fabric.global_rank)
+            self.updater.step(batches, sum(sizes), seed, self.sums)
+            self.schedule.after_update()
+            self.batch += len(sizes)
+            self.updates += 1
+            if self.average is not None:
+                self.average.update(self.detector, step=self.updates)
+            told.advance(sum(sizes))
+            if self.batch < last and interruption.asked(self.updates):
+                self._save()
+                where = f"epoch {self.epoch + 1} after {self.batch} of {last} batches"
+                raise Interrupted(f"SIGTERM in {where}; saved in {self.last_state}")
+
+    def _groups(self, planned: list[list[int]]) -> Iterator[tuple[list[int], list[Batch]]]:
+        """Batches that make one update together: their sizes over all processes, and this one's share of them."""
+        mine = [share(batch, self.fabric.global_rank, self.fabric.world_size) for batch in planned]
+        pin = self.fabric.device.type == "cuda"
+        loader = iter(self.train.read(mine, self.epoch, self.workers, pin))
+        for i in range(0, len(planned), self.keys.accumulate):
+            together = planned[i : i + self.keys.accumulate]
+            with self.updater.clock("data_wait"):
+                batches = [next(loader) for _ in together]
+            yield [len(batch) for batch in together], batches
+
+    def _train_metrics(self) -> dict[str, float]:
+        """The epoch's own loss and ROC-AUC, from the logits each clip got as it was trained on."""
+        parts = gather(self.sums.joined(), self.fabric)
+        losses, logits, labels = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
+        loss = float(losses.mean())
+        if not np.isfinite(loss):
+            raise TrainingDiverged(
+                f"the training loss is {loss} in epoch {self.epoch + 1}; a lower optimizer.lr, a smaller "
+                "trainer.clip_norm or trainer.precision=32 may help"
+            )
+        metrics = {"train/loss": loss}
+        if 0 < labels.sum() < len(labels):
+            from sklearn.metrics import roc_auc_score
+
+            metrics["train/roc_auc"] = float(roc_auc_score(labels, logits))
+        return metrics
+
+    def _validate(self) -> dict[str, float]:
+        if len(self.val) == 0:
+            self.unavailable["val/loss"] = "the val split has no clips"
+            return {}
+        share_buffers(self.best, self.fabric)
+        scores = score_clips(
+            self.best,
+            self.val,
+            fabric=self.fabric,
+            batch_size=self.plan.batch_size,
+            num_workers=self.workers,
+            progress=self.progress,
+            text="validating",
+        )
+        logits, labels = torch.from_numpy(scores.logits), torch.from_numpy(np.asarray(self.val.labels)).double()
+        loss = Loss(self.updater.loss.pos_weight.cpu().double(), self.keys.label_smoothing)(logits, labels).mean()
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(f"the validation loss is {loss.item()} in epoch {self.epoch + 1}")
+        table = sample_table(self.val, scores, "val", self.options.evaluation)
+        found = sample_metrics(table, self.keys.threshold)
+        self.unavailable = {f"val/{name}": reason for name, reason in found.unavailable.items()}
+        return {"val/loss": loss.item()} | {f"val/{name}": value for name, value in found.values.items()}
+
+    def _profile(self, clips_per_second: float) -> dict[str, float]:
+        if not self.keys.profile:
+            return {}
+        metrics = self.updater.clock.read()
+        if self._flops is None:
+            batch = self.train.fetch([0], 0).to(self.fabric.device)
+            self._flops = clip_flops(self.detector, batch.clips, batch.mask)
+        rate = clips_per_second * self._flops
+        metrics |= {"profile/peak_memory_bytes": peak_memory(self.fabric.device), "profile/flops_per_second": rate}
+        peak = peak_flops(self.fabric.device, self.fabric.strategy.precision.precision)
+        return metrics if peak is None else metrics | {"profile/mfu": rate / peak / self.fabric.world_size}
+
+    # ---- what is kept
+
+    def _keep_best(self) -> None:
+        if self.fabric.is_global_zero:
+            monitor = self.monitor
+            notes = {"epoch": str(monitor.best_epoch), "monitor": monitor.name, "value": repr(monitor.best_value)}
+            save_weights(self.best, self.best_weights, notes)
+        self.fabric.barrier()
+
+    def _save(self) -> None:
+        """Write everything that changes, replacing what was there; all processes must call it, the first one writes."""
+        sums = gather(self.sums.joined(), self.fabric)
+        if self.fabric.is_global_zero:
+            state = {
+                "identity": self._identity(),
+                "detector": _changing(self.detector),
+                "average": None if self.average is None else _changing(self.average.module),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "scaler": self.fabric.strategy.precision.state_dict(),
+                "monitor": self.monitor.state_dict(),
+                "position": {"epoch": self.epoch, "batch": self.batch, "updates": self.updates},
+                "sums": sums,
+                "history": self.history,
+                "seconds": self.seconds(),
+            }
+            save_state(state, self.last_state)
+        self.fabric.barrier()
+
+    def _resume(self) -> list[str]:
+        """Go on from what :meth:`_save` wrote; returns what differs from the fit that wrote it, for the user."""
+        if not self.last_state.is_file():
+            return [f"nothing to resume from at {self.last_state}: started from the first step"]
+        state = load_state(self.last_state)
+        whole = not self.detector.freeze
+        self.detector.load_state_dict(state["detector"], strict=whole)
+        if self.average is not None and state["average"] is not None:
+            self.average.module.load_state_dict(state["average"], strict=whole)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        self.monitor.load_state_dict(state["monitor"])
+        self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
+        self.updates = state["position"]["updates"]
+        self.history, self._seconds_before = state["history"], state["seconds"]
+        self.sums = _my_sums(state["sums"], self.fabric)
+        before, now = state["identity"], self._identity()
+        changed = [f"{key} {before.get(key)} -> {now[key]}" for key in sorted(now) if before.get(key) != now[key]]
+        if not changed:
+            return []
+        return [f"resumed with changes ({', '.join(changed)}): the result is not that of an uninterrupted run"]
+
+    def _identity(self) -> dict[str, int]:
+        """What must be equal for a resumed fit to give an uninterrupted one's numbers."""
+        return {
+            "clips": len(self.train),
+            "batch_size": self.plan.batch_size,
+            "accumulate": self.keys.accumulate,
+            "epochs": self.keys.epochs,
+            "seed": self.options.seed,
+            "processes": self.fabric.world_size,
+        }
+
+
+def _step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """One number from where a step stands, well mixed, so that neighbours share nothing."""
+    return int(np.random.SeedSequence([seed % 2**63, epoch, batch, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _can_fuse(fabric: Fabric) -> bool:
+    # A loss scaler must unscale gradients before they are clipped, which fused optimizers do not let it.
+    scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
+    return fabric.device.type in ("cuda", "cpu") and not scaled
+
+
+def _average(detector: Detector, decay: float | None) -> Any:
+    if decay is None:
+        return None
+    prepare_torchvision()
+    from timm.utils import ModelEmaV3
+
+    # The warm-up lets the average forget the random weights it began with, however short the run.
+    return ModelEmaV3(detector, decay=decay, use_warmup=True)
+
+
+def _pos_weight(labels: Sequence[float] | np.ndarray, balance: str) -> torch.Tensor:
+    fakes = float(np.sum(labels))
+    reals = len(labels) - fakes
+    weigh = balance == "pos_weight" and fakes > 0 and reals > 0
+    return torch.tensor(reals / fakes if weigh else 1.0)
+
+
+def _changing(detector: Detector) -> dict[str, torch.Tensor]:
+    """What training changes of a detector: without a frozen backbone, which is most of it and saved at every epoch."""
+    state = detector.state_dict()
+    return {name: tensor for name, tensor in state.items() if not (detector.freeze and name.startswith("backbone."))}
+
+
+def _my_sums(saved: list[tuple[torch.Tensor, ...]], fabric: Fabric) -> EpochSums:
+    """This process's part; with another number of processes than before, the first takes all."""
+    sums = EpochSums()
+    if len(saved) == fabric.world_size:
+        mine = saved[fabric.global_rank]
+    elif fabric.is_global_zero:
+        mine = tuple(torch.cat(parts) for parts in zip(*saved, strict=True))
+    else:
+        return sums
+    losses, logits, labels = (part.to(fabric.device) for part in mine)
+    sums.add(losses, logits, labels)
+    return sums
