@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from deepfake.data.encoding import write_video
 from deepfake.data.layouts.demo import BLEND, FLICKER
 from deepfake.data.media import Pixels
 from deepfake.data.options import DemoOptions
+from deepfake.whole import appearing
 
 #: Part of the folder's key: raised whenever the same options draw something else.
 VERSION = 3
@@ -69,12 +67,8 @@ def make_demo(options: DemoOptions, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{root.name}.lock"):
         if not root.is_dir():
-            part = folder / f".{root.name}.{uuid.uuid4().hex[:8]}"
-            try:
+            with appearing(root) as part:
                 _write_demo(options, part)
-                os.replace(part, root)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
     return root
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from deepfake.data.cut import CutSettings
 from deepfake.data.manifest import Manifest
 from deepfake.data.part import read_records
 from deepfake.errors import DataError, nearest
+from deepfake.whole import appearing
 
 _VERSION = 5  # of what a store holds; another number begins new stores
 _DECODERS = ("av", "opencv-python-headless", "opencv-python")
@@ -64,9 +64,8 @@ def create_store(manifest: Manifest, settings: CutSettings, cache: Path) -> Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not described.exists():
-            temporary = folder / f".store-{os.getpid()}.json"
-            temporary.write_text(json.dumps(_identity(manifest, settings), indent=2))
-            temporary.replace(described)
+            with appearing(described) as temporary:
+                temporary.write_text(json.dumps(_identity(manifest, settings), indent=2))
     except OSError as error:
         raise DataError(
             f"crops cannot be kept in {folder}: {error.strerror}", "set paths.outputs= to a folder you can write to"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+
+from deepfake.whole import appearing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,13 +49,9 @@ def store_files(client: MlflowClient, run_id: str, artifact_uri: str, files: Map
 
 def _place(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with appearing(target) as partial:
         if not _linked(source, partial):
             shutil.copyfile(source, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _linked(source: Path, target: Path) -> bool:

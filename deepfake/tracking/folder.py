@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import yaml
 
 from deepfake.data.manifest import Manifest, save_manifest
 from deepfake.errors import masked
+from deepfake.whole import appearing
 
 CONFIG = "config.yaml"
 RESOLVED = "resolved.yaml"
@@ -153,12 +152,8 @@ def read_yaml(path: Path) -> object:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-    try:
+    with appearing(path) as partial:
         write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _finite(value: object) -> object:

@@ -6,9 +6,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
+from deepfake.tracking.artifacts import local_folder
+from deepfake.whole import remove_halves
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,8 +66,7 @@ def end_abandoned(client: MlflowClient, parent_run_id: str) -> list[str]:
         tags = run.data.tags
         if tags.get("host") != socket.gethostname() or lives(int(tags["pid"]), run.info.start_time / 1000):
             continue
-        client.set_tag(run.info.run_id, "failure", "its process was killed")
-        client.set_terminated(run.info.run_id, status="FAILED")
+        _end_killed(client, run, "FAILED")
         ended.append(run.info.run_id)
     return ended
 
@@ -95,10 +98,17 @@ def end_dead(client: MlflowClient, experiment_id: str) -> list[str]:
         # Not by the run's start: one that is gone on with has a later process.
         if "process_started" not in tags or lives(int(tags["pid"]), float(tags["process_started"])):
             continue
-        client.set_tag(run.info.run_id, "failure", "its process was killed")
-        client.set_terminated(run.info.run_id, status="KILLED")
+        _end_killed(client, run, "KILLED")
         ended.append(run.info.run_id)
     return ended
+
+
+def _end_killed(client: MlflowClient, run: Run, status: str) -> None:
+    for folder in (Path(run.data.tags.get("run_dir", "")), local_folder(run.info.artifact_uri)):
+        if folder is not None and folder.is_absolute():
+            remove_halves(folder)
+    client.set_tag(run.info.run_id, "failure", "its process was killed")
+    client.set_terminated(run.info.run_id, status=status)
 
 
 def lives(pid: int, since: float) -> bool:

@@ -5,17 +5,14 @@ Draws on canvases of its own, never through pyplot, so that no state is shared b
 
 from __future__ import annotations
 
-import glob
-import os
-import socket
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from deepfake.whole import appearing
 
 #: Okabe and Ito 2008, "Color Universal Design"; the yellow is left out, as it vanishes on white paper.
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, BLACK = (
@@ -107,20 +104,7 @@ def say_why(axis: Axes, reason: str) -> None:
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG that appears whole; returns its path. Halves of it that killed processes left are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_halves(path)
-    partial = path.with_name(f".{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{path.name}")
-    try:
+    with appearing(path) as partial:
         # The lightest compression: it costs a fifth of the time for files a tenth larger.
         figure.savefig(partial, format="png", facecolor="white", pil_kwargs={"compress_level": 1})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
-
-
-def _remove_halves(path: Path) -> None:
-    for partial in path.parent.glob(f".*.{glob.escape(path.name)}"):
-        host, _, process = partial.name[1:].removesuffix(f".{path.name}").rpartition("-")[0].rpartition("-")
-        # Of another machine's processes nothing is known here.
-        if host == socket.gethostname() and process.isdigit() and not psutil.pid_exists(int(process)):
-            partial.unlink(missing_ok=True)

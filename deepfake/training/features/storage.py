@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from deepfake.training.features.spec import FeatureSpec
+from deepfake.whole import appearing
 
 DATA = "features.bin"
 META = "features.json"
@@ -85,24 +85,21 @@ def write_features(
     Raises:
         NoRoomError: The disk has no room, or refuses.
     """
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
-        _check_room(folder.parent, frames * kind.bytes)
-        temporary.mkdir()
-        with open(temporary / DATA, "wb") as file:
-            for start, features in parts():
-                file.seek(start * kind.bytes)
-                file.write(features.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-        meta = {"spec": asdict(spec), "shape": kind.shape, "dtype": str(kind.dtype).removeprefix("torch.")}
-        (temporary / META).write_text(json.dumps(meta, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with appearing(folder) as temporary:
+            _check_room(folder.parent, frames * kind.bytes)
+            temporary.mkdir()
+            with open(temporary / DATA, "wb") as file:
+                for start, features in parts():
+                    file.seek(start * kind.bytes)
+                    file.write(features.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                file.flush()
+                os.fsync(file.fileno())
+            meta = {"spec": asdict(spec), "shape": kind.shape, "dtype": str(kind.dtype).removeprefix("torch.")}
+            (temporary / META).write_text(json.dumps(meta, indent=2))
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise NoRoomError(f"features cannot be kept in {folder.parent}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def relative(folder: Path, spec: FeatureSpec) -> str:
