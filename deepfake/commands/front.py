@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
@@ -56,7 +60,8 @@ def guarded(entry: Callable[[], object]) -> int:
 def guarded_call(call: Callable[[], int]) -> int:
     """A command's exit status; a user's mistake is told in two lines and makes it 2."""
     try:
-        return call()
+        with _terminable():
+            return call()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         return told(error)
     except Exception as error:
@@ -67,6 +72,30 @@ def guarded_call(call: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C, so that runs are ended, folders removed and what is kept is said."""
+    own = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt("SIGTERM")
+        # A process that was forked off inherits this; for it SIGTERM is its parent saying that it is over.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    # Whoever asked for something else is to have it, and only the main thread takes signals.
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def told(error: Exception) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deepfake.commands import sync
+from deepfake.commands.front import guarded_call
 from deepfake.errors import UserError
 from deepfake.tracking import log, outbox
 from deepfake.tracking.journal import Journal, find_journals, open_journal
@@ -338,6 +339,35 @@ def test_ctrl_c_ends_the_wait_at_the_end(server, far, folder: Path, quiet, monke
     back(server, run)
     assert synced(server, str(folder)) == 0
     assert curve(only(server), "val/loss") == [1.0]
+
+
+def test_sigterm_ends_the_wait_at_the_end_and_says_what_is_kept(
+    server, far, folder: Path, quiet, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(outbox, "PATIENCE", 60.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    former = signal.getsignal(signal.SIGTERM)
+    runs: list[TrackedRun] = []
+
+    def train() -> int:
+        with track(far, "e", "one", options=quiet, folder=folder) as run:
+            runs.append(run)
+            server.mode = HANG
+            run.epoch(1, {"val/loss": 1.0})
+            server.hanging.acquire()
+            threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM]).start()
+        return 0
+
+    assert guarded_call(train) == 130
+    told = capsys.readouterr().err
+    assert "were not sent" in told
+    assert "interrupted: SIGTERM" in told
+    assert signal.getsignal(signal.SIGTERM) is former
+    server.over.set()
+    back(server, runs[0])
+    assert synced(server, str(folder)) == 0
+    assert curve(only(server), "val/loss") == [1.0]
+    assert only(server)["status"] == "FINISHED"
 
 
 def test_a_server_that_hangs_while_a_run_begins_is_told_in_two_lines(server, far, folder: Path) -> None:
