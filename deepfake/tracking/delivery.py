@@ -74,6 +74,19 @@ class Delivery:
         Returns:
             The URI of the model, where the entry was one.
         """
+        from mlflow.exceptions import MlflowException
+
+        for clashes in range(_CLASHES, -1, -1):
+            try:
+                return self._send(entries)
+            except MlflowException as error:
+                # Runs that begin together make one data set; or a server that was frozen takes what it was sent
+                # before, just as it is sent again. One of the two has made it, and the other finds it.
+                if not clashes or not any(sign in error.message for sign in _CLASH):
+                    raise
+        return None
+
+    def _send(self, entries: Sequence[Entry]) -> str | None:
         if entries[0]["kind"] == "metrics":
             self._metrics(entries)
             return None
@@ -126,19 +139,10 @@ class Delivery:
 
     def _inputs(self, entry: Entry) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
-        from mlflow.exceptions import MlflowException
 
         tag = InputTag("mlflow.data.context", entry["context"])
         inputs = [DatasetInput(Dataset(**fields), [tag]) for fields in entry["datasets"]]
-        for others in range(_CLASHES, -1, -1):
-            try:
-                self.client.log_inputs(self._run_id, datasets=inputs)
-            except MlflowException as error:
-                # Of runs that begin together one makes the data set, and the others find it when they look again.
-                if not others or not any(sign in error.message for sign in _CLASH):
-                    raise
-            else:
-                return
+        self.client.log_inputs(self._run_id, datasets=inputs)
 
     def _model(self, entry: Entry) -> str:
         weights = self._named(entry["weights"])

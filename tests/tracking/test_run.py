@@ -200,6 +200,30 @@ def test_a_data_set_that_two_runs_make_at_once_belongs_to_both(
     assert len(client.get_run(run.id).inputs.dataset_inputs) == 1
 
 
+def test_what_a_server_takes_twice_at_once_is_not_refused(store, client, experiment, quiet, monkeypatch) -> None:
+    from mlflow.exceptions import BAD_REQUEST, MlflowException
+
+    said = "(sqlite3.IntegrityError) UNIQUE constraint failed: params.key, params.run_uuid"
+    with track(store, experiment, "thawed", options=quiet) as run:
+        usual, calls = run.client.log_batch, []
+
+        def log_batch(*arguments, **named) -> None:
+            usual(*arguments, **named)
+            calls.append(named)
+            if len(calls) == 1:
+                raise MlflowException(said, BAD_REQUEST)
+
+        monkeypatch.setattr(run.client, "log_batch", log_batch)
+        run.params({"a": 1})
+        # What is refused each time is still told.
+        monkeypatch.setattr(run.client, "log_batch", lambda *_, **__: (_ for _ in ()).throw(MlflowException(said)))
+        with pytest.raises(MlflowException, match="UNIQUE"):
+            run.params({"b": 1})
+        monkeypatch.setattr(run.client, "log_batch", usual)
+    assert client.get_run(run.id).data.params == {"a": "1"}
+    assert len(calls) == 2
+
+
 def test_metrics_that_a_busy_store_refused_are_sent_later(store, client, experiment, quiet, monkeypatch) -> None:
     from mlflow.exceptions import MlflowException
 
