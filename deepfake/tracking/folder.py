@@ -146,7 +146,7 @@ def read_yaml(path: Path) -> object:
         raise ValueError(f"it is larger than {_MOST_BYTES:,} bytes")
     try:
         # _DataLoader is a SafeLoader.
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_DataLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_DataLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
 
