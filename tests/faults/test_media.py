@@ -154,6 +154,7 @@ def test_preparing_damaged_media(tmp_path: Path) -> None:
     assert min(found[status] for status in ("ok", "undecodable", "too_large", "not_a_file", "missing", "empty")) > 0
     assert all(told["records"][f"good{suffix}"][0] == "ok" for suffix in (".mp4", ".mkv", ".jpg", ".png", ".webp"))
     assert told["peak"] < GIB + 300 * (1 << 20)  # an idle worker has less than 300 MiB
+    print(f"media: {told['asked']} files, each with a status; a worker had at most {told['peak'] >> 20} MiB")
 
 
 def test_predicting_damaged_media(kept: Path, command: Command, tmp_path: Path) -> None:
