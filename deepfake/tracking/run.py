@@ -79,7 +79,7 @@ def track(
         parent_run_id: The run to nest it under, in whichever process that one lives.
         tags: Tags beyond git, host, process and ``options.tags``.
         options: Whether and how often to sample the machine.
-        resume_id: Go on with this run instead of making one.
+        resume_id: Go on with this run instead of making one, where the store still knows it.
         endings: Exceptions that end a run in another way, such as pruning; None leaves it as it is, to others.
 
     Raises:
@@ -101,7 +101,7 @@ def track(
             raise
         print(f"warning: {error.message}: training goes on without it", file=sys.stderr)
         run, params = _unborn(store, folder, experiment, name, resume_id, known), {}
-    if resume_id is not None:
+    if resume_id is not None and run.id in (resume_id, ""):
         run.resumed(params)
         run.tags({**known, "resumed": "true"})
         run.goes_on()
@@ -276,9 +276,26 @@ def _arrived(reach: Callable[[], MlflowClient], store: Store, journal: Journal) 
 def _begin(
     client: MlflowClient, store: Store, experiment: str, name: str, resume_id: str | None, tags: dict[str, str]
 ) -> Run:
-    if resume_id is None:
-        return client.create_run(experiment_id(client, store, experiment), run_name=name, tags=tags)
-    return client.get_run(resume_id)
+    found = None if resume_id is None else _still_there(client, resume_id)
+    if found is None and resume_id is not None:
+        print(
+            f"warning: {masked(store.uri)} does not know run {resume_id}: it goes on as a new run there",
+            file=sys.stderr,
+        )
+    return found or client.create_run(experiment_id(client, store, experiment), run_name=name, tags=tags)
+
+
+def _still_there(client: MlflowClient, run_id: str) -> Run | None:
+    """A run that can be written to; None where it was deleted, or the store is another one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
 
 
 @contextmanager

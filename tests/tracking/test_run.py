@@ -49,6 +49,24 @@ def test_crashed_run_is_failed_and_keeps_its_traceback(store, client, experiment
     assert "1 / 0" in artifact(client, run.id, "traceback.txt")
 
 
+@pytest.mark.parametrize("gone", ["deleted", "of another store"])
+def test_a_run_that_the_store_no_longer_knows_goes_on_as_a_new_one(
+    store, client, experiment, quiet, gone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = "0123456789abcdef0123456789abcdef"
+    if gone == "deleted":
+        with track(store, experiment, "first", options=quiet) as run:
+            known = run.id
+        client.delete_run(known)
+    with track(store, experiment, "again", options=quiet, resume_id=known) as run:
+        run.params({"a": 1})
+        run.epoch(3, {"val/roc_auc": 0.5})
+    assert run.id != known
+    assert client.get_run(run.id).info.status == "FINISHED"
+    assert client.get_run(run.id).data.params == {"a": "1"}
+    assert f"does not know run {known}: it goes on as a new run" in capsys.readouterr().err
+
+
 def test_interrupted_run_is_killed(store, client, experiment, quiet) -> None:
     with pytest.raises(KeyboardInterrupt), track(store, experiment, "ctrl-c", options=quiet) as run:
         raise KeyboardInterrupt
