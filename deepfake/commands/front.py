@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deepfake.commands.habits import refuse_saved_config
+from deepfake.commands.habits import refuse_empty_choices, refuse_saved_config
 from deepfake.errors import UserError, nearest, of_a_place
 from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
 
@@ -51,6 +51,7 @@ def guarded(entry: Callable[[], object]) -> int:
 
     def run() -> int:
         refuse_saved_config(sys.argv[1:], project_folder())
+        refuse_empty_choices(sys.argv[1:])
         entry()
         return 0
 

@@ -6,10 +6,15 @@ A saved config has lost its groups: ``model=cnn_gru`` on top of it would name no
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from deepfake.errors import UserError
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
+from hydra.errors import HydraException
+
+from deepfake.errors import UserError, nearest
+from deepfake.installation import CONF, SWEEPS
 
 _FLAGS = {"--config-path": "path", "-cp": "path", "--config-dir": "path", "-cd": "path"}
 _FLAGS |= {"--config-name": "name", "-cn": "name"}
@@ -34,6 +39,36 @@ def refuse_saved_config(words: Sequence[str], beside: Path) -> None:
             folder = path.parent if path.suffix == ".yaml" else path
             if all((folder / file).is_file() for file in _RUN):
                 raise _instead(folder.absolute(), [text for text in overrides if not text.startswith("experiment=")])
+
+
+def refuse_empty_choices(words: Iterable[str]) -> None:
+    """Stop where a config group is given something other than a choice's name, such as ``trainer=null``.
+
+    Hydra ends in an exception of Python's own, which names no group.
+
+    Args:
+        words: What was typed; those that are no overrides, or cannot be read, are left to Hydra.
+
+    Raises:
+        UserError: Which group, and what it has.
+    """
+    parser = OverridesParser.create()
+    for word in words:
+        if word.startswith("-") or "=" not in word:
+            continue
+        try:
+            override = parser.parse_override(word)
+        except HydraException:
+            continue
+        group = override.key_or_group
+        folders = [root / group for root in (CONF, SWEEPS) if group and (root / group).is_dir()]
+        if not folders or override.is_delete():
+            continue
+        given = override.value()
+        for one in given.list if isinstance(given, ChoiceSweep) else [given]:
+            if one is None or isinstance(one, (int, float, dict)):
+                known = {path.stem for path in folders[0].glob("*.yaml") if not path.stem.startswith("_")}
+                raise UserError(f"{word} names no choice of {group}", nearest(one, known))
 
 
 def absolute_config_path(words: Sequence[str]) -> list[str]:

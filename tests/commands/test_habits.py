@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.commands.habits import absolute_config_path, refuse_saved_config
+from deepfake.commands.habits import absolute_config_path, refuse_empty_choices, refuse_saved_config
 from deepfake.errors import UserError
+from deepfake.installation import CONF, SWEEPS
 
 
 @pytest.fixture
@@ -63,3 +64,25 @@ def test_an_installed_command_counts_config_paths_from_here(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_config_path(words) == [word.format(tmp_path) for word in counted]
+
+
+GROUPS = sorted(path.name for root in (CONF, SWEEPS) for path in root.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("value", ["null", "1", "1.5", "true", "{a:1}"])
+def test_a_group_that_is_given_no_choice_is_named(group: str, value: str) -> None:
+    with pytest.raises(UserError, match=group):
+        refuse_empty_choices([f"{group}={value}"])
+
+
+@pytest.mark.parametrize(
+    "word", ["-m", "seed=null", "model=cnn,cnn_gru", "~trainer", "=", "a=b=c", "", "model=", "x=[", "--x=null"]
+)
+def test_whatever_else_is_typed_is_left_to_hydra(word: str) -> None:
+    refuse_empty_choices([word])
+
+
+def test_one_of_several_choices_that_is_none_is_named() -> None:
+    with pytest.raises(UserError, match="model"):
+        refuse_empty_choices(["-m", "model=cnn,null"])
