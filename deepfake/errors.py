@@ -35,8 +35,11 @@ class DataError(UserError):
     """The data on disk cannot be used as asked."""
 
 
-class TrainingDiverged(RuntimeError):  # noqa: N818 - it names what happened, as StopIteration does
-    """The loss became NaN or infinite; going on would only waste time."""
+class TrainingDiverged(UserError, RuntimeError):  # noqa: N818 - it names what happened, as StopIteration does
+    """The loss became NaN or infinite; going on would only waste time. What was chosen is to blame, mostly the rate."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "try a lower optimizer.lr, a smaller trainer.clip_norm or trainer.precision=32")
 
 
 class Interrupted(RuntimeError):  # noqa: N818

@@ -32,20 +32,30 @@ class Range:
     def __str__(self) -> str:
         parts = []
         if self.above is not None:
-            parts.append(f"above {self.above:g}")
+            parts.append(f"above {_plain(self.above)}")
         if self.low is not None:
-            parts.append(f"at least {self.low:g}")
+            parts.append(f"at least {_plain(self.low)}")
         if self.high is not None:
-            parts.append(f"at most {self.high:g}")
+            parts.append(f"at most {_plain(self.high)}")
         return " and ".join(parts) or "a finite number"
 
     def closest(self, value: float) -> str:
         """The nearest number inside, or a description where there is no nearest one."""
         if self.high is not None and value > self.high:
-            return f"{self.high:g}"
+            return _plain(self.high)
         if self.low is not None and value < self.low:
-            return f"{self.low:g}"
+            return _plain(self.low)
         return str(self)
+
+
+#: Beyond what anybody means: of steps and samples, of a layer's width, and of real numbers (single precision ends at
+#: 3e38). What is larger is a slip of the hand, and would fill the memory or never end.
+MOST, WIDEST, LARGEST = 1_000_000_000, 65_536, 1e30
+
+
+def _plain(number: float) -> str:
+    """As it may be typed for a whole number too: without an exponent, but where it is longer than anybody reads."""
+    return f"{number:.0f}" if number == int(number) and abs(number) < 1e15 else f"{number:g}"
 
 
 def ranged(

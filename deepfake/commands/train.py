@@ -72,17 +72,17 @@ def train(composed: DictConfig) -> dict[str, object]:
         # As Ctrl-C: a sweep stops too, and its next start goes on with this trial.
         again = "" if context.number is not None else f"; go on with: {TRAIN} resume={context.folder}"
         raise KeyboardInterrupt(f"{error}{again}") from error
-    except RuntimeError as error:
-        lost = _lost(error, context)
-        if lost is None:
-            raise
-        raise lost from error
     except UserError as error:
         _remove_if_empty(context.folder)
         if context.number is None:
             # Raised through Hydra, it would be told with a preamble of Hydra's.
             raise SystemExit(told(error)) from None
         raise
+    except RuntimeError as error:
+        lost = _lost(error, context)
+        if lost is None:
+            raise
+        raise lost from error
 
 
 def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> RunResult:

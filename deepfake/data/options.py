@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from deepfake.options import chosen, environment, ranged
+from deepfake.options import MOST, chosen, environment, ranged
 
 FACE_MODES = ("mtcnn", "yunet", "center", "none", "auto")
 SPLIT_MODES = ("auto", "official", "strict", "grouped")
@@ -33,7 +33,7 @@ class DatasetOptions:
     # Columns of a table layout; a group column keeps rows that share footage or a person on one side.
     columns: dict[str, str] | None = None
     table: str | None = environment(None, of_data=True)
-    limit: int | None = ranged(None, low=2)
+    limit: int | None = ranged(None, low=2, high=MOST)
     # The layout mix: several data sets at once, each with the keys above of its own.
     parts: list[dict[str, Any]] = environment(field(default_factory=list), of_data=True)
     # Face crops. auto: none for sets that are face crops already, else mtcnn.
@@ -52,7 +52,7 @@ class DatasetOptions:
     # The share of samples that may fail to decode or show no face before the command stops.
     max_failed: float = ranged(0.25, low=0, high=1)
     # Seconds for one file, and one more for each megabyte; one that takes longer is listed, the others go on.
-    file_timeout: float = environment(ranged(120.0, above=0))
+    file_timeout: float = environment(ranged(120.0, above=0, high=MOST))
     workers: str | int = environment(ranged("auto", low=0, high=1024, words=("auto",)))
     # All clips in a GPU's memory where they fit and nothing is changed where they are read.
     on_device: str = chosen("auto", ("auto", "never"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deepfake.options import environment, ranged
+from deepfake.options import LARGEST, MOST, WIDEST, environment, ranged
 
 
 @dataclass
@@ -19,11 +19,11 @@ class BackboneOptions:
     pretrained: bool = True
     weights: str | None = environment(None, of_data=True)
     freeze: bool = False
-    lr: float | None = ranged(None, low=0)
+    lr: float | None = ranged(None, low=0, high=LARGEST)
     drop_rate: float = ranged(0.0, low=0, high=0.99)
     drop_path_rate: float = ranged(0.0, low=0, high=0.99)
     # Frames a forward pass reads at once; None reads the whole batch.
-    chunk: int | None = ranged(None, low=1)
+    chunk: int | None = ranged(None, low=1, high=MOST)
     grad_checkpointing: bool = False
 
 
@@ -49,7 +49,7 @@ class Lstm(HeadOptions):
     """A (bidirectional) LSTM over frame features and their changes, averaged over time."""
 
     temporal: ClassVar[bool] = True
-    hidden: int = ranged(256, low=1)
+    hidden: int = ranged(256, low=1, high=WIDEST)
     layers: int = ranged(1, low=1, high=8)
     bidirectional: bool = True
 
@@ -59,7 +59,7 @@ class Gru(HeadOptions):
     """A (bidirectional) GRU over frame features and their changes, averaged over time."""
 
     temporal: ClassVar[bool] = True
-    hidden: int = ranged(256, low=1)
+    hidden: int = ranged(256, low=1, high=WIDEST)
     layers: int = ranged(1, low=1, high=8)
     bidirectional: bool = True
 
@@ -70,10 +70,10 @@ class Vit(HeadOptions):
 
     temporal: ClassVar[bool] = True
     reads: ClassVar[str] = "maps"
-    width: int = ranged(256, low=8)
+    width: int = ranged(256, low=8, high=WIDEST)
     depth: int = ranged(2, low=1, high=24)
     heads: int = ranged(4, low=1, high=32)
-    mlp_ratio: float = ranged(2.0, above=0)
+    mlp_ratio: float = ranged(2.0, above=0, high=1024)
     # Maps larger than this many patches a side are average-pooled down to it.
     max_grid: int = ranged(7, low=1, high=64)
     # Whether each frame's change from the one before stands beside it; heads saved before there was a choice have none.
@@ -86,7 +86,7 @@ class ConvLstm(HeadOptions):
 
     temporal: ClassVar[bool] = True
     reads: ClassVar[str] = "maps"
-    hidden: int = ranged(128, low=1)
+    hidden: int = ranged(128, low=1, high=WIDEST)
     layers: int = ranged(1, low=1, high=4)
     kernel: int = ranged(3, low=1, high=9)
     # Whether each frame's change from the one before stands beside it; heads saved before there was a choice have none.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deepfake.errors import UserError, nearest
-from deepfake.options import check, chosen, ranged
+from deepfake.options import MOST, check, chosen, ranged
 from deepfake.sweeping.observer import Objective
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -51,7 +51,7 @@ class SweepOptions:
     # Key to what it is swept over, in Hydra's override grammar; or {space: ..., when: {key: [values]}}.
     params: dict[str, Any] = field(default_factory=dict)
     # The study's total, over all starts; None: every point of a grid, 20 otherwise.
-    n_trials: int | None = ranged(None, low=1)
+    n_trials: int | None = ranged(None, low=1, high=MOST)
     n_jobs: int = ranged(1, low=1, high=1024)
     # None: what the app calls it in hydra.sweeper.objective; "objective" where it does not.
     objective: str | list[str] | None = None
@@ -63,9 +63,9 @@ class SweepOptions:
     # The same for one trial: one that runs longer is stopped, and has failed.
     trial_timeout: str | float | None = None
     # This many failed trials in a row stop the sweep; None never does.
-    max_failures: int | None = ranged(5, low=1)
+    max_failures: int | None = ranged(5, low=1, high=MOST)
     # How often in a row a trial whose process died before another epoch was done is taken up again.
-    retries: int = ranged(3, low=0)
+    retries: int = ranged(3, low=0, high=MOST)
     enqueue: list[Any] = field(default_factory=list)
     # Failed trials to try again: failed (all of them), a number or several.
     retry: str | int | list[Any] | None = None

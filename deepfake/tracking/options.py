@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepfake.options import ranged
+from deepfake.options import MOST, ranged
 
 
 @dataclass
@@ -16,6 +16,6 @@ class TrackingOptions:
     experiment: str | None = None
     tags: dict[str, str] | None = None
     system_metrics: bool = True
-    system_metrics_seconds: float = ranged(2.0, low=0.5)
+    system_metrics_seconds: float = ranged(2.0, low=0.5, high=MOST)
     # The trained model as an MLflow model with its signature.
     log_model: bool = True

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deepfake.options import chosen, environment, ranged
+from deepfake.options import LARGEST, MOST, chosen, environment, ranged
 
 
 @dataclass
 class OptimizerOptions:
     """What every optimizer shares; ``lr`` is the head's rate."""
 
-    lr: float = ranged(1e-3, above=0)
-    weight_decay: float = ranged(0.0, low=0)
+    lr: float = ranged(1e-3, above=0, high=LARGEST)
+    weight_decay: float = ranged(0.0, low=0, high=LARGEST)
 
 
 @dataclass
@@ -21,24 +21,24 @@ class Adam(OptimizerOptions):
     """torch.optim.Adam."""
 
     betas: list[float] = ranged([0.9, 0.999], low=0, high=1)
-    eps: float = ranged(1e-8, above=0)
+    eps: float = ranged(1e-8, above=0, high=LARGEST)
 
 
 @dataclass
 class AdamW(OptimizerOptions):
     """torch.optim.AdamW: weight decay decoupled from the gradient."""
 
-    weight_decay: float = ranged(0.01, low=0)
+    weight_decay: float = ranged(0.01, low=0, high=LARGEST)
     betas: list[float] = ranged([0.9, 0.999], low=0, high=1)
-    eps: float = ranged(1e-8, above=0)
+    eps: float = ranged(1e-8, above=0, high=LARGEST)
 
 
 @dataclass
 class Sgd(OptimizerOptions):
     """torch.optim.SGD with momentum."""
 
-    lr: float = ranged(1e-2, above=0)
-    weight_decay: float = ranged(1e-4, low=0)
+    lr: float = ranged(1e-2, above=0, high=LARGEST)
+    weight_decay: float = ranged(1e-4, low=0, high=LARGEST)
     momentum: float = ranged(0.9, low=0, high=1)
     nesterov: bool = True
 
@@ -70,32 +70,32 @@ class Plateau(SchedulerOptions):
 
     per_epoch: ClassVar[bool] = True
     factor: float = ranged(0.3, above=0, high=1)
-    patience: int = ranged(2, low=0)
-    floor: float = ranged(1e-7, low=0)
+    patience: int = ranged(2, low=0, high=MOST)
+    floor: float = ranged(1e-7, low=0, high=LARGEST)
 
 
 @dataclass
 class TrainerOptions:
     """The loop: how long, how large, on what, and which epoch wins."""
 
-    epochs: int = ranged(10, low=1)
+    epochs: int = ranged(10, low=1, high=1_000_000)
     # A run whose detector this one begins with, such as best:<sweep>; all its weights must fit.
     init_from: str | None = None
     # Clips a step over all devices; auto takes the largest that fits, 16 to 64.
-    batch_size: str | int = ranged(32, low=1, words=("auto",))
+    batch_size: str | int = ranged(32, low=1, high=MOST, words=("auto",))
     # Batches whose gradients are added up before a step; the effective batch is batch_size x accumulate.
-    accumulate: int = ranged(1, low=1)
-    clip_norm: float | None = ranged(1.0, above=0)
+    accumulate: int = ranged(1, low=1, high=MOST)
+    clip_norm: float | None = ranged(1.0, above=0, high=LARGEST)
     # The best epoch and early stopping follow this validation metric; the test split never chooses.
     monitor: str = "val/roc_auc"
     mode: str = chosen("max", ("max", "min"))
-    patience: int | None = ranged(None, low=1)
+    patience: int | None = ranged(None, low=1, high=MOST)
     ema: float | None = ranged(None, low=0, high=1)
     # Class imbalance: none, a positive weight in the loss, or a sampler that draws both classes equally often.
     balance: str = chosen("pos_weight", ("none", "pos_weight", "sampler"))
     label_smoothing: float = ranged(0.0, low=0, high=0.5)
     accelerator: str = environment(chosen("auto", ("auto", "cpu", "cuda", "gpu", "mps")))
-    devices: str | int = environment(ranged("auto", low=1, words=("auto",)))
+    devices: str | int = environment(ranged("auto", low=1, high=1024, words=("auto",)))
     precision: str = chosen("auto", ("auto", "32", "bf16", "fp16"))
     # TensorFloat-32 for float32 products on a CUDA device: 10 bits instead of 23, several times faster.
     tf32: bool = True
@@ -116,7 +116,7 @@ class EvaluationOptions:
 
     # A video's score from its clips': their mean, median, the mean of the top_k highest, or of their log-odds.
     clips: str = chosen("mean", ("mean", "median", "topk", "log_odds"))
-    top_k: int = ranged(2, low=1)
+    top_k: int = ranged(2, low=1, high=MOST)
     # The cut fitted on validation, beside trainer.threshold: its own criterion, or fixed for trainer.threshold.
     threshold: str = chosen("youden", ("youden", "f1", "fixed"))
     calibration: str = chosen("platt", ("platt", "temperature", "isotonic", "none"))

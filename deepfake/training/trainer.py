@@ -274,10 +274,7 @@ class Trainer:
         losses, logits, labels = (torch.cat(column).double().numpy() for column in zip(*parts, strict=True))
         loss = float(losses.mean())
         if not np.isfinite(loss):
-            raise TrainingDiverged(
-                f"the training loss is {loss} in epoch {self.epoch + 1}; a lower optimizer.lr, a smaller "
-                "trainer.clip_norm or trainer.precision=32 may help"
-            )
+            raise TrainingDiverged(f"the training loss is {loss} in epoch {self.epoch + 1}")
         metrics = {"train/loss": loss}
         if 0 < labels.sum() < len(labels):
             from sklearn.metrics import roc_auc_score
