@@ -117,7 +117,7 @@ def open_storage(location: Location) -> BaseStorage:
                 location.journal.parent.mkdir(parents=True, exist_ok=True)
                 lock = KernelLock(location.journal)
                 drop_torn_line(location.journal, lock)
-                return JournalStorage(Journal(location.journal, lock))
+                return _replayed(location.journal, lock)
             return _open_database(str(location.url))
     except ModuleNotFoundError as error:
         raise UserError(
@@ -126,6 +126,19 @@ def open_storage(location: Location) -> BaseStorage:
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"sweep.storage={location} cannot be read: {first_line(error)}", _OTHER) from error
+
+
+def _replayed(journal: Path, lock: KernelLock) -> JournalStorage:
+    try:
+        return JournalStorage(Journal(journal, lock))
+    except OSError:
+        raise
+    except Exception as error:
+        # Optuna does what the lines say, and whatever is wrong in one is an exception of its own.
+        raise UserError(
+            f"{journal} is damaged: {type(error).__name__}: {first_line(error)}",
+            "restore it, or begin another study with sweep.name=<new name>",
+        ) from error
 
 
 def open_again(location: Location) -> BaseStorage:

@@ -23,6 +23,67 @@ from deepfake.tracking.provenance import FORMAT
 T = TypeVar("T")
 
 _PACKAGE = "deepfake-sweeps"
+_SHOWN = 60
+#: More than any machine's processors: to ask for as many would end the process.
+_MOST_THREADS = 4096
+_NONE = type(None)
+#: What a provenance holds where anything reads it; see :func:`misfit`.
+_PROVENANCE = {
+    "format": int,
+    "version": (str, _NONE),
+    "git": (
+        {"commit": (str, _NONE), "diff": (str, _NONE), "diff_sha256": (str, _NONE), "untracked": ([str], _NONE)},
+        _NONE,
+    ),
+    "packages": {"*": (str, _NONE)},
+    "machine": {"threads": (int, _NONE), "gpus": ([str], _NONE)},
+    "data": {"choices": {"*": (str, _NONE)}, "roots": {"*": str}},
+    "environment": {"*": (str, _NONE)},
+    "weights": {"*": (str, _NONE)},
+}
+
+
+def _texts(column: pd.Series) -> bool:
+    return bool(column.map(lambda value: isinstance(value, str)).all())
+
+
+def _texts_or_nothing(column: pd.Series) -> bool:
+    return _texts(column.dropna())
+
+
+def _whole(column: pd.Series) -> bool:
+    return pd.api.types.is_integer_dtype(column)
+
+
+def _classes(column: pd.Series) -> bool:
+    return _whole(column) and bool(column.isin((0, 1)).all())
+
+
+def _numbers_or_nan(column: pd.Series) -> bool:
+    return pd.api.types.is_float_dtype(column)
+
+
+def _shares_or_nan(column: pd.Series) -> bool:
+    return _numbers_or_nan(column) and bool(column.dropna().between(0, 1).all())
+
+
+#: What the columns of a run's tables hold, in whichever of them they are.
+_COLUMNS: dict[str, tuple[Callable[[pd.Series], bool], str]] = {
+    "sample_id": (_texts, "names"),
+    "path": (_texts, "names"),
+    "dataset": (_texts, "names"),
+    "split": (_texts, "names"),
+    "status": (_texts, "names"),
+    "kind": (_texts_or_nothing, "names"),
+    "method": (_texts_or_nothing, "names"),
+    "original": (_texts_or_nothing, "names"),
+    "sha256": (_texts_or_nothing, "digests"),
+    "label": (_classes, "0 and 1"),
+    "bytes": (_whole, "whole numbers"),
+    "score": (_shares_or_nan, "numbers from 0 to 1"),
+    "logit": (_numbers_or_nan, "numbers"),
+}
+_ONE_ROW_EACH = (files.MANIFEST, files.PREDICTIONS)
 WEIGHTS = "checkpoints/best.safetensors"
 
 
@@ -106,19 +167,19 @@ class RunRecord:
         """Code, packages, machine, data and seeds; see :func:`deepfake.tracking.provenance.collect`.
 
         Raises:
-            UserError: A newer version wrote it in a way this one cannot read.
+            UserError: It is damaged, or a newer version wrote it in a way this one cannot read.
         """
         found = self._json_object(files.PROVENANCE)
-        for key in ("packages", "data", "git"):
-            if not isinstance(found.get(key) or {}, dict):
-                raise _damaged(self.file(files.PROVENANCE), f"{key} is no mapping")
-        if not isinstance(found.get("format", 0), int):
-            raise _damaged(self.file(files.PROVENANCE), f"its format is {found['format']!r}")
-        if found.get("format", 0) > FORMAT:
+        if isinstance(found.get("format"), int) and found["format"] > FORMAT:
             raise UserError(
                 f"run {self} was written by a newer version (format {found['format']}, this one reads {FORMAT})",
                 _newer(found, found.get("version")),
             )
+        if why := misfit(found, _PROVENANCE):
+            raise _damaged(self.file(files.PROVENANCE), why)
+        threads = found.get("machine", {}).get("threads")
+        if threads is not None and not 0 <= threads <= _MOST_THREADS:
+            raise _damaged(self.file(files.PROVENANCE), f"it ran on {threads} threads")
         made = found.get("packages", {}).get(_PACKAGE, __version__)
         try:
             newer = Version(str(made)) > Version(__version__)
@@ -134,7 +195,11 @@ class RunRecord:
     def manifest(self) -> pd.DataFrame:
         """Every sample that was selected; ``groups`` are tuples again."""
         table = self._table(files.MANIFEST, "sample_id", "groups")
-        return table.assign(groups=table["groups"].map(tuple))
+        try:
+            groups = table["groups"].map(lambda names: tuple(map(str, names)))
+        except TypeError as error:
+            raise _damaged(self.file(files.MANIFEST), "its groups are no lists") from error
+        return table.assign(groups=groups)
 
     def predictions(self) -> pd.DataFrame:
         """The scores of every sample."""
@@ -142,7 +207,7 @@ class RunRecord:
 
     def clips(self) -> pd.DataFrame:
         """The logit of every clip that was scored."""
-        return self._table(files.CLIPS, "sample_id", "logit")
+        return self._table(files.CLIPS, "sample_id", "split", "logit")
 
     def calibration(self) -> dict[str, Any]:
         """What was fitted on validation, as it was written."""
@@ -158,13 +223,16 @@ class RunRecord:
 
     def unavailable(self) -> dict[str, str]:
         """Why metrics that one might expect are missing."""
-        return dict(self._json_object(files.METRICS).get("unavailable", {}))
+        found = self._json_object(files.METRICS).get("unavailable", {})
+        if why := misfit(found, {"*": str}):
+            raise _damaged(self.file(files.METRICS), f"unavailable: {why}")
+        return dict(found)
 
     def history(self) -> list[dict[str, float]]:
         """The metrics of each epoch."""
         rows = _read(self.file(files.HISTORY), _load_json)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise _damaged(self.file(files.HISTORY), "it is no list of epochs")
+        if why := misfit(rows, [{"*": (float, type(None))}]):
+            raise _damaged(self.file(files.HISTORY), f"it is no list of epochs: {why}")
         return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
     def weights(self) -> Path:
@@ -179,9 +247,9 @@ class RunRecord:
         return found
 
     def _numbers(self) -> dict[str, float]:
-        found = self._json_object(files.METRICS).get("metrics")
-        if not isinstance(found, dict) or any(isinstance(value, (str, list, dict)) for value in found.values()):
-            raise _damaged(self.file(files.METRICS), "its metrics are no numbers")
+        found: Any = self._json_object(files.METRICS).get("metrics")
+        if why := misfit(found, {"*": (float, type(None))}):
+            raise _damaged(self.file(files.METRICS), f"its metrics are no numbers: {why}")
         return {name: float(value) for name, value in found.items() if value is not None}
 
     def _table(self, name: str, *columns: str) -> pd.DataFrame:
@@ -189,6 +257,11 @@ class RunRecord:
         table = _read(path, pd.read_parquet)
         if missing := [column for column in columns if column not in table]:
             raise _damaged(path, f"it has no column {', '.join(missing)}")
+        for column, (holds, what) in _COLUMNS.items():
+            if column in table and not holds(table[column]):
+                raise _damaged(path, f"its column {column} holds other things than {what}")
+        if name in _ONE_ROW_EACH and table["sample_id"].duplicated().any():
+            raise _damaged(path, "a sample has several rows")
         return table
 
     def _look(self, name: str) -> Path | None:
@@ -203,6 +276,42 @@ class RunRecord:
         if self.status == "RUNNING":
             hint = f"wait until it ends; if its process is gone, go on with it: {TRAIN} resume=<its folder>"
         return UserError(f"run {self} {what}; its status is {self.status}{reason}", hint)
+
+
+def misfit(value: object, shape: Any) -> str:
+    """Where a value read from a file is not of the shape that its readers count on; empty where it is.
+
+    Args:
+        value: As JSON or YAML gave it.
+        shape: A type, a tuple of shapes of which one must fit, a list of the shape of every item, or a mapping of the
+            shapes below the keys that are there; ``*`` stands for every other key. A ``float`` may be whole.
+    """
+    if isinstance(shape, tuple):
+        found = [misfit(value, one) for one in shape]
+        return "" if "" in found else found[0]
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{_shown(value)} where a list belongs"
+        return next(filter(None, (misfit(item, shape[0]) for item in value)), "")
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{_shown(value)} where a mapping belongs"
+        for key, item in value.items():
+            wanted = shape.get(key, shape.get("*"))
+            if wanted is not None and (why := misfit(item, wanted)):
+                return f"{key}: {why}"
+        return ""
+    fits = isinstance(value, (int, float) if shape is float else shape)
+    # To Python, true is a number.
+    return "" if fits and not isinstance(value, bool) else f"{_shown(value)} where {_KINDS[shape]} belongs"
+
+
+_KINDS = {str: "text", int: "a whole number", float: "a number", _NONE: "nothing"}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _newer(provenance: Mapping[str, Any], version: str | None) -> str:

@@ -123,10 +123,19 @@ def fit_calibrator(labels: np.ndarray, scores: np.ndarray, method: str) -> Calib
 
 
 def load_calibrator(saved: dict[str, Any]) -> Calibrator:
-    """What a calibrator's ``to_dict`` gave, as a calibrator again."""
+    """What a calibrator's ``to_dict`` gave, as a calibrator again.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is nothing of the kind, or would not keep scores in order.
+    """
     kind = _KINDS[saved["method"]]
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in saved.items() if name != "method"}
+    numbers = np.asarray([n for v in values.values() for n in (v if isinstance(v, tuple) else (v,))], dtype=np.float64)
     calibrator: Calibrator = kind(**values)
+    with np.errstate(all="ignore"):
+        found = calibrator(np.linspace(0, 1, 101))
+    if not np.isfinite(numbers).all() or not ((found >= 0) & (found <= 1)).all() or (np.diff(found) < -_BOUND).any():
+        raise ValueError(f"no calibrator has {values}")
     return calibrator
 
 

@@ -123,23 +123,38 @@ def load_decision(saved: Mapping[str, Any]) -> Decision:
     """What :meth:`Decision.to_dict` gave, as a decision again.
 
     Raises:
-        UserError: A newer version wrote it.
+        UserError: It is damaged, or a newer version wrote it.
     """
-    if saved["format"] > FORMAT:
+    version = saved.get("format")
+    if isinstance(version, int) and version > FORMAT:
         raise UserError(
-            f"the run's calibration was written in format {saved['format']}, this version reads up to {FORMAT}",
+            f"the run's calibration was written in format {version}, this version reads up to {FORMAT}",
             "update the program",
         )
-    calibrator = None if saved["calibrator"] is None else load_calibrator(saved["calibrator"])
-    return Decision(
-        default=saved["default_threshold"],
-        threshold=saved["threshold"],
-        method=saved["method"],
-        calibrator=calibrator,
-        pooling=saved["pooling"],
-        fitted_on=saved["fitted_on"],
-        unavailable=saved["unavailable"],
-    )
+    try:
+        calibrator = None if saved["calibrator"] is None else load_calibrator(saved["calibrator"])
+        decision = Decision(
+            default=_share(saved["default_threshold"]),
+            threshold=None if saved["threshold"] is None else _share(saved["threshold"]),
+            method=str(saved["method"]),
+            calibrator=calibrator,
+            pooling=str(saved["pooling"]),
+            fitted_on={key: value if key == "data" else int(value) for key, value in saved["fitted_on"].items()},
+            unavailable={str(key): str(value) for key, value in saved["unavailable"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the run's calibration.json is damaged: {type(error).__name__}: {error}",
+            "restore it, or delete it: threshold and calibration are then fitted anew on the run's own predictions",
+        ) from error
+    return decision
+
+
+def _share(value: object) -> float:
+    """A threshold: a number that some score may pass."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} is no threshold")
+    return float(value)
 
 
 def pooling_name(options: EvaluationOptions) -> str:

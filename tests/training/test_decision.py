@@ -111,3 +111,46 @@ def test_a_newer_format_is_refused() -> None:
 def test_a_score_at_the_threshold_is_fake() -> None:
     decision = fit_decision(MIXED, EvaluationOptions(threshold="fixed"), 0.5, "val")
     assert decision.calls(np.array([0.5, 0.4999])).tolist() == [True, False]
+
+
+WHOLE = {
+    "format": 2,
+    "threshold": 0.4,
+    "method": "youden",
+    "default_threshold": 0.5,
+    "calibrator": {"method": "platt", "slope": 0.7, "intercept": 1.4},
+    "pooling": "mean",
+    "fitted_on": {"data": "the val split of demo", "n": 6, "real": 2, "fake": 4},
+    "unavailable": {},
+}
+
+
+@pytest.mark.parametrize("key", WHOLE)
+@pytest.mark.parametrize("value", ["x", [], [1], -1, 1e300, True, {"method": "os.system"}, {"n": "x"}, ...])
+def test_a_damaged_decision_is_read_as_one_or_refused(key: str, value: object) -> None:
+    saved = {name: given for name, given in {**WHOLE, key: value}.items() if given is not ...}
+    try:
+        read = load_decision(saved)
+    except UserError:
+        return
+    assert 0 <= read.cut <= 1
+    assert np.isfinite(read.calibrated(np.linspace(0, 1, 11))).all()
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [
+        {"method": "platt", "slope": -1.0, "intercept": 0.0},
+        {"method": "platt", "slope": float("nan"), "intercept": 0.0},
+        {"method": "temperature", "temperature": 0},
+        {"method": "temperature", "temperature": "x"},
+        {"method": "isotonic", "scores": [], "probabilities": [], "bound": 0.1},
+        {"method": "isotonic", "scores": [0, 1], "probabilities": [1, 0], "bound": 0.1},
+        {"method": "isotonic", "scores": [0, 1], "probabilities": [0, 1], "bound": 2},
+        {"method": "platt"},
+        {},
+    ],
+)
+def test_a_calibrator_that_would_swap_scores_or_give_none_is_refused(calibrator: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="damaged"):
+        load_decision({**WHOLE, "calibrator": calibrator})
