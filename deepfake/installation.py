@@ -47,6 +47,18 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return child
 
 
+def started_ticks(pid: int) -> int | None:
+    """When a process of this machine started, in clock ticks since the boot: no setting of the clock changes it.
+
+    None where the kernel does not tell, or there is no such process.
+    """
+    try:
+        # The name, in brackets, may hold anything; the start is the 22nd field.
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def module_command(module: str) -> list[str]:
     """The command that runs a module of this package in another process of this Python."""
     # -P: the working directory is no place to import from, or a json.py beside somebody's videos would be run.

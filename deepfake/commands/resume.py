@@ -104,7 +104,12 @@ def _unfinished_folder(record: RunRecord) -> Path:
         )
     pid = record.tags.get("pid", "")
     here = record.tags.get("host") == socket.gethostname()
-    if here and pid.isdigit() and int(pid) != os.getpid() and lives(int(pid), _written(folder)):
+    if (
+        here
+        and pid.isdigit()
+        and int(pid) != os.getpid()
+        and lives(int(pid), _written(folder), record.tags.get("process_ticks"))
+    ):
         raise UserError(f"run {record} is still going on, in process {pid}", "wait for it, or stop it first")
     return folder
 

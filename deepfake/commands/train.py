@@ -93,7 +93,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         context: Its folder, and what was typed.
         parameters: The resolved config with dotted keys, as it is logged.
     """
-    began = time.time()
+    began = time.monotonic()
     from deepfake.commands.data import described, open_data, read_manifest
     from deepfake.training.setup import create_fabric, seed_everything
 
@@ -224,7 +224,7 @@ def _fit(
         if reporting is not None:
             reporting.report(epoch, metrics)
 
-    log.summary({"startup_seconds": time.time() - began})
+    log.summary({"startup_seconds": time.monotonic() - began})
     with console.progress() as bar:
         trainer = Trainer(
             detector,

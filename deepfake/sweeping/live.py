@@ -5,7 +5,6 @@ Only looks at trials; changes nothing.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -88,7 +87,7 @@ class Display:
             return ""
         total = sum(seconds) / len(seconds) * left / max(1, min(self._workers, left))
         if self._plan.deadline is not None:
-            total = min(total, max(0.0, self._plan.deadline - time.time()))
+            total = min(total, max(0.0, self._plan.deadline - self._plan.clock.now()))
         return f"{total:.0f} s" if total < 100 else f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} h"
 
     def _outcome(self, job: Job) -> str:

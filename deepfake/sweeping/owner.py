@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from deepfake.installation import started_ticks
+
 #: Two readings of one process's start may differ this much when the clock is set; pids are not reused so fast.
 _START_TOLERANCE = 2.0
 #: So many missed signs of life on another machine mean that the owner is dead.
@@ -29,7 +31,9 @@ def process_identity(pid: int | None = None) -> dict[str, Any]:
         psutil.NoSuchProcess: There is none.
     """
     process = psutil.Process(pid)
-    return {"host": host_identity(), "pid": process.pid, "started": process.create_time()}
+    identity = {"host": host_identity(), "pid": process.pid, "started": process.create_time()}
+    ticks = started_ticks(process.pid)
+    return identity if ticks is None else identity | {"ticks": ticks}
 
 
 def new_owner(supervisor: Mapping[str, Any] | None, heartbeat: float, token: str | None = None) -> dict[str, Any]:
@@ -101,7 +105,12 @@ class Watch:
 def _is_running(process: Mapping[str, Any]) -> bool:
     try:
         found = psutil.Process(int(process["pid"]))
-        same = abs(found.create_time() - float(process["started"])) <= _START_TOLERANCE
+        ticks = started_ticks(found.pid) if "ticks" in process else None
+        if ticks is None:
+            same = abs(found.create_time() - float(process["started"])) <= _START_TOLERANCE
+        else:
+            # What psutil tells is counted from the clock, which may have been set since.
+            same = ticks == process["ticks"]
         return same and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -21,6 +21,40 @@ from deepfake.sweeping.storage import Location
 
 
 @dataclass(frozen=True)
+class EvenClock:
+    """Seconds since 1970 as they were when a start began, going on evenly where the machine's clock is set meanwhile.
+
+    Attributes:
+        boot: The boot it counts from; processes of another machine, or after another boot, have only their own clock.
+        offset: Seconds from that boot's clock to 1970.
+    """
+
+    boot: str
+    offset: float
+
+    @staticmethod
+    def here() -> EvenClock:
+        """This machine's, as its clock stands now."""
+        return EvenClock(_boot(), time.time() - _uptime())
+
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self.offset + _uptime() if self.boot and self.boot == _boot() else time.time()
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _uptime() -> float:
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+@dataclass(frozen=True)
 class StudyPlan:
     """One start of a study.
 
@@ -30,6 +64,7 @@ class StudyPlan:
         total: How many trials the study is to have, over all its starts.
         points: How many points the space has, where that is known and none is tried again.
         began: When this start began, in seconds since the epoch; failures in a row are counted from here.
+        clock: What tells the time to all processes of this start.
         deadline: The same clock; no trial starts after it.
         retries: How often a trial whose process died without a new step is taken up again.
         trial_timeout: Seconds that a trial may run.
@@ -59,6 +94,7 @@ class StudyPlan:
     heartbeat: float = 30.0
     max_failures: int | None = None
     began: float = field(default_factory=time.time)
+    clock: EvenClock = field(default_factory=EvenClock.here)
     deadline: float | None = None
     setting: Mapping[str, str] = field(default_factory=dict)
     warm: Sequence[Mapping[str, Any]] = ()

@@ -6,7 +6,6 @@ Knows how Hydra composes; opens a storage only to read the study that another on
 from __future__ import annotations
 
 import json
-import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from deepfake.errors import UserError, nearest
 from deepfake.sweeping.grammar import parse_space
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
-from deepfake.sweeping.plan import StudyPlan, code_state, fingerprint, is_under
+from deepfake.sweeping.plan import EvenClock, StudyPlan, code_state, fingerprint, is_under
 from deepfake.sweeping.samplers import check_choice, lists_all, sampler_notes
 from deepfake.sweeping.space import Parameter, Value, example_points, to_overrides, to_text
 from deepfake.sweeping.storage import locate
@@ -75,7 +74,8 @@ def make_plan(
     ]
     name = options.name or f"study-{zlib.crc32(meaning.encode()):08x}"
     folder = _name_folder(runner, name)
-    began = time.time()
+    clock = EvenClock.here()
+    began = clock.now()
     warm = warm_start(options, str(sampler["name"]), parameters, folder, {**_choices(runner), **setting})
     notes = [*warm.notes, *sampler_notes(sampler, parameters)]
     # Every point of a grid, where nothing else is asked for.
@@ -100,6 +100,7 @@ def make_plan(
         heartbeat=options.heartbeat,
         max_failures=options.max_failures,
         began=began,
+        clock=clock,
         deadline=None if options.timeout_seconds is None else began + options.timeout_seconds,
         trial_timeout=options.trial_timeout_seconds,
         setting=setting,

@@ -166,7 +166,7 @@ class Study:
         """Give a sign of life; returns whether the trial is still this process's. Waits for no storage."""
         with contextlib.suppress(Taken), self._writing():
             if self._holds(claim):
-                self._set(claim.trial._trial_id, {"beat": time.time()})
+                self._set(claim.trial._trial_id, {"beat": time.monotonic()})
                 return True
         return False
 
@@ -187,7 +187,7 @@ class Study:
             "traceback": job.traceback,
             "metrics": job.metrics or None,
             "seconds": job.seconds,
-            "ended": time.time(),
+            "ended": self.plan.clock.now(),
         }
         facts |= {"mistake": [mistake.message, mistake.hint] if mistake else None}
 
@@ -344,7 +344,7 @@ class Study:
         row = self._tally.failures_in_a_row()
         if self.plan.max_failures is not None and len(row) >= self.plan.max_failures:
             return f"{len(row)} trials in a row failed, the first because of {row[0].user_attrs.get('reason')}"
-        if self.plan.deadline is not None and time.time() >= self.plan.deadline:
+        if self.plan.deadline is not None and self.plan.clock.now() >= self.plan.deadline:
             return "sweep.timeout is over"
         return None
 
@@ -549,7 +549,7 @@ class Study:
             )
 
     def _fail(self, trial: FrozenTrial, reason: str) -> None:
-        self._set(trial._trial_id, {"reason": reason, "ended": time.time()})
+        self._set(trial._trial_id, {"reason": reason, "ended": self.plan.clock.now()})
         self._tell(optuna.Trial(self._study, trial._trial_id), TrialState.FAIL, None)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from deepfake.installation import started_ticks
 from deepfake.tracking.artifacts import local_folder
 from deepfake.whole import remove_halves
 
@@ -64,7 +65,9 @@ def end_abandoned(client: MlflowClient, parent_run_id: str) -> list[str]:
     ended = []
     for run in search(client, [parent.info.experiment_id], children):
         tags = run.data.tags
-        if tags.get("host") != socket.gethostname() or lives(int(tags["pid"]), run.info.start_time / 1000):
+        if tags.get("host") != socket.gethostname() or lives(
+            int(tags["pid"]), run.info.start_time / 1000, tags.get("process_ticks")
+        ):
             continue
         _end_killed(client, run, "FAILED")
         ended.append(run.info.run_id)
@@ -79,6 +82,8 @@ def process_tags() -> dict[str, object]:
     with contextlib.suppress(OSError):
         # Containers of one host may share its name, but not the meaning of a process number.
         tags["pid_namespace"] = os.readlink("/proc/self/ns/pid")
+    ticks = started_ticks(os.getpid())
+    tags |= {} if ticks is None else {"process_ticks": ticks}
     return tags | {"process_started": psutil.Process().create_time()}
 
 
@@ -96,7 +101,9 @@ def end_dead(client: MlflowClient, experiment_id: str) -> list[str]:
     for run in search(client, [experiment_id], f"attributes.status = 'RUNNING' and {condition}"):
         tags = run.data.tags
         # Not by the run's start: one that is gone on with has a later process.
-        if "process_started" not in tags or lives(int(tags["pid"]), float(tags["process_started"])):
+        if "process_started" not in tags or lives(
+            int(tags["pid"]), float(tags["process_started"]), tags.get("process_ticks")
+        ):
             continue
         _end_killed(client, run, "KILLED")
         ended.append(run.info.run_id)
@@ -111,11 +118,19 @@ def _end_killed(client: MlflowClient, run: Run, status: str) -> None:
     client.set_terminated(run.info.run_id, status=status)
 
 
-def lives(pid: int, since: float) -> bool:
-    """Whether the process that had this number at that time (seconds since 1970) still runs."""
+def lives(pid: int, since: float, ticks: str | None = None) -> bool:
+    """Whether the process that had this number at that time still runs.
+
+    Args:
+        pid: Its number.
+        since: A time at which it ran, in seconds since 1970.
+        ticks: When it started, in ticks since the boot, where that was kept: the clock may have been set since.
+    """
     import psutil
 
     try:
+        if ticks is not None and (now := started_ticks(pid)) is not None:
+            return str(now) == ticks
         # A later process may have been given the same number.
         return psutil.Process(pid).create_time() <= since + 1
     except psutil.NoSuchProcess:

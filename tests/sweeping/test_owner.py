@@ -39,6 +39,18 @@ def test_an_ended_process_is_dead() -> None:
 
 def test_a_later_process_with_the_same_number_is_another() -> None:
     owner = new_owner(None, 30.0)
+    assert Watch().is_dead({**owner, "started": owner["started"] - 1000, "ticks": owner["ticks"] - 100_000}, None)
+
+
+def test_a_clock_that_is_set_kills_nobody() -> None:
+    # psutil counts a process's start from the clock: whoever asks after it was set is told another.
+    owner = new_owner(None, 30.0)
+    assert not Watch().is_dead({**owner, "started": owner["started"] - 400 * 86400}, None)
+
+
+def test_an_owner_of_before_ticks_were_kept_is_told_by_its_start() -> None:
+    owner = {key: value for key, value in new_owner(None, 30.0).items() if key != "ticks"}
+    assert not Watch().is_dead(owner, None)
     assert Watch().is_dead({**owner, "started": owner["started"] - 1000}, None)
 
 
