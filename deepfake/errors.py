@@ -81,6 +81,11 @@ def of_a_place(error: BaseException | None) -> UserError | None:
     """The mistake behind an exception that a full, read-only or forbidden place caused; None for any other."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
+        if number == errno.ENOENT and _makes_folder(error):
+            return UserError(
+                f"cannot make {getattr(error, 'filename', None)}: {os.strerror(errno.ENOENT)}",
+                "choose a place that can be written to; DEEPFAKE_OUTPUTS or paths.outputs= moves all that is produced",
+            )
         if number is None and any(words in str(error) for words in _FULL):
             number = errno.ENOSPC
         if number in _OF_A_PLACE:
@@ -91,6 +96,14 @@ def of_a_place(error: BaseException | None) -> UserError | None:
             )
         error = error.__cause__ or error.__context__
     return None
+
+
+def _makes_folder(error: BaseException) -> bool:
+    """Whether it was raised by the making of a folder: anything else that is not there may be a fault of ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code.co_name in ("mkdir", "makedirs")
 
 
 def nearest(value: object, choices: Iterable[str]) -> str:

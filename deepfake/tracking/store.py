@@ -37,6 +37,8 @@ _SERVERS = ("http", "https")
 _SECONDS, _LOOKING = 10, 60
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _ROOM = "make room on its disk, or set tracking.uri to a place on another"
+#: Beyond so many bytes sqlite opens no path, the journal's name beside it included.
+_LONGEST_PATH = 500
 #: What sqlite keeps beside a database while it is written.
 _BESIDE = ("-journal", "-wal", "-shm")
 #: Tables without which a database holds nothing that anybody would miss.
@@ -118,6 +120,8 @@ def connect(store: Store) -> MlflowClient:
 
     with _opening_lock(store):
         try:
+            if store.database is not None:
+                _check_file(store.database)
             if store.database is not None and _is_blank(store.database):
                 _make(store.database)
             try:
@@ -218,14 +222,15 @@ def _opened(store: Store) -> MlflowClient:
 
 def _make(database: Path) -> None:
     """Make a database beside its place, and move it there once it is whole and on disk."""
-    partial = database.with_name(f".{database.name}.partial")
+    partial = _partial(database)
     # What a killed process left of it. The lock says that nobody is at it now.
     _remove(partial)
     uri = _sqlite_uri(partial)
     try:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        SqlAlchemyStore(uri, str(database.parent / "artifacts"))
+        # As a URI, whose escapes hold neither quotes nor colons: MLflow writes it into a statement as it is.
+        SqlAlchemyStore(uri, (database.parent / "artifacts").as_uri())
         _let_go(uri)
         _sync(partial)
         # A journal that belongs to what lay here before would be played back into the new file.
@@ -238,6 +243,11 @@ def _make(database: Path) -> None:
     finally:
         _let_go(uri)
         _remove(partial)
+
+
+def _partial(database: Path) -> Path:
+    """Where a database is made."""
+    return database.with_name(f".{database.name}.partial")
 
 
 def _let_go(uri: str) -> None:
@@ -300,6 +310,26 @@ def _set_aside(database: Path) -> None:
         f"warning: {database} was stopped while it was being made and holds no run: made anew, the old file is {aside}",
         file=sys.stderr,
     )
+
+
+def _check_file(database: Path) -> None:
+    """Open a file with sqlite alone, which says at once what MLflow tries again for minutes."""
+    try:
+        # One that is yet to be made is tried where it will be made: under its own name it appears whole.
+        file, mode = (_partial(database), "rwc") if _is_blank(database) else (database, "rw")
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError as error:
+        if "unable to open" not in str(error):
+            return  # busy, or full: those who write tell of it
+        raise UserError(
+            f"cannot open the tracking store {database}: {error}",
+            "set tracking.uri or paths.outputs to a place you own, with a shorter path"
+            if len(os.fsencode(database)) > _LONGEST_PATH
+            else "set tracking.uri to a place you own",
+        ) from error
+    except sqlite3.DatabaseError:
+        return  # no database: MLflow says so at once
 
 
 def _check_answers(uri: str) -> None:

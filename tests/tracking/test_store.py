@@ -169,6 +169,20 @@ def test_no_room_for_the_store_is_told_and_leaves_nothing(client, tmp_path: Path
     assert list(tmp_path.glob("*mlflow.db*")) == [tmp_path / ".mlflow.db.lock"]
 
 
+@pytest.mark.parametrize("name", ["it's", 'so "called"', "a:b :c", "$x%20"])
+def test_a_store_is_made_in_a_folder_of_any_name(client, name: str, tmp_path: Path) -> None:
+    store = locate(TrackingOptions(), tmp_path / name)
+    assert experiment_id(connect(store), store, "e")
+
+
+def test_a_path_too_long_for_sqlite_is_told_at_once(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it was tried again"))
+    long = tmp_path / ("x" * 200) / ("y" * 200) / ("z" * 200)
+    with pytest.raises(UserError, match="cannot open the tracking store") as told:
+        connect(locate(TrackingOptions(), long))
+    assert "shorter path" in told.value.hint
+
+
 def test_experiment_is_made_once(store, client, experiment: str) -> None:
     assert experiment_id(client, store, experiment) == experiment_id(client, store, experiment)
 
