@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -60,6 +61,7 @@ def guarded(entry: Callable[[], object]) -> int:
 
 def guarded_call(call: Callable[[], int]) -> int:
     """A command's exit status; a user's mistake is told in two lines and makes it 2."""
+    _settle_home()
     try:
         with _terminable():
             return call()
@@ -97,6 +99,14 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _settle_home() -> None:
+    """A user without an entry and without HOME, as containers have them, gets one: libraries ask when imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def told(error: Exception) -> int:
