@@ -9,7 +9,10 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -89,13 +92,36 @@ def of_a_place(error: BaseException | None) -> UserError | None:
         if number is None and any(words in str(error) for words in _FULL):
             number = errno.ENOSPC
         if number in _OF_A_PLACE:
-            where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            where = str(error.filename) if isinstance(error, OSError) and error.filename else ""
+            room = _room(where) if number == errno.ENOSPC else ""
             return UserError(
-                f"cannot use{where}: {os.strerror(number)}",
+                f"cannot use{' ' if where else ''}{where}: {os.strerror(number)}{room}",
                 f"{_OF_A_PLACE[number]}; DEEPFAKE_OUTPUTS or paths.outputs= moves all that is produced",
             )
         error = error.__cause__ or error.__context__
     return None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the disk's that names no file, as one of writing does not, names this one; libraries wrap it."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.filename is None:
+                cause.filename = str(path)
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
+def _room(where: str) -> str:
+    """How much is free on the disk of a file that may not be there."""
+    for folder in Path(where).parents if where else ():
+        with suppress(OSError):
+            return f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB free)"
+    return ""
 
 
 def _makes_folder(error: BaseException) -> bool:

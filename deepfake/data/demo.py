@@ -22,6 +22,7 @@ from deepfake.data.encoding import write_video
 from deepfake.data.layouts.demo import BLEND, FLICKER
 from deepfake.data.media import Pixels
 from deepfake.data.options import DemoOptions
+from deepfake.errors import naming
 from deepfake.whole import appearing
 
 #: Part of the folder's key: raised whenever the same options draw something else.
@@ -67,7 +68,7 @@ def make_demo(options: DemoOptions, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{root.name}.lock"):
         if not root.is_dir():
-            with appearing(root) as part:
+            with appearing(root) as part, naming(root):
                 _write_demo(options, part)
     return root
 

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from deepfake.data.manifest import Manifest, save_manifest
-from deepfake.errors import masked
+from deepfake.errors import masked, naming
 from deepfake.whole import appearing
 
 CONFIG = "config.yaml"
@@ -152,7 +152,7 @@ def read_yaml(path: Path) -> object:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    with appearing(path) as partial:
+    with appearing(path) as partial, naming(path):
         write(partial)
 
 

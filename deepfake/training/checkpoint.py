@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepfake.errors import UserError
+from deepfake.errors import UserError, naming
 from deepfake.whole import appearing
 
 BEST = "best.safetensors"
@@ -73,7 +73,13 @@ def _misfit(module: nn.Module, weights: dict[str, torch.Tensor]) -> str:
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Tensors and plain values, atomically; see :func:`load_state`."""
-    _write(path, lambda temporary: torch.save({"version": VERSION, **state}, temporary))
+
+    def write(temporary: Path) -> None:
+        # Into a file of Python's: given a path, torch hides a full disk behind an error of its own.
+        with temporary.open("wb") as file:
+            torch.save({"version": VERSION, **state}, file)
+
+    _write(path, write)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -106,7 +112,7 @@ def weights_digest(module: nn.Module) -> str:
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(path) as temporary:
+    with appearing(path) as temporary, naming(path):
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
