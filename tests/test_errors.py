@@ -51,7 +51,8 @@ def test_a_place_that_cannot_be_used_is_a_users_mistake() -> None:
     except RuntimeError as error:
         found = of_a_place(error)
     assert found is not None
-    assert found.message == f"cannot use /full/file: {os.strerror(errno.ENOSPC)}"
+    assert found.message.startswith(f"cannot use /full/file: {os.strerror(errno.ENOSPC)} (")
+    assert found.message.endswith(" MB free)")
     assert "make room" in found.hint
 
 
