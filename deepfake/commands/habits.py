@@ -66,7 +66,7 @@ def refuse_empty_choices(words: Iterable[str]) -> None:
             continue
         given = override.value()
         for one in given.list if isinstance(given, ChoiceSweep) else [given]:
-            if one is None or isinstance(one, (int, float, dict)):
+            if one is None or isinstance(one, (int, float)):
                 known = {path.stem for path in folders[0].glob("*.yaml") if not path.stem.startswith("_")}
                 raise UserError(f"{word} names no choice of {group}", nearest(one, known))
 

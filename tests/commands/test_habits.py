@@ -70,14 +70,27 @@ GROUPS = sorted(path.name for root in (CONF, SWEEPS) for path in root.iterdir() 
 
 
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("value", ["null", "1", "1.5", "true", "{a:1}"])
+@pytest.mark.parametrize("value", ["null", "1", "1.5", "true"])
 def test_a_group_that_is_given_no_choice_is_named(group: str, value: str) -> None:
     with pytest.raises(UserError, match=group):
         refuse_empty_choices([f"{group}={value}"])
 
 
 @pytest.mark.parametrize(
-    "word", ["-m", "seed=null", "model=cnn,cnn_gru", "~trainer", "=", "a=b=c", "", "model=", "x=[", "--x=null"]
+    "word",
+    [
+        "-m",
+        "seed=null",
+        "model=cnn,cnn_gru",
+        "~trainer",
+        "=",
+        "a=b=c",
+        "",
+        "model=",
+        "x=[",
+        "++sweep={n_trials: 3}",
+        "--x=null",
+    ],
 )
 def test_whatever_else_is_typed_is_left_to_hydra(word: str) -> None:
     refuse_empty_choices([word])
