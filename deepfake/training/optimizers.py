@@ -13,6 +13,7 @@ from torch.optim import AdamW as TorchAdamW
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from deepfake.errors import UserError, nearest
+from deepfake.models.compat import prepare_torchvision
 from deepfake.training.options import (
     Adam,
     AdamW,
@@ -22,6 +23,7 @@ from deepfake.training.options import (
     Plateau,
     SchedulerOptions,
     Sgd,
+    Timm,
 )
 
 Groups = list[dict[str, Any]]
@@ -116,6 +118,26 @@ def _sgd(options: Sgd, groups: Groups, fused: bool) -> Optimizer:
     return SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov, fused=fused)
 
 
+def _timm(options: Timm, groups: Groups, fused: bool) -> Optimizer:
+    prepare_torchvision()
+    from timm.optim import create_optimizer_v2, list_optimizers
+
+    # Of those that timm lists, one asks for gradients of gradients.
+    known = [name for name in list_optimizers() if name != "adahessian"]
+    if options.name not in known:
+        raise UserError(f"optimizer.name={options.name!r} is no optimizer of timm", nearest(options.name, known))
+    decay, arguments = options.weight_decay, dict(options.arguments)
+    try:
+        # As groups of parameters, each with its own rate and decay, which win over those given here.
+        made: Optimizer = create_optimizer_v2(groups, options.name, options.lr, decay, **arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"timm's {options.name} cannot be made with optimizer.arguments={arguments}: {error}",
+            "leave optimizer.arguments empty, or see timm.optim for what it takes",
+        ) from error
+    return made
+
+
 def _constant(options: Constant, optimizer: Optimizer, updates: int, mode: str) -> Schedule:
     return Schedule()
 
@@ -138,7 +160,12 @@ def _plateau(options: Plateau, optimizer: Optimizer, updates: int, mode: str) ->
 
 
 #: Which optimizer each class of options describes. A new one is a class of options, a function and a line here.
-OPTIMIZERS: dict[type[OptimizerOptions], Callable[..., Optimizer]] = {Adam: _adam, AdamW: _adamw, Sgd: _sgd}
+OPTIMIZERS: dict[type[OptimizerOptions], Callable[..., Optimizer]] = {
+    Adam: _adam,
+    AdamW: _adamw,
+    Sgd: _sgd,
+    Timm: _timm,
+}
 
 #: The same for schedules.
 SCHEDULES: dict[type[SchedulerOptions], Callable[..., Schedule]] = {

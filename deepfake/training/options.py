@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from deepfake.options import LARGEST, MOST, chosen, environment, ranged
 
@@ -41,6 +41,15 @@ class Sgd(OptimizerOptions):
     weight_decay: float = ranged(1e-4, low=0, high=LARGEST)
     momentum: float = ranged(0.9, low=0, high=1)
     nesterov: bool = True
+
+
+@dataclass
+class Timm(OptimizerOptions):
+    """Any optimizer of timm by its name there, such as ``lion``, ``lamb`` or ``muon``; ``arguments`` are its own."""
+
+    name: str = "nadamw"
+    weight_decay: float = ranged(0.01, low=0, high=LARGEST)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from deepfake.training.options import (
     Plateau,
     SchedulerOptions,
     Sgd,
+    Timm,
 )
 
 
@@ -53,6 +54,33 @@ def test_groups_keep_their_rates_and_descend(options: Any, fused: bool) -> None:
     parameter.grad = torch.ones(2)
     optimizer.step()
     assert (parameter < 1).all()
+
+
+@pytest.mark.parametrize("name", ["lion", "lamb", "muon", "adopt"])
+def test_timms_optimizers_keep_the_groups_rates_and_descend(name: str) -> None:
+    optimizer = create_optimizer(Timm(name=name), groups(), fused=True)
+    assert rates(optimizer) == [0.1, 0.01]
+    for group in optimizer.param_groups:
+        group["params"][0].grad = torch.ones(2)
+    for _ in range(2):
+        optimizer.step()
+    assert all((group["params"][0] < 1).all() for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (Timm(name="lyon"), "did you mean 'lion'"),
+        (Timm(name="adahessian"), "is no optimizer of timm"),
+        (Timm(name="lion", arguments={"beta": 3}), "optimizer.arguments"),
+        (Timm(name="bnbadam"), "bitsandbytes"),
+    ],
+    ids=repr,
+)
+def test_what_timm_cannot_make_is_told(options: Timm, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        create_optimizer(options, groups(), fused=False)
+    assert told in str(caught.value)
 
 
 def test_a_constant_rate_stays() -> None:
