@@ -135,6 +135,8 @@ class Outbox:
                 deliver = deliver or self._deliver(journal)
                 self.run_id = journal.header["run_id"]
                 send_all(journal, deliver, self._refused, self._note)
+                # Its run was made there at last, though nothing was told of it yet.
+                self._back()
             except AwayError as away:
                 self._tell_away(journal, str(away), "training goes on")
                 (self._given_up if self._closing.is_set() else self._closing).wait(pause)
@@ -150,10 +152,13 @@ class Outbox:
         self._in_hand = in_hand
         if done:
             self._progress = time.monotonic()
-            if self._away is not None and not self._given_up.is_set():
-                self._away = None
-                _say(f"note: {self._server} takes entries again; what was kept is sent")
+            self._back()
         return not self._given_up.is_set()
+
+    def _back(self) -> None:
+        if self._away is not None and not self._given_up.is_set():
+            self._away = None
+            _say(f"note: {self._server} takes entries again; what was kept is sent")
 
     def _tell_away(self, journal: Journal, why: str, then: str) -> None:
         if self._away is None and not self._given_up.is_set():

@@ -273,11 +273,16 @@ def test_a_job_of_a_sweep_begins_without_the_server_and_is_told_of_when_the_swee
     assert "training goes on without it" in capsys.readouterr().err
 
 
-def test_a_job_that_began_without_the_server_learns_its_id_when_it_is_back(server, far, folder: Path, quiet) -> None:
+def test_a_job_that_began_without_the_server_learns_its_id_when_it_is_back(
+    server, far, folder: Path, quiet, monkeypatch
+) -> None:
+    monkeypatch.setattr(outbox, "PATIENCE", 60.0)
     with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
         server.mode = 503
         with track(far, "e", "job", options=quiet, folder=folder / "0", parent_run_id=parent.id) as job:
+            taken(lambda: job.away)
             server.mode = 0
+            # Before there is anything to send.
             taken(lambda: not job.away)
             job.epoch(1, {"val/loss": 1.0})
     assert curve(server.runs[job.id], "val/loss") == [1.0]
