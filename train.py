@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from deepfake.commands.front import guarded
+from deepfake.hydra_app import guarded
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -22,11 +22,11 @@ import torch
 from benchmarks.measure import in_turns, machine, report, row
 from deepfake.data.augment import Draw, apply_draws, draw
 from deepfake.data.clips import ClipSet
-from deepfake.data.cut import FRAME, Crops
+from deepfake.data.crop_records import StoreWriter, read_records
+from deepfake.data.crop_store import CropStore
+from deepfake.data.cropping import FRAME, Crops
 from deepfake.data.media import MediaInfo
 from deepfake.data.options import AugmentOptions
-from deepfake.data.part import StoreWriter, read_records
-from deepfake.data.store import CropStore
 
 CLIPS, FRAMES, SIZE, ROUNDS = 48, 16, 224, 7
 BATCH = 8

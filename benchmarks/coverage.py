@@ -27,7 +27,7 @@ from benchmarks.measure import machine, report, row
 from deepfake.metrics import WeightedMetrics
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.delong import auc_interval
-from deepfake.training.pairs import compare_pairs
+from deepfake.training.significance import compare_pairs
 
 REPETITIONS, DRAWS, MANY = 400, 300, 200_000
 AREAS = (0.5, 0.8, 0.95, 0.99, 0.999)

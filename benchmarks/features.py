@@ -27,15 +27,15 @@ from deepfake.models.backbone import Backbone, create_backbone
 from deepfake.models.detector import Detector, parameter_groups
 from deepfake.models.heads import create_head
 from deepfake.models.options import BackboneOptions, Gru, HeadOptions, Lstm, Mean
-from deepfake.training.clock import Clock
-from deepfake.training.features.cached import FeatureCache
+from deepfake.training.features.cache import FeatureCache
 from deepfake.training.optimizers import create_optimizer
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
-from deepfake.training.score import score
-from deepfake.training.setup import create_fabric
-from deepfake.training.source import ClipSource
+from deepfake.training.profiling import Clock
+from deepfake.training.runtime import create_fabric
+from deepfake.training.sampler import ClipSource
+from deepfake.training.scoring import score
+from deepfake.training.train_step import EpochSums, Loss, Updater
 from deepfake.training.trainer import FitOptions, Trainer
-from deepfake.training.update import EpochSums, Loss, Updater
 
 CLIPS = {"train": 96, "val": 32, "test": 32}
 FRAMES, SIZE, EPOCHS, BATCH, ROUNDS = 4, 224, 3, 16, 3

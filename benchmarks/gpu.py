@@ -27,18 +27,15 @@ from benchmarks.measure import in_turns, machine, report, row
 from benchmarks.sharing import trials_a_second
 from benchmarks.sizes import TINY, Sizes
 from benchmarks.step import bare, make_batch, ours, updater_for
-from deepfake.data.batch import Batch
-from deepfake.data.clips import ClipSet
+from deepfake.data.clips import Batch, ClipSet
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Mean
-from deepfake.training.clock import clip_flops, peak_flops
-from deepfake.training.compiling import compile_or_not
-from deepfake.training.fitting import choose_workers
-from deepfake.training.memory import without_trace
+from deepfake.training.autotune import choose_workers, compile_or_not, without_trace
+from deepfake.training.device_clips import DeviceClips
 from deepfake.training.options import TrainerOptions
-from deepfake.training.resident import DeviceClips
-from deepfake.training.setup import create_fabric, seed_everything
-from deepfake.training.update import EpochSums
+from deepfake.training.profiling import clip_flops, peak_flops
+from deepfake.training.runtime import create_fabric, seed_everything
+from deepfake.training.train_step import EpochSums
 
 Row = dict[str, object]
 

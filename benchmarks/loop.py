@@ -26,7 +26,7 @@ from deepfake.data.clips import ClipSet
 from deepfake.models.detector import create_detector
 from deepfake.models.options import BackboneOptions, Lstm
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
-from deepfake.training.setup import create_fabric, seed_everything
+from deepfake.training.runtime import create_fabric, seed_everything
 from deepfake.training.trainer import FitOptions, Trainer
 
 CLIPS, FRAMES, SIZE, BATCH, ROUNDS, STEPS_TAKEN = 48, 16, 224, 8, 15, 60

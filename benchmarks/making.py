@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from deepfake.data.clips import ClipSet
-from deepfake.data.cut import FRAME, Crops
+from deepfake.data.crop_records import StoreWriter, read_records
+from deepfake.data.crop_store import CropStore
+from deepfake.data.cropping import FRAME, Crops
 from deepfake.data.media import MediaInfo
-from deepfake.data.part import StoreWriter, read_records
-from deepfake.data.store import CropStore
 
 
 def clip(number: int, fake: bool, frames: int, size: int) -> np.ndarray:

@@ -24,16 +24,16 @@ import numpy as np
 import psutil
 
 from benchmarks.measure import in_turns, machine, report, row
-from deepfake.data.crops import prepare_crops
-from deepfake.data.cut import CutSettings, cut_box, square_boxes
+from deepfake.data.cropping import CutSettings, cut_box, square_boxes
 from deepfake.data.demo import make_demo
+from deepfake.data.faces.mtcnn import Mtcnn
+from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.manifest import Manifest, make_rows
-from deepfake.data.mtcnn import Mtcnn
 from deepfake.data.options import DatasetOptions, DemoOptions
-from deepfake.data.plan import ClipPlan
-from deepfake.data.pool import run_jobs
+from deepfake.data.prepare import prepare_crops
+from deepfake.data.prepare_worker import Job, Worker
 from deepfake.data.video import read_video
-from deepfake.data.work import Job, Worker
+from deepfake.data.worker_pool import run_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAN = ClipPlan(temporal=False, clips=4, frames=8)

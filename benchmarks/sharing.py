@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from deepfake.data.loader import Readable
+from deepfake.data.clips import Readable
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Lstm
-from deepfake.training.features.source import FeatureReader, FeatureSet
-from deepfake.training.features.spec import Layout
+from deepfake.training.features.extract import FeatureReader, FeatureSet
+from deepfake.training.features.feature_store import Layout
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
-from deepfake.training.setup import create_fabric
+from deepfake.training.runtime import create_fabric
 from deepfake.training.trainer import FitOptions, Trainer
 
 _FRAMES = 8

@@ -19,14 +19,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.measure import in_turns, machine, report, row
-from deepfake.data.batch import Batch
+from deepfake.data.clips import Batch
 from deepfake.models.detector import Detector, create_detector, parameter_groups
 from deepfake.models.options import BackboneOptions, Lstm
-from deepfake.training.clock import Clock
 from deepfake.training.optimizers import Schedule, create_optimizer, create_schedule
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
-from deepfake.training.setup import create_fabric
-from deepfake.training.update import EpochSums, Loss, Updater
+from deepfake.training.profiling import Clock
+from deepfake.training.runtime import create_fabric
+from deepfake.training.train_step import EpochSums, Loss, Updater
 
 BATCH, FRAMES, SIZE, ROUNDS, STEPS = 8, 8, 64, 25, 2
 LR, UPDATES = 1e-3, 10_000

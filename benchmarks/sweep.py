@@ -59,8 +59,8 @@ def tracked(config: DictConfig) -> dict[str, Any]:
 
 def everything(config: DictConfig) -> dict[str, Any]:
     """The same after importing all that training imports."""
-    import deepfake.commands.data
     import deepfake.models.detector
+    import deepfake.runs.build
     import deepfake.training.trainer  # noqa: F401
 
     return tracked(config)
@@ -96,7 +96,7 @@ def serve(job: str, overrides: list[str]) -> None:
     """Run one of the jobs with the project's config, as ``train.py -m`` runs training."""
     import hydra
 
-    from deepfake.commands.front import register_resolvers
+    from deepfake.hydra_app import register_resolvers
 
     register_resolvers()
     sys.argv[1:] = overrides
@@ -187,12 +187,12 @@ def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal")
     """Seconds a trial of each block, of CPU and of wall time, by both."""
     import optuna
 
-    from deepfake.sweeping.observer import Objective
-    from deepfake.sweeping.plan import StudyPlan
+    from deepfake.sweeping.callbacks import Objective
     from deepfake.sweeping.samplers import create_pruner, create_sampler
-    from deepfake.sweeping.space import Parameter
+    from deepfake.sweeping.search_space import Parameter
     from deepfake.sweeping.storage import locate, open_storage
     from deepfake.sweeping.study import Study
+    from deepfake.sweeping.study_plan import StudyPlan
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rate, share = (
@@ -232,9 +232,8 @@ def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal")
 
 
 def _our_trial(study: Any) -> None:
-    from deepfake.sweeping.heartbeat import Heartbeat
-    from deepfake.sweeping.observer import COMPLETED, PRUNED, Job
-    from deepfake.sweeping.running import RunningTrial
+    from deepfake.sweeping.agent import Heartbeat, RunningTrial
+    from deepfake.sweeping.callbacks import COMPLETED, PRUNED, Job
     from deepfake.sweeping.trial import Pruned
 
     claim = study.claim()

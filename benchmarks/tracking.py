@@ -32,7 +32,7 @@ from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.run import track
 from deepfake.tracking.store import connect, locate
 from deepfake.training.options import TrainerOptions
-from deepfake.training.setup import create_fabric
+from deepfake.training.runtime import create_fabric
 
 EPOCHS, STEPS, METRICS = 30, 4, 20
 

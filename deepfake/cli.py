@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from deepfake import __version__
-from deepfake.commands.front import guarded, guarded_call
-from deepfake.commands.habits import absolute_config_path
 from deepfake.errors import UserError, nearest
+from deepfake.hydra_app import absolute_config_path, guarded, guarded_call
 from deepfake.installation import CONF
 
 VERBS = {

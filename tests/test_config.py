@@ -14,14 +14,14 @@ from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from deepfake.commands.compose import compose_config as composed
-from deepfake.commands.context import refuse_sweep_keys
-from deepfake.commands.front import translate
 from deepfake.config import environment_keys, flatten, is_environment_key, known_keys, load_config, to_plain
 from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
 from deepfake.errors import UserError
+from deepfake.hydra_app import compose_config as composed
+from deepfake.hydra_app import translate
 from deepfake.installation import CONF, SWEEPS
 from deepfake.models.options import BackboneOptions
+from deepfake.runs.context import refuse_sweep_keys
 from deepfake.sweeping.options import SweepOptions
 from deepfake.tracking.options import TrackingOptions
 from deepfake.training.options import EvaluationOptions, FeatureOptions, TrainerOptions

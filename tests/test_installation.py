@@ -26,7 +26,7 @@ def test_an_installed_command_writes_where_it_was_started(monkeypatch: pytest.Mo
     assert installation.project_folder.__wrapped__() == tmp_path
 
 
-@pytest.mark.parametrize("module", ["deepfake.data.worker", "deepfake.sweeping.worker"])
+@pytest.mark.parametrize("module", ["deepfake.data.prepare_worker", "deepfake.sweeping.worker"])
 def test_no_process_of_ours_imports_from_the_working_directory(module: str, tmp_path: Path) -> None:
     for name in ("json", "threading"):
         (tmp_path / f"{name}.py").write_text("open('was_run', 'w')\n")

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from deepfake.commands.lines import epoch_line
 from deepfake.metrics import (
     METRICS,
     Metric,
@@ -16,6 +15,7 @@ from deepfake.metrics import (
     expected_calibration_error,
     sample_metrics,
 )
+from deepfake.runs.console import epoch_line
 from deepfake.training.decision import Decision
 from deepfake.training.evaluation import evaluate_predictions
 from deepfake.training.monitor import create_monitor

@@ -9,20 +9,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepfake.commands.compose import compose_run
-from deepfake.commands.console import Console
-from deepfake.commands.entries import SPLIT, Entry, Shared, enter, share, usable
-from deepfake.commands.leaderboard import columns_of, leaderboard, metric_named, parameters
 from deepfake.config import RunConfig, is_environment_key
 from deepfake.errors import UserError
+from deepfake.hydra_app import compose_run
 from deepfake.metrics import METRICS
-from deepfake.tracking import report, table
-from deepfake.tracking.query import TRIAL, find_runs
-from deepfake.tracking.record import RunRecord
+from deepfake.runs.comparison import (
+    SPLIT,
+    Entry,
+    Shared,
+    columns_of,
+    enter,
+    leaderboard,
+    metric_named,
+    parameters,
+    share,
+    usable,
+)
+from deepfake.runs.console import Console
+from deepfake.tracking import report, tables
 from deepfake.tracking.report import Report, Section
-from deepfake.tracking.select import matching_runs, sweep_runs
+from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.search import TRIAL, find_runs, matching_runs, sweep_runs
 from deepfake.tracking.store import locate
-from deepfake.training.pairs import EVERY_PAIR, Difference, compare_pairs
+from deepfake.training.significance import EVERY_PAIR, Difference, compare_pairs
 
 _SWEEP = "study:"
 _FORMATS = ("markdown", "csv", "html")
@@ -53,11 +62,11 @@ def main(arguments: argparse.Namespace) -> int:
     options = config.evaluation
     board = leaderboard(entries, shared, options.resamples, options.level)
     by, larger = metric_named(arguments.by, board)
-    ranked = table.rank(board, by, larger_is_better=larger)
+    ranked = tables.rank(board, by, larger_is_better=larger)
     ordered = sorted(entries, key=lambda entry: list(ranked["run"]).index(entry.label))
     folder = arguments.out or config.outputs / "comparisons" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     found = Report(
-        title=f"{len(entries)} runs compared by {table.heading(by)}",
+        title=f"{len(entries)} runs compared by {tables.heading(by)}",
         runs=ranked,
         columns=columns_of(ranked, ordered, by),
         by=by,
@@ -116,7 +125,7 @@ def _differences(ordered: Sequence[Entry], shared: Shared, by: str, config: RunC
     base = by.removeprefix(f"{SPLIT}/")
     metric = base if by.startswith(f"{SPLIT}/") and base in METRICS else "roc_auc"
     options = config.evaluation
-    heading = f"Differences in {table.heading(f'{SPLIT}/{metric}')}"
+    heading = f"Differences in {tables.heading(f'{SPLIT}/{metric}')}"
     try:
         found = compare_pairs(
             shared.labels,
@@ -163,7 +172,7 @@ def _how(shared: Shared, config: RunConfig) -> str:
 
 
 def _draw(ordered: Sequence[Entry], shared: Shared, ranked: pd.DataFrame, folder: Path) -> dict[str, Path]:
-    from deepfake.tracking.figures.comparison import overlaid_learning, overlaid_roc
+    from deepfake.tracking.figures.curves import overlaid_learning, overlaid_roc
     from deepfake.tracking.figures.scores import Interval
     from deepfake.tracking.figures.style import save
 

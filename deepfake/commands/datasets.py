@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from deepfake.commands.console import Console
 from deepfake.data.layouts import LAYOUTS, find_layouts
 from deepfake.data.layouts.base import has_file
 from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.errors import DataError, harmless
+from deepfake.runs.console import Console
 
 #: Folders looked into below the one that is named: a disk may hold far more than data sets.
 DEPTH = 2

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from deepfake.commands.compose import compose_run
-from deepfake.commands.console import Console
-from deepfake.commands.data import audit, described, prepare, read_manifest
 from deepfake.config import RunConfig
+from deepfake.data.crop_store import StoreInfo, list_stores, prune_stores
 from deepfake.data.manifest import Manifest, rooted_table, save_manifest
-from deepfake.data.stores import StoreInfo, list_stores, prune_stores
 from deepfake.errors import UserError
+from deepfake.hydra_app import compose_run
+from deepfake.runs.build import audit, described, prepare, read_manifest
+from deepfake.runs.console import Console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,25 +1,115 @@
-"""``deepfake reproduce RUN``: a run of the past once more, and a verdict on whether it came out the same."""
+"""``deepfake reproduce RUN``: a run of the past once more, and a verdict on whether it came out the same.
+
+What it would meet here (code, packages, machine, files) is found out first, without training."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
-from deepfake.commands.compose import compose_run
-from deepfake.commands.console import Console
-from deepfake.commands.restore import Restored, check_places, restore, share_threads
-from deepfake.commands.surroundings import Surroundings, look_around
-from deepfake.config import flatten
+from deepfake.config import RunConfig, flatten
+from deepfake.data.crop_records import read_records
+from deepfake.data.crop_store import store_folder
+from deepfake.data.manifest import Manifest
+from deepfake.data.prepare import cut_settings, digest_files
 from deepfake.errors import UserError
+from deepfake.hydra_app import compose_run
 from deepfake.installation import TRAIN
-from deepfake.tracking import table
-from deepfake.tracking.folder import write_json
-from deepfake.tracking.query import find_run
-from deepfake.tracking.record import RunRecord
+from deepfake.models.detector import Detector
+from deepfake.runs.artifacts import provenance
+from deepfake.runs.build import Shelf, first_detector, read_manifest
+from deepfake.runs.console import Console
+from deepfake.runs.saved_config import Restored, check_places, restore, share_threads
+from deepfake.tracking import tables
+from deepfake.tracking.provenance import DataChanges, compare_manifests, compare_worlds
+from deepfake.tracking.reproducibility import DIFFERENT, Verdict, compare_results
+from deepfake.tracking.run_folder import RunRecord, write_json
+from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
-from deepfake.tracking.verdict import DIFFERENT, Verdict, compare_results
+
+_CODE = ("git commit", "uncommitted changes")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What differs, and what does not.
+
+    Attributes:
+        differences: One row per thing: what, then, now.
+        same: The rest, for a line of text.
+        data: Every sample against its file of now.
+        notes: What could not be had here.
+        code: How to get the code the run had; empty where it is this code.
+    """
+
+    differences: pd.DataFrame
+    same: list[str]
+    data: DataChanges
+    notes: list[str]
+    code: str
+
+
+def look_around(record: RunRecord, restored: Restored, console: Console) -> Surroundings:
+    """Compare a run's surroundings with those it would have now.
+
+    Raises:
+        DataError: The data set is not where the config says.
+    """
+    then = record.provenance()
+    config = restored.config
+    device, detector, notes = _equipment(config)
+    manifest, folder = _files(config, record, console)
+    now = provenance(config, manifest, folder, restored.context.choices, device, detector)
+    differences, same = compare_worlds(then, now)
+    code = own_code(then.get("git") or {}) if differences["what"].isin(_CODE).any() else ""
+    roots = (then.get("data", {}).get("roots", {}), now["data"]["roots"])  # type: ignore[index]
+    return Surroundings(differences, same, compare_manifests(record.manifest(), manifest.table, roots), notes, code)
+
+
+def own_code(git: Mapping[str, Any]) -> str:
+    """How to get the code that a run was made with, from what was noted of it."""
+    if not git.get("commit"):
+        return ""
+    diff = ", then git apply what its provenance.json holds as git.diff" if git.get("diff") else ""
+    return f"git checkout {git['commit']}{diff}"
+
+
+def _equipment(config: RunConfig) -> tuple[str, Detector | None, list[str]]:
+    """The device and the untrained detector, as far as they can be had, and why not."""
+    from deepfake.training.runtime import create_fabric, seed_everything
+
+    device, detector, notes = "none", None, []
+    try:
+        device = str(create_fabric(config.trainer).device)
+    except UserError as error:
+        notes.append(f"{error.message}; {error.hint}")
+    seed_everything(config.seed, config.trainer.deterministic)
+    try:
+        detector = first_detector(config, locate(config.tracking, config.outputs), Shelf())
+    except UserError as error:
+        notes.append(f"{error.message}; {error.hint}")
+    return device, detector, notes
+
+
+def _files(config: RunConfig, record: RunRecord, console: Console) -> tuple[Manifest, str]:
+    """The data set of now, every file digested, and the name of its crop store."""
+    try:
+        manifest = read_manifest(config, console)
+    except UserError as error:
+        roots = record.provenance().get("data", {}).get("roots", {})
+        lay = ", ".join(f"{name} in {folder}" for name, folder in roots.items())
+        raise UserError(
+            error.message, f"{error.hint}; the run read {lay}: name where it lies now, dataset.root=…"
+        ) from error
+    folder = store_folder(manifest, cut_settings(config.dataset, config.head.temporal, config.cache), config.cache)
+    records = read_records(folder) if folder.is_dir() else {}
+    with console.progress() as bar:
+        return digest_files(manifest, records, bar), folder.name
+
 
 #: In the new run's folder: what differed before it began, and what came out.
 REPORT = "reproduction.json"
@@ -80,8 +170,8 @@ def _check_result(record: RunRecord) -> None:
 
 
 def _again(record: RunRecord, restored: Restored, around: Surroundings, tolerance: float, console: Console) -> int:
-    from deepfake.commands.train import run
     from deepfake.errors import Interrupted
+    from deepfake.runs.train import run
 
     source = record.run_id or str(record.places[0])
     tags = {"reproduced_from": source, "reproduced_from.name": record.name}
@@ -102,7 +192,7 @@ def _again(record: RunRecord, restored: Restored, around: Surroundings, toleranc
         tolerance,
     )
     _keep(source, again, around, restored, verdict, store)
-    console.table(table.to_terminal(verdict.metrics, list(verdict.metrics.columns), "", "then and now"))
+    console.table(tables.to_terminal(verdict.metrics, list(verdict.metrics.columns), "", "then and now"))
     for note in verdict.notes:
         console.say(note)
     console.say(f"tolerance: {tolerance:g} for scores, and for metrics as a share of the larger of 1 and their size")
@@ -117,7 +207,7 @@ def _tell(around: Surroundings, restored: Restored, console: Console) -> None:
         console.say("nothing differs here from where it ran")
     else:
         console.table(
-            table.to_terminal(around.differences, list(around.differences.columns), "", "what differs from then")
+            tables.to_terminal(around.differences, list(around.differences.columns), "", "what differs from then")
         )
     if around.code:
         console.say(f"note: for the code it ran: {around.code}")
@@ -134,7 +224,7 @@ def _tell(around: Surroundings, restored: Restored, console: Console) -> None:
         console.say(f"data: the same ({how})")
         return
     counts = f"{data.rows['sample_id'].nunique()} of {data.samples} samples are not the same ({how})"
-    console.table(table.to_terminal(data.rows.head(_FEW), list(data.rows.columns), "", "samples that differ"))
+    console.table(tables.to_terminal(data.rows.head(_FEW), list(data.rows.columns), "", "samples that differ"))
     console.warn(f"data: {counts}" + (f"; the first {_FEW} are named" if len(data.rows) > _FEW else ""))
 
 

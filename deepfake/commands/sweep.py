@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 
-from deepfake.commands.console import Console
-from deepfake.commands.context import read_parent, write_parent
 from deepfake.config import flatten, load_config, to_plain
 from deepfake.metrics import metric_names
-from deepfake.sweeping.observer import FAILED, PRUNED, Job, SweepInfo, SweepResult
-from deepfake.tracking import table
-from deepfake.tracking.folder import write_text
+from deepfake.runs.console import Console
+from deepfake.runs.context import read_parent, write_parent
+from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, SweepInfo, SweepResult
+from deepfake.tracking import tables
 from deepfake.tracking.run import TrackedRun, add_failed, track
+from deepfake.tracking.run_folder import write_text
 from deepfake.tracking.store import locate
 
 #: Metrics a comparison shows beside what it is sorted by.
@@ -108,16 +108,16 @@ class Observer:
         if objective.metric not in runs or runs[objective.metric].isna().all():
             self._console.warn(f"no run has {objective.metric}: there is nothing to compare")
             return
-        ranked = table.rank(runs, objective.metric, larger_is_better=objective.maximize)
+        ranked = tables.rank(runs, objective.metric, larger_is_better=objective.maximize)
         metrics = dict.fromkeys([*(item.metric for item in result.info.objectives[1:]), *SHOWN])
         shown = [metric for metric in metrics if metric in ranked and metric != objective.metric]
         columns = ["run", *[key for key in result.info.space if key in ranked], "status", objective.metric, *shown]
-        columns = table.unrepeated(ranked, columns)
+        columns = tables.unrepeated(ranked, columns)
         title = f"{len(ranked)} runs compared by {objective.metric}"
-        self._console.table(table.to_terminal(ranked, columns, objective.metric, title))
+        self._console.table(tables.to_terminal(ranked, columns, objective.metric, title))
         folder: Path = result.info.folder
-        table.to_csv(ranked, columns, folder / "comparison.csv")
-        write_text(folder / "comparison.md", table.to_markdown(ranked, columns, objective.metric))
+        tables.to_csv(ranked, columns, folder / "comparison.csv")
+        write_text(folder / "comparison.md", tables.to_markdown(ranked, columns, objective.metric))
         if self._parent is not None:
             best = ranked.iloc[0]
             self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
@@ -152,7 +152,7 @@ def job_table(result: SweepResult) -> pd.DataFrame:
                 "run_id": job.run_id,
                 "run_dir": job.run_dir,
                 "overrides": " ".join(job.overrides),
-                **{key: table.typed_value(text) for key, text in chosen.items()},
+                **{key: tables.typed_value(text) for key, text in chosen.items()},
                 **job.metrics,
             }
         )

@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from deepfake.commands.compose import compose_run
-from deepfake.commands.console import Console
 from deepfake.errors import UserError, harmless, masked
-from deepfake.tracking.journal import Entry, Journal, find_journals
+from deepfake.hydra_app import compose_run
+from deepfake.runs.console import Console
+from deepfake.tracking.spool import Entry, Journal, find_journals
 from deepfake.tracking.store import Store, locate
 
 #: The exit status when something is still to be sent.

@@ -1,20 +1,170 @@
-"""Prepared crops into batches of clips. Knows no file format, no model and no device."""
+"""Prepared crops into batches of clips, in the order asked for, read ahead by processes that live as long as the set.
+
+Knows no file format, no model and no device."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from deepfake.data.augment import Draw, change_pixels, draw, uses_device, uses_pixels
-from deepfake.data.batch import Batch
-from deepfake.data.loader import Readable
+from deepfake.data.crop_store import CropStore
 from deepfake.data.media import Pixels
 from deepfake.data.options import AugmentOptions
-from deepfake.data.store import CropStore
+
+
+@dataclass
+class Batch:
+    """Clips of one step, still uint8: they are normalised, flipped and coloured on the device.
+
+    Attributes:
+        clips: uint8 [B, T, C, H, W], RGB. A view of [B, T, H, W, C] memory, so it is channels-last already. Stored
+            features [B, T, D] or [B, T, D, h, w] where a detector reads those instead.
+        mask: bool [B, T]; False where a short sample was padded (by repeating its last frame).
+        labels: float32 [B]; 1 is fake.
+        samples: int64 [B]; the row of each clip's sample in its clip set's table.
+        draws: float32 [B, 4] for training with device augmentation, else None: flip (0 or 1), and the
+            factors for brightness, contrast and saturation (1 leaves the picture as it is).
+    """
+
+    clips: Tensor
+    mask: Tensor
+    labels: Tensor
+    samples: Tensor
+    draws: Tensor | None = None
+
+    def to(self, device: object, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)  # type: ignore[call-overload]
+
+        draws = None if self.draws is None else move(self.draws)
+        return Batch(move(self.clips), move(self.mask), move(self.labels), move(self.samples), draws)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; torch's DataLoader calls this."""
+
+        def pin(tensor: Tensor) -> Tensor:
+            # What is on a device already has no way to go.
+            return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
+
+        draws = None if self.draws is None else pin(self.draws)
+        return Batch(pin(self.clips), pin(self.mask), pin(self.labels), pin(self.samples), draws)
+
+
+_Request = tuple[Sequence[int], int]
+
+
+class Readable:
+    """Base of clip sets: what they fetch, batch by batch."""
+
+    #: Whether fetching costs next to nothing, or happens on the device, so that no process reads ahead.
+    at_hand = False
+
+    _kept: _Ahead | None = None
+
+    def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
+        """The clips of these items."""
+        raise NotImplementedError
+
+    def read(
+        self, batches: Sequence[Sequence[int]], epoch: int = 0, workers: int = 0, pin: bool = False
+    ) -> Iterable[Batch]:
+        """Batches in the order given.
+
+        Args:
+            batches: The items of each batch.
+            epoch: Enters the random changes.
+            workers: Processes that read ahead, kept for the next call with as many; 0 reads in this one, when asked.
+            pin: Hand batches over in page-locked memory, for a faster way to a GPU.
+        """
+        if workers == 0 or self.at_hand:
+            return _InProcess(self, batches, epoch, pin)
+        if self._kept is None or self._kept.kind != (workers, pin):
+            self.close()
+            self._kept = _Ahead(self, workers, pin)
+        return self._kept.of(batches, epoch)
+
+    def close(self) -> None:
+        """End the processes that read ahead; reading again starts new ones."""
+        self._kept = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What travels to a loader process must not bring the processes along.
+        return {**self.__dict__, "_kept": None}
+
+
+class _Ahead:
+    """Loader processes and the batches they are asked for."""
+
+    def __init__(self, clips: Readable, workers: int, pin: bool) -> None:
+        self.kind = (workers, pin)
+        self._asked: list[_Request] = []
+        self._loader = DataLoader(
+            _Requests(clips),
+            sampler=_Sampler(self._asked),
+            batch_size=None,  # a request is a batch already
+            num_workers=workers,
+            pin_memory=pin,
+            prefetch_factor=2,
+            persistent_workers=True,
+        )
+
+    def of(self, batches: Sequence[Sequence[int]], epoch: int) -> Iterable[Batch]:
+        """These batches; what was asked for before and not taken is dropped."""
+        self._asked[:] = [(items, epoch) for items in batches]
+        return self._loader
+
+
+class _Sampler:
+    """What is asked for now."""
+
+    def __init__(self, asked: list[_Request]) -> None:
+        self._asked = asked
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def __iter__(self) -> Iterator[_Request]:
+        return iter(list(self._asked))
+
+
+class _Requests(Dataset[Batch]):
+    """Each index says all that a process needs to know, so that it can outlive an epoch."""
+
+    def __init__(self, clips: Readable) -> None:
+        self._clips = clips
+
+    def __getitem__(self, request: _Request) -> Batch:
+        items, epoch = request
+        return self._clips.fetch(items, epoch)
+
+
+class _InProcess:
+    """A plain loop that can be run through more than once."""
+
+    def __init__(self, clips: Readable, batches: Sequence[Sequence[int]], epoch: int, pin: bool) -> None:
+        self._clips = clips
+        self._batches = batches
+        self._epoch = epoch
+        self._pin = pin
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for items in self._batches:
+            batch = self._clips.fetch(items, self._epoch)
+            yield batch.pin_memory() if self._pin else batch
 
 
 class ClipSet(Readable):

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepfake.data.groups import components
-from deepfake.data.hashing import THUMBNAIL
+from deepfake.data.cropping import THUMBNAIL
+from deepfake.data.splits import components
 
 Floats = NDArray[np.float64]
 

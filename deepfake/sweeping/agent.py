@@ -1,29 +1,256 @@
-"""Claims trials and runs them in this process, one after another, until the study has no more for it.
-
-The same loop serves the terminal itself, a worker of the pool and a job of a cluster.
-"""
+"""Claims a trial, runs it, tells the study; also the thread that says the trial is alive."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import math
+import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from types import FrameType, TracebackType
+from typing import Any
 
 from hydra.core.utils import JobReturn
 
 from deepfake.errors import UserError, is_device_lost, nearest
-from deepfake.sweeping.heartbeat import OVERDUE_STATUS, Heartbeat
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job
 from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
-from deepfake.sweeping.observer import COMPLETED, FAILED, Job
-from deepfake.sweeping.running import RunningTrial
+from deepfake.sweeping.outage import is_outage
 from deepfake.sweeping.study import Claim, Study
-from deepfake.sweeping.trial import Overdue, Refused, Stopped, running
+from deepfake.sweeping.trial import Overdue, Pruned, Refused, Stopped, Taken, running
+
+#: What may be kept of where a trial's run is.
+IDENTITY = ("run_id", "run_dir", "name")
+#: Seconds that a job waits for the word of a study which answered before.
+_PATIENCE = 5.0
+#: So many heartbeats it goes on without a word: after three, another machine may have taken it for dead.
+_LEASE = 2
+
+
+class RunningTrial:
+    """The trial a job is, as it sees it; see :class:`deepfake.sweeping.trial.TrialHandle`.
+
+    Made as soon as the trial is claimed.
+    """
+
+    def __init__(self, study: Study, claim: Claim) -> None:
+        self._study = study
+        self._claim = claim
+        kept = claim.trial.user_attrs
+        self._facts = {key: str(kept[key]) for key in IDENTITY if kept.get(key)}
+        self._known = set(claim.trial._cached_frozen_trial.intermediate_values)
+        self._farthest = int(kept.get("progress", 0))
+        self._objectives = study.plan.objectives
+        # What is to be told, how often something was, and up to where the study took it.
+        self._turn = threading.Condition()
+        self._steps: dict[int, float | None] = {}
+        self._news: dict[str, str] = {}
+        self._asked = self._taken = 0
+        self._answered = time.monotonic()
+        self._sending = self._to_prune = False
+        self._failure: BaseException | None = None
+
+    @property
+    def study(self) -> str:
+        return self._study.plan.name
+
+    @property
+    def number(self) -> int:
+        return self._claim.number
+
+    @property
+    def attempt(self) -> int:
+        return self._claim.attempt
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        # What was not known at the beginning may be by the end.
+        return {key: value for key, value in self._facts.items() if value}
+
+    def identify(self, **facts: str) -> None:
+        new = {key: value for key, value in facts.items() if self._facts.get(key) != value}
+        self._facts.update(new)
+        if new:
+            self._tell({}, new)
+
+    def agree(self, topic: str, fact: str) -> None:
+        if not self._study.agree(self._claim, topic, fact):
+            raise Refused(topic)
+
+    def hold(self) -> None:
+        self._tell({}, {})
+
+    def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        value = metrics.get(self._objectives[0].metric)
+        # Pruners count epochs done; a value seen in an earlier attempt was judged then.
+        step = epoch + 1
+        if len(self._objectives) > 1 or value is None or value != value:
+            # There is nothing to judge, but the trial gets on.
+            if step > self._farthest:
+                self._farthest = step
+                self._tell({step: None}, {})
+            return
+        if step in self._known:
+            self.hold()
+            return
+        self._known.add(step)
+        self._tell({step: float(value)}, {})
+        if self._to_prune:
+            raise Pruned(epoch, dict(metrics))
+
+    def settle(self) -> None:
+        """Wait until the study has taken all that was told.
+
+        Raises:
+            Taken: The trial is another process's by now.
+            UserError: The study has not answered for too long.
+        """
+        with self._turn:
+            self._turn.wait_for(lambda: self._failure or self._taken == self._asked)
+            if self._failure is not None:
+                raise self._failure
+
+    def _tell(self, steps: Mapping[int, float | None], facts: Mapping[str, str]) -> None:
+        """Tell the study and wait for its word: for moments; not at all while it is behind; and as long as it takes
+        once it was silent for so long that the trial may be another's.
+        """
+        with self._turn:
+            behind = self._taken < self._asked
+            self._steps.update(steps)
+            self._news.update(facts)
+            self._asked += 1
+            mine = self._asked
+            if not self._sending and self._failure is None:
+                self._sending = True
+                threading.Thread(target=self._send, name="reports", daemon=True).start()
+
+            def heard() -> bool:
+                return self._failure is not None or self._taken >= mine
+
+            self._turn.wait_for(heard, 0.0 if behind else _PATIENCE)
+            lease = _LEASE * self._study.plan.heartbeat
+            self._turn.wait_for(lambda: heard() or time.monotonic() < self._answered + lease)
+            if self._failure is not None:
+                raise self._failure
+
+    def _send(self) -> None:
+        """Send until nothing is left."""
+        while True:
+            with self._turn:
+                if self._taken == self._asked:
+                    self._sending = False
+                    return
+                steps, facts, upto = self._steps, self._news, self._asked
+                self._steps, self._news = {}, {}
+            try:
+                to_prune = self._study.report(self._claim, steps, facts)
+            except BaseException as error:
+                # It is the job's to hear, not this thread's.
+                with self._turn:
+                    self._failure, self._sending = error, False
+                    self._turn.notify_all()
+                return
+            with self._turn:
+                self._taken, self._answered = upto, time.monotonic()
+                self._to_prune = self._to_prune or to_prune
+                self._turn.notify_all()
+
 
 log = logging.getLogger(__name__)
+
+#: How a process ends whose job does not let itself be stopped.
+OVERDUE_STATUS = 76
+#: How long a job that is overdue may take to stop before its process is ended from inside.
+_GRACE_SECONDS = 30.0
+#: While the storage does not answer, signs of life are tried at least this often, so as not to be taken for dead.
+_TRY_SECONDS = 5.0
+
+
+class Heartbeat:
+    """Beats while entered.
+
+    Attributes:
+        stopped: What the job was stopped by, if it was: libraries turn exceptions into errors of their own.
+    """
+
+    def __init__(self, study: Study, claim: Claim, end_process: Callable[[int], None] = os._exit) -> None:
+        self._study, self._claim, self._end_process = study, claim, end_process
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._signals = threading.current_thread() is threading.main_thread()
+        self._former: object = None
+        self.stopped: Stopped | None = None
+
+    def __enter__(self) -> Heartbeat:
+        if self._signals:
+            # A handler of Python's own kind, for only those run in the main thread, and only there raise.
+            self._former = signal.signal(signal.SIGINT, self._interrupt)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        # One that waits for a storage which does not answer is not waited for: it does nothing more.
+        self._thread.join(_TRY_SECONDS)
+        if self._signals:
+            signal.signal(signal.SIGINT, self._former)  # type: ignore[arg-type]
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped is not None:
+            if not self._over.is_set():
+                raise self.stopped
+        elif callable(self._former):
+            self._former(number, frame)
+        elif self._former is not signal.SIG_IGN:
+            raise KeyboardInterrupt
+
+    def _beat(self) -> None:
+        plan = self._study.plan
+        limit = None if plan.trial_timeout is None else time.monotonic() + plan.trial_timeout
+        pause = plan.heartbeat
+        while not self._over.wait(pause if limit is None else max(0.0, min(pause, limit - time.monotonic()))):
+            if limit is not None and time.monotonic() >= limit:
+                self._end_overdue()
+                return
+            try:
+                held = self._study.beat(self._claim)
+            except Exception as error:
+                if not is_outage(error):
+                    log.exception("trial %s gives no more signs of life", self._claim.number)
+                    return
+                self._study.notice_outage()
+                pause = min(plan.heartbeat, _TRY_SECONDS)
+                continue
+            pause = plan.heartbeat
+            if not held:
+                self._stop(Taken())
+                return
+
+    def _end_overdue(self) -> None:
+        claim, plan = self._claim, self._study.plan
+        stop = Overdue(f"sweep.trial_timeout: it ran for more than {plan.trial_timeout:g} s")
+        # Told first: whether the job can be stopped is not known yet.
+        self._study.finish(claim, Job(claim.number, claim.overrides, FAILED, reason=str(stop)))
+        self._stop(stop)
+        if not self._over.wait(_GRACE_SECONDS):
+            print(f"trial {claim.number}: {stop}, and does not let itself be stopped", file=sys.stderr, flush=True)
+            self._end_process(OVERDUE_STATUS)
+
+    def _stop(self, stop: Stopped) -> None:
+        # An exception in the midst of writing would leave it half done.
+        with self._study.between_writes():
+            self.stopped = stop
+            if self._signals and not self._over.is_set():
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
 
 _IDLE_SECONDS = 0.5
 

@@ -16,9 +16,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.sweeping.jobs import pick_best
-from deepfake.sweeping.outcome import trial_to_job
-from deepfake.sweeping.plan import StudyPlan
-from deepfake.sweeping.space import Parameter
+from deepfake.sweeping.results import trial_to_job
+from deepfake.sweeping.search_space import Parameter
+from deepfake.sweeping.study_plan import StudyPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

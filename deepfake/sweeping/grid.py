@@ -15,8 +15,8 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 from deepfake.errors import UserError
+from deepfake.sweeping.callbacks import Job, Objective
 from deepfake.sweeping.jobs import JobRunner, describe, timed, to_job
-from deepfake.sweeping.observer import Job, Objective
 from deepfake.sweeping.options import SweepOptions
 
 #: How a launcher refuses a job, and the keys that say what is asked for.

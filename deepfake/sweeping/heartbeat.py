@@ -1,109 +1,118 @@
-"""A trial's signs of life while it runs, and its end where it runs too long or is no longer this process's.
+"""Who works on a trial, and whether they are still alive.
 
-A thread beside the job; it stops the job by an exception in the main thread. Knows the study, not what a job does.
+Knows processes and hosts, no study: an owner is a small dict that any process on any machine can judge.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
-import signal
-import sys
-import threading
+import socket
 import time
-from collections.abc import Callable
-from types import FrameType, TracebackType
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
-from deepfake.sweeping.observer import FAILED, Job
-from deepfake.sweeping.outage import is_outage
-from deepfake.sweeping.study import Claim, Study
-from deepfake.sweeping.trial import Overdue, Stopped, Taken
+import psutil
 
-log = logging.getLogger(__name__)
+from deepfake.installation import started_ticks
 
-#: How a process ends whose job does not let itself be stopped.
-OVERDUE_STATUS = 76
-#: How long a job that is overdue may take to stop before its process is ended from inside.
-_GRACE_SECONDS = 30.0
-#: While the storage does not answer, signs of life are tried at least this often, so as not to be taken for dead.
-_TRY_SECONDS = 5.0
+#: Two readings of one process's start may differ this much when the clock is set; pids are not reused so fast.
+_START_TOLERANCE = 2.0
+#: So many missed signs of life on another machine mean that the owner is dead.
+_MISSED = 3
 
 
-class Heartbeat:
-    """Beats while entered.
+def process_identity(pid: int | None = None) -> dict[str, Any]:
+    """This (or another) process of this machine, so that a later process with the same number is told apart.
 
-    Attributes:
-        stopped: What the job was stopped by, if it was: libraries turn exceptions into errors of their own.
+    Raises:
+        psutil.NoSuchProcess: There is none.
+    """
+    process = psutil.Process(pid)
+    identity = {"host": host_identity(), "pid": process.pid, "started": process.create_time()}
+    ticks = started_ticks(process.pid)
+    return identity if ticks is None else identity | {"ticks": ticks}
+
+
+def new_owner(supervisor: Mapping[str, Any] | None, heartbeat: float, token: str | None = None) -> dict[str, Any]:
+    """This process as the owner of trials.
+
+    Args:
+        supervisor: The process that watches over this one and answers for its death, if there is one.
+        heartbeat: Seconds between its signs of life.
+        token: A name for it that no other owner has.
+    """
+    return {
+        **process_identity(),
+        "token": token or uuid.uuid4().hex,
+        "supervisor": dict(supervisor) if supervisor else None,
+        "heartbeat": heartbeat,
+    }
+
+
+def host_identity() -> str:
+    """Names this machine, its boot and its process numbers' namespace: containers on one host are apart."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return "|".join(parts)
+
+
+class Watch:
+    """Judges owners, remembering when each was last seen to change.
+
+    Args:
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, study: Study, claim: Claim, end_process: Callable[[int], None] = os._exit) -> None:
-        self._study, self._claim, self._end_process = study, claim, end_process
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self._signals = threading.current_thread() is threading.main_thread()
-        self._former: object = None
-        self.stopped: Stopped | None = None
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[Any, float]] = {}
+        self._host = host_identity()
 
-    def __enter__(self) -> Heartbeat:
-        if self._signals:
-            # A handler of Python's own kind, for only those run in the main thread, and only there raise.
-            self._former = signal.signal(signal.SIGINT, self._interrupt)
-        self._thread.start()
-        return self
+    def is_dead(self, owner: Mapping[str, Any] | None, beat: object) -> bool:
+        """Whether nobody will ever finish what this owner began.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        # One that waits for a storage which does not answer is not waited for: it does nothing more.
-        self._thread.join(_TRY_SECONDS)
-        if self._signals:
-            signal.signal(signal.SIGINT, self._former)  # type: ignore[arg-type]
+        On this machine that is known at once. On another it takes three missed heartbeats, counted by this
+        process's own clock from the first look, so that clocks which disagree kill nobody.
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped is not None:
-            if not self._over.is_set():
-                raise self.stopped
-        elif callable(self._former):
-            self._former(number, frame)
-        elif self._former is not signal.SIG_IGN:
-            raise KeyboardInterrupt
+        Args:
+            owner: As :func:`new_owner` made it; None where it let go, or died before it could sign.
+            beat: Its latest sign of life, any value that changes.
+        """
+        if owner is None:
+            return True
+        if owner["host"] != self._host:
+            return self._is_silent(owner, beat)
+        answering = owner.get("supervisor") or owner
+        return not _is_running(answering) and not _is_running(owner)
 
-    def _beat(self) -> None:
-        plan = self._study.plan
-        limit = None if plan.trial_timeout is None else time.monotonic() + plan.trial_timeout
-        pause = plan.heartbeat
-        while not self._over.wait(pause if limit is None else max(0.0, min(pause, limit - time.monotonic()))):
-            if limit is not None and time.monotonic() >= limit:
-                self._end_overdue()
-                return
-            try:
-                held = self._study.beat(self._claim)
-            except Exception as error:
-                if not is_outage(error):
-                    log.exception("trial %s gives no more signs of life", self._claim.number)
-                    return
-                self._study.notice_outage()
-                pause = min(plan.heartbeat, _TRY_SECONDS)
-                continue
-            pause = plan.heartbeat
-            if not held:
-                self._stop(Taken())
-                return
+    def forgive(self) -> None:
+        """Count silence from the next look on: nobody could be heard."""
+        self._seen.clear()
 
-    def _end_overdue(self) -> None:
-        claim, plan = self._claim, self._study.plan
-        stop = Overdue(f"sweep.trial_timeout: it ran for more than {plan.trial_timeout:g} s")
-        # Told first: whether the job can be stopped is not known yet.
-        self._study.finish(claim, Job(claim.number, claim.overrides, FAILED, reason=str(stop)))
-        self._stop(stop)
-        if not self._over.wait(_GRACE_SECONDS):
-            print(f"trial {claim.number}: {stop}, and does not let itself be stopped", file=sys.stderr, flush=True)
-            self._end_process(OVERDUE_STATUS)
+    def _is_silent(self, owner: Mapping[str, Any], beat: object) -> bool:
+        known, since = self._seen.get(owner["token"], (None, 0.0))
+        if owner["token"] not in self._seen or known != beat:
+            self._seen[owner["token"]] = (beat, self._clock())
+            return False
+        return self._clock() - since > _MISSED * float(owner["heartbeat"])
 
-    def _stop(self, stop: Stopped) -> None:
-        # An exception in the midst of writing would leave it half done.
-        with self._study.between_writes():
-            self.stopped = stop
-            if self._signals and not self._over.is_set():
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+def _is_running(process: Mapping[str, Any]) -> bool:
+    try:
+        found = psutil.Process(int(process["pid"]))
+        ticks = started_ticks(found.pid) if "ticks" in process else None
+        if ticks is None:
+            same = abs(found.create_time() - float(process["started"])) <= _START_TOLERANCE
+        else:
+            # What psutil tells is counted from the clock, which may have been set since.
+            same = ticks == process["ticks"]
+        return same and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

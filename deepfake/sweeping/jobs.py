@@ -19,7 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from deepfake.errors import UserError
-from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job, Objective
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.trial import Pruned
 
 #: In a failed job's folder: its exception, with where it came from.

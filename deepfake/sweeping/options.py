@@ -10,7 +10,7 @@ from typing import Any
 
 from deepfake.errors import UserError, nearest
 from deepfake.options import MOST, check, chosen, ranged
-from deepfake.sweeping.observer import Objective
+from deepfake.sweeping.callbacks import Objective
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _ALIASES = {"from": "source"}

@@ -21,8 +21,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError, nearest
-from deepfake.sweeping.observer import Objective
-from deepfake.sweeping.space import Parameter, Value, all_points, count_points, to_text
+from deepfake.sweeping.callbacks import Objective
+from deepfake.sweeping.search_space import Parameter, Value, all_points, count_points, to_text
 
 #: Arguments that are functions or objects, which no config file can hold.
 _NOT_IN_CONFIGS = (  # noqa: SIM905

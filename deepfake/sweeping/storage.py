@@ -22,7 +22,7 @@ from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
-from deepfake.answers import ANSWER_SECONDS, limit_answers
+from deepfake.databases import ANSWER_SECONDS, limit_answers
 from deepfake.errors import UserError
 from deepfake.sweeping.journal import POLL_SECONDS, Journal, KernelLock, drop_torn_line
 from deepfake.sweeping.outage import first_line, is_outage

@@ -22,14 +22,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError
-from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
+from deepfake.sweeping.heartbeat import Watch, new_owner
 from deepfake.sweeping.outage import PATIENCE, ride_out
-from deepfake.sweeping.owner import Watch, new_owner
-from deepfake.sweeping.plan import StudyPlan, describe_code, differences, fingerprint
+from deepfake.sweeping.results import RETRY_OF, Tally, standing, steps_of
 from deepfake.sweeping.samplers import Tried, create_pruner, create_sampler, is_pruning
-from deepfake.sweeping.space import Value, choose, to_overrides
+from deepfake.sweeping.search_space import Value, choose, to_overrides
 from deepfake.sweeping.storage import check_place, exclusively, keep_place, open_again, open_storage, together
-from deepfake.sweeping.tally import RETRY_OF, Tally, standing, steps_of
+from deepfake.sweeping.study_plan import StudyPlan, describe_code, differences, fingerprint
 from deepfake.sweeping.trial import Taken
 
 T = TypeVar("T")

@@ -1,27 +1,75 @@
 """What ``-m`` does: tells a grid from a study, runs it, and ends with an honest exit status.
 
-The only door of this room for Hydra; everything a listener hears goes through :mod:`deepfake.sweeping.observer`.
+The only door of this room for Hydra; everything a listener hears goes through :mod:`deepfake.sweeping.callbacks`.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from filelock import FileLock
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake.errors import UserError
+from deepfake.sweeping.callbacks import LOCK, Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
 from deepfake.sweeping.grid import chooses, expand, is_study, run_grid
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override, pick_best
-from deepfake.sweeping.observer import LOCK, Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
 from deepfake.sweeping.options import SweepOptions, join_sweeper_keys, load_options, sweeper_space
-from deepfake.sweeping.snapshot import freeze
+
+
+def freeze(loader: ConfigLoader) -> None:
+    """From now on this loader reads each config file once, also in the processes it is sent to."""
+    if isinstance(loader, ConfigLoaderImpl) and not isinstance(loader.repository, Snapshot):
+        loader.repository = Snapshot(loader.repository)  # type: ignore[assignment]
+
+
+class Snapshot(IConfigRepository):
+    """A repository that remembers what it has read."""
+
+    def __init__(self, repository: IConfigRepository) -> None:
+        self._repository = repository
+        self._read: dict[str, ConfigResult | None] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Snapshot:
+        # Hydra copies its repository for every job; what this one hands out are copies already.
+        return self
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self._read:
+            self._read[config_path] = self._repository.load_config(config_path)
+        return copy.deepcopy(self._read[config_path])
+
+    def get_schema_source(self) -> ConfigSource:
+        return self._repository.get_schema_source()
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        self._repository.initialize_sources(config_search_path)
+
+    def group_exists(self, config_path: str) -> bool:
+        return self._repository.group_exists(config_path)
+
+    def config_exists(self, config_path: str) -> bool:
+        return config_path in self._read or self._repository.config_exists(config_path)
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        return self._repository.get_group_options(group_name, results_filter)
+
+    def get_sources(self) -> list[ConfigSource]:
+        return self._repository.get_sources()
+
 
 #: Typed keys that say how jobs are chosen or remembered. ``search=`` does by what it holds.
 _ASKS = ("sweep.", "sampler", "pruner")
@@ -111,8 +159,8 @@ def _study(
     searching: bool,
 ) -> SweepResult:
     # Optuna takes a second to import, which a plain grid need not pay.
-    from deepfake.sweeping.conduct import conduct
-    from deepfake.sweeping.planning import make_plan
+    from deepfake.sweeping.runner import conduct
+    from deepfake.sweeping.study_plan import make_plan
 
     plan = make_plan(runner, options, overrides, searching, listener.check)
     return conduct(runner, plan, options, listener, lambda info: start(info, listener, runner.config))

@@ -12,12 +12,45 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+from hydra.core.singleton import Singleton
+
+from deepfake.sweeping.jobs import JobRunner
+from deepfake.sweeping.study_plan import StudyPlan
 
 if TYPE_CHECKING:
-    from deepfake.sweeping.observer import Job
+    from deepfake.sweeping.callbacks import Job
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker is to do, and for whom."""
+
+    runner: JobRunner
+    plan: StudyPlan
+    supervisor: dict[str, Any]
+    token: str
+
+
+def pack(work: Work) -> bytes:
+    """The work as bytes, with the places Python imports from first: unpacking the rest needs them."""
+    return bytes(cloudpickle.dumps((list(sys.path), cloudpickle.dumps((Singleton.get_state(), work)))))
+
+
+def unpack(data: bytes) -> Work:
+    """The work again, with Hydra's state restored; only for bytes that :func:`pack` made."""
+    paths, rest = cloudpickle.loads(data)
+    sys.path.extend(path for path in paths if path not in sys.path)
+    state, work = cloudpickle.loads(rest)
+    Singleton.set_state(state)
+    assert isinstance(work, Work)
+    return work
+
 
 #: How long a job may take to stop once the parent is gone, before the process is ended from inside.
 GRACE_SECONDS = 20.0
@@ -34,9 +67,7 @@ def main() -> int:
     watch_parent(pipe)
     signal.signal(signal.SIGTERM, _interrupt)
     from deepfake.errors import UserError
-    from deepfake.sweeping.agent import work
-    from deepfake.sweeping.heartbeat import OVERDUE_STATUS
-    from deepfake.sweeping.payload import unpack
+    from deepfake.sweeping.agent import OVERDUE_STATUS, work
     from deepfake.sweeping.study import Study
 
     given = unpack(data)

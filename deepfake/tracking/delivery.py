@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from deepfake.tracking.artifacts import store_files
-from deepfake.tracking.journal import Entry
 from deepfake.tracking.model import DetectorSpec, send_model
 from deepfake.tracking.runs import end_abandoned, search
+from deepfake.tracking.spool import Entry
+from deepfake.tracking.store import store_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from deepfake.installation import PACKAGE
 from deepfake.models.options import BackboneOptions, HeadOptions
-from deepfake.tracking.artifacts import local_folder
 from deepfake.tracking.provenance import package_versions
+from deepfake.tracking.store import local_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from deepfake.errors import harmless, masked
 from deepfake.tracking.delivery import SLOWEST, Delivery, comes_again, reason
-from deepfake.tracking.journal import Entry, Journal
+from deepfake.tracking.spool import Entry, Journal
 
 #: Seconds between two tries while the server is away: doubled from the first to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0

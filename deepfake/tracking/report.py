@@ -16,8 +16,8 @@ import pandas as pd
 from rich.console import Group
 from rich.text import Text
 
-from deepfake.tracking import table
-from deepfake.tracking.folder import write_text
+from deepfake.tracking import tables
+from deepfake.tracking.run_folder import write_text
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Report:
 
     Attributes:
         title: What was compared.
-        runs: The leaderboard, best first; see :func:`deepfake.tracking.table.rank`. Columns ``<metric>_low`` and
+        runs: The leaderboard, best first; see :func:`deepfake.tracking.tables.rank`. Columns ``<metric>_low`` and
             ``<metric>_high`` show as an interval behind the metric.
         columns: Which of its columns to show, in order.
         by: The metric it is sorted by.
@@ -55,12 +55,12 @@ class Report:
 
 def to_terminal(report: Report) -> Group:
     """Everything but the figures, for rich to print."""
-    parts: list[object] = [table.to_terminal(report.runs, report.columns, report.by, report.title)]
+    parts: list[object] = [tables.to_terminal(report.runs, report.columns, report.by, report.title)]
     for section in report.sections:
         if section.rows.empty:
             parts.append(Text(f"{section.heading}: none"))
             continue
-        parts.append(table.to_terminal(section.rows, table.without_ends(section.rows), "", section.heading))
+        parts.append(tables.to_terminal(section.rows, tables.without_ends(section.rows), "", section.heading))
         parts += [Text(section.remark, style="dim")] if section.remark else []
     parts += [Text(f"note: {note}") for note in report.notes]
     return Group(*parts)  # type: ignore[arg-type]
@@ -68,11 +68,11 @@ def to_terminal(report: Report) -> Group:
 
 def to_markdown(report: Report) -> str:
     """Everything but the figures, for a README or an issue."""
-    parts = [f"# {report.title}", table.to_markdown(report.runs, report.columns, report.by)]
+    parts = [f"# {report.title}", tables.to_markdown(report.runs, report.columns, report.by)]
     for section in report.sections:
         parts.append(f"## {section.heading}")
         parts.append(
-            table.to_markdown(section.rows, table.without_ends(section.rows), "") if len(section.rows) else "None."
+            tables.to_markdown(section.rows, tables.without_ends(section.rows), "") if len(section.rows) else "None."
         )
         parts += [section.remark] if section.remark else []
     if report.notes:
@@ -88,7 +88,9 @@ def to_html(report: Report) -> str:
     for section in report.sections:
         body.append(f"<h2>{html.escape(section.heading)}</h2>")
         body += [f"<p>{html.escape(section.remark)}</p>"] if section.remark else []
-        body.append(_table(section.rows, table.without_ends(section.rows), "") if len(section.rows) else "<p>None.</p>")
+        body.append(
+            _table(section.rows, tables.without_ends(section.rows), "") if len(section.rows) else "<p>None.</p>"
+        )
     body += [_figure(caption, path) for caption, path in report.figures.items()]
     page = resources.files("deepfake.tracking").joinpath("page.html").read_text(encoding="utf-8")
     return page.replace("{{title}}", html.escape(report.title)).replace("{{body}}", "\n".join(body))
@@ -101,7 +103,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     writers: dict[str, tuple[str, Callable[[Path], None]]] = {
         "markdown": (".md", lambda path: write_text(path, to_markdown(report))),
-        "csv": (".csv", lambda path: table.to_csv(report.runs, report.columns, path)),
+        "csv": (".csv", lambda path: tables.to_csv(report.runs, report.columns, path)),
         "html": (".html", lambda path: write_text(path, to_html(report))),
     }
     paths = []
@@ -114,12 +116,12 @@ def write(
 
 def _table(rows: pd.DataFrame, columns: Sequence[str], by: str) -> str:
     numbers = [pd.api.types.is_numeric_dtype(rows[column]) for column in columns]
-    order = "" if not by else "descending" if table.descending(rows, by) else "ascending"
+    order = "" if not by else "descending" if tables.descending(rows, by) else "ascending"
     marks = [order if column == by else "" for column in columns]
     heads = "".join(_head(*head) for head in zip(columns, numbers, marks, strict=True))
-    best = table.best_place(rows, by)
+    best = tables.best_place(rows, by)
     lines = []
-    for place, texts in enumerate(table.cells(rows, columns)):
+    for place, texts in enumerate(tables.cells(rows, columns)):
         values = [rows[column].iloc[place] for column in columns]
         inner = "".join(_cell(*cell) for cell in zip(texts, values, numbers, strict=True))
         lines.append(f'<tr class="best">{inner}</tr>' if place == best else f"<tr>{inner}</tr>")
@@ -129,7 +131,7 @@ def _table(rows: pd.DataFrame, columns: Sequence[str], by: str) -> str:
 def _head(column: str, number: bool, order: str) -> str:
     direction = f' aria-sort="{order}"' if order else ""
     kind = ' class="number"' if number else ""
-    return f'<th scope="col"{kind}{direction}><button type="button">{html.escape(table.heading(column))}</button></th>'
+    return f'<th scope="col"{kind}{direction}><button type="button">{html.escape(tables.heading(column))}</button></th>'
 
 
 def _cell(text: str, value: object, number: bool) -> str:

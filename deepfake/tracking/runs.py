@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from deepfake.files import remove_halves
 from deepfake.installation import started_ticks
-from deepfake.tracking.artifacts import local_folder
-from deepfake.whole import remove_halves
+from deepfake.tracking.store import local_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from deepfake.errors import UserError, naming
-from deepfake.whole import appearing
+from deepfake.files import appearing
 
 BEST = "best.safetensors"
 LAST = "last.pt"

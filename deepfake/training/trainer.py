@@ -16,23 +16,22 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from deepfake.data.batch import Batch
+from deepfake.data.clips import Batch
 from deepfake.errors import Interrupted, TrainingDiverged
 from deepfake.metrics import sample_metrics
 from deepfake.models.compat import prepare_torchvision
 from deepfake.models.detector import Detector, parameter_groups
+from deepfake.progress import Progress, Silent, bar
+from deepfake.training.autotune import choose_batch_size, choose_workers, try_to_compile
 from deepfake.training.checkpoint import BEST, LAST, load_state, load_weights, save_state, save_weights
-from deepfake.training.clock import Clock, clip_flops, peak_flops, peak_memory, waiting_note
-from deepfake.training.fitting import choose_batch_size, choose_workers, try_to_compile
-from deepfake.training.gather import gather, share_buffers
-from deepfake.training.interruption import Interruption
 from deepfake.training.monitor import create_monitor
 from deepfake.training.optimizers import create_optimizer, create_schedule
 from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
-from deepfake.training.progress import Progress, Silent, bar
-from deepfake.training.score import sample_table, score_clips
-from deepfake.training.source import ClipSource, plan_batches, share
-from deepfake.training.update import EpochSums, Loss, Updater
+from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
+from deepfake.training.runtime import Interruption, gather, share_buffers
+from deepfake.training.sampler import ClipSource, plan_batches, share
+from deepfake.training.scoring import sample_table, score_clips
+from deepfake.training.train_step import EpochSums, Loss, Updater
 
 OnEpoch = Callable[[int, dict[str, float]], None]
 
@@ -93,7 +92,7 @@ class Trainer:
         train: Clips with their random changes.
         val: Clips that choose the best epoch.
         options: How.
-        fabric: From :func:`deepfake.training.setup.create_fabric`; its processes share every batch.
+        fabric: From :func:`deepfake.training.runtime.create_fabric`; its processes share every batch.
         folder: Gets ``checkpoints/best.safetensors`` and ``checkpoints/last.pt``.
         progress: Told how far each epoch is.
     """

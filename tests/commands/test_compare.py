@@ -11,12 +11,10 @@ import pandas as pd
 import pytest
 
 from deepfake.cli import main
-from deepfake.commands.entries import enter, share
-from deepfake.commands.leaderboard import leaderboard, metric_named, parameters
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.errors import UserError
-from deepfake.tracking.folder import RunFolder
-from deepfake.tracking.record import RunRecord, from_folder
+from deepfake.runs.comparison import enter, leaderboard, metric_named, parameters, share
+from deepfake.tracking.run_folder import RunFolder, RunRecord, from_folder
 
 Make = Callable[..., RunRecord]
 N = 40

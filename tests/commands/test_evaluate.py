@@ -11,13 +11,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from deepfake.commands.doubts import Kinship, doubts, kinship
-from deepfake.commands.evaluate import read_request
-from deepfake.commands.overlay import lay_over, typed
-from deepfake.commands.suite import _check_names, read_suite
+from deepfake.commands.evaluate import _check_names, read_request, read_suite
 from deepfake.config import to_plain
 from deepfake.errors import UserError
-from deepfake.tracking.record import RunRecord
+from deepfake.runs.caveats import Kinship, doubts, kinship
+from deepfake.runs.saved_config import lay_over, typed
+from deepfake.tracking.run_folder import RunRecord
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 
 
 def typed_config(overrides: list[str]):  # type: ignore[no-untyped-def]
-    from deepfake.commands.compose import compose_config
+    from deepfake.hydra_app import compose_config
 
     return compose_config(overrides)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from deepfake.commands.compose import compose_config
 from deepfake.commands.sweep import Observer, job_table
 from deepfake.errors import UserError
-from deepfake.sweeping.observer import COMPLETED, FAILED, Job, Objective, SweepInfo, SweepResult
+from deepfake.hydra_app import compose_config
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective, SweepInfo, SweepResult
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,11 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from deepfake.data import shortcuts
-from deepfake.data.audit import FRAMING_LIMIT, METADATA_LIMIT, Audit, audit_dataset
-from deepfake.data.crops import prepare_crops
-from deepfake.data.duplicates import near_duplicates
+from deepfake.data.audit import FRAMING_LIMIT, METADATA_LIMIT, Audit, audit_dataset, near_duplicates
+from deepfake.data.dataset import read_dataset
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.data.options import DatasetOptions
-from deepfake.data.read import read_dataset
+from deepfake.data.prepare import prepare_crops
 from deepfake.data.shortcuts import framing_shortcut, metadata_shortcut
 
 N = 120

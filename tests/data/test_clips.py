@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from deepfake.data.clips import ClipSet
-from deepfake.data.cut import FRAME, Crops
+from deepfake.data.crop_records import StoreWriter, read_records
+from deepfake.data.crop_store import CropStore
+from deepfake.data.cropping import FRAME, Crops
 from deepfake.data.media import MediaInfo
 from deepfake.data.options import AugmentOptions
-from deepfake.data.part import StoreWriter, read_records
-from deepfake.data.store import CropStore
 
 INFO = MediaInfo(16, 16, 3, 25.0, 0.12, "h264", 1000, "yuv420p", 0)
 EVERYTHING = AugmentOptions(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, jpeg=1.0, blur=1.0, noise=1.0)

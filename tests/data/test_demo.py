@@ -15,12 +15,12 @@ import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 from numpy.typing import NDArray
 
+from deepfake.data.dataset import read_dataset
 from deepfake.data.demo import make_demo
 from deepfake.data.encoding import to_yuv420p
 from deepfake.data.manifest import FAKE, REAL
 from deepfake.data.media import Pixels
 from deepfake.data.options import DatasetOptions, DemoOptions
-from deepfake.data.read import read_dataset
 
 OPTIONS = DemoOptions(people=8, seconds=0.5)
 #: Of all frames of eight people for a quarter of a second, as they go to the encoder.

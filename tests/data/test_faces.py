@@ -8,14 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from deepfake.data.align import similarity, warp
-from deepfake.data.cut import cut_box, cut_square, resize, square_boxes
+from deepfake.data.cropping import cut_box, cut_square, resize, similarity, square_boxes, warp
 from deepfake.data.faces import create_detector, find_face_model
 from deepfake.data.faces.base import Box, Face, FaceDetector, overlap
-from deepfake.data.image import read_image
-from deepfake.data.media import Pixels
+from deepfake.data.faces.tracking import track_face
+from deepfake.data.media import Pixels, read_image
 from deepfake.data.options import DatasetOptions
-from deepfake.data.track import track_face
 from deepfake.data.video import read_video
 from deepfake.errors import DataError
 

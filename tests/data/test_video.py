@@ -12,10 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from deepfake.data import sink, video
+from deepfake.data import video
 from deepfake.data.media import MediaError, Views
-from deepfake.data.sink import Sink
-from deepfake.data.video import read_video
+from deepfake.data.video import Sink, read_video
 from tests.data.making import decode_all, number_of, numbered, rotate_header, write_video
 
 BFRAMES = {"bf": "3", "g": "30"}
@@ -169,7 +168,7 @@ def test_a_frame_of_another_size_is_scaled_alike_each_time() -> None:
         sink = Sink(2)
         for place, frame in enumerate(frames):
             sink.put(place, frame.reformat(format="yuv420p"), float(place))
-        made.append(sink._images)
+        made.append(video._images)
     assert all(np.array_equal(made[0], images) for images in made[1:])
 
 
@@ -286,7 +285,7 @@ def test_frames_that_fill_the_memory_lie_in_a_file_and_are_the_same(
     made: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, full = made["b-frames"]
-    monkeypatch.setattr(sink, "_IN_MEMORY", 1 << 10)
+    monkeypatch.setattr(video, "_IN_MEMORY", 1 << 10)
     frames = read_video(path, range)
     assert isinstance(frames.images, np.memmap)
     views = Views(frames.images)

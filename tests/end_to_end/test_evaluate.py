@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepfake.data.damage import KINDS
+from deepfake.data.corruptions import KINDS
 from tests.end_to_end.conftest import SMALL, Command
 from tests.end_to_end.using import Here, told
 
@@ -165,7 +165,7 @@ def test_another_way_from_clips_to_a_score_is_fitted_and_named(kept: Path, here:
 
 def test_damage_gives_curves(kept: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {name: replace(KINDS[name], severities=KINDS[name].severities[-2:]) for name in ("JPEG", "H.264")}
-    monkeypatch.setattr("deepfake.commands.robustness.KINDS", few)
+    monkeypatch.setattr("deepfake.runs.evaluate.KINDS", few)
     said = here("evaluate", "kept", "--robustness", "dataset.name=damaged")
     assert said.status == 0, said.err
     found = pd.read_csv(kept / "eval" / "damaged" / "robustness.csv")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.tracking.verdict import is_timing
+from deepfake.tracking.reproducibility import is_timing
 from tests.end_to_end.conftest import SMALL, Command
 from tests.end_to_end.using import Here
 

@@ -20,10 +20,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepfake.data.part import read_records
-from deepfake.data.store import CropStore
-from deepfake.training.features.spec import FeatureSpec
-from deepfake.training.features.storage import open_features
+from deepfake.data.crop_records import read_records
+from deepfake.data.crop_store import CropStore
+from deepfake.training.features.feature_store import FeatureSpec, open_features
 from tests import PROJECT
 
 pytestmark = pytest.mark.slow

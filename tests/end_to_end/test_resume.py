@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from deepfake.tracking.verdict import is_timing
+from deepfake.tracking.reproducibility import is_timing
 from tests.end_to_end.conftest import TWO_EPOCHS, Command
 
 #: Trains as ``train.py`` does, but sends itself a signal once so many optimizer steps are done.
 INTERRUPTED = """
 import os, runpy, sys
-from deepfake.training.update import Updater
+from deepfake.training.train_step import Updater
 
 signal, steps = int(sys.argv[1]), int(sys.argv[2])
 step, done = Updater.step, 0

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import pytest
 
-from deepfake.data.crops import cut_settings, prepare_jobs
+from deepfake.data.crop_records import read_records
 from deepfake.data.options import DatasetOptions
-from deepfake.data.part import read_records
-from deepfake.data.work import Job
+from deepfake.data.prepare import cut_settings, prepare_jobs
+from deepfake.data.prepare_worker import Job
 from tests import PROJECT
 from tests.data.making import numbered, write_video
 from tests.end_to_end.conftest import Command, command, kept, outputs

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepfake.commands.inputs import expand_inputs
+from deepfake.commands.predict import expand_inputs
 from deepfake.data.layouts import LAYOUTS
 from deepfake.data.layouts.base import list_files, sample_ids
 from deepfake.data.manifest import VIDEO_SUFFIXES, check_manifest, plain_path, written_path

@@ -13,13 +13,12 @@ from hydra.errors import HydraException
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepfake.commands.habits import refuse_empty_choices
-from deepfake.commands.overlay import _check
-from deepfake.commands.restore import check_places
 from deepfake.config import load_values
 from deepfake.errors import UserError
+from deepfake.hydra_app import refuse_empty_choices
+from deepfake.runs.saved_config import _check, check_places
 from deepfake.sweeping.storage import locate, open_storage
-from deepfake.tracking.record import RunRecord
+from deepfake.tracking.run_folder import RunRecord
 from deepfake.training.decision import load_decision
 from tests.faults.test_parsers import TEXTS, VALUES, WORDS, _tells
 

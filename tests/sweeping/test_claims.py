@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 
 from deepfake.errors import UserError
-from deepfake.sweeping.grammar import parse_space
-from deepfake.sweeping.observer import COMPLETED, FAILED, Job, Objective
-from deepfake.sweeping.owner import Watch
-from deepfake.sweeping.plan import StudyPlan, differences
-from deepfake.sweeping.running import RunningTrial
-from deepfake.sweeping.space import choose
+from deepfake.sweeping.agent import RunningTrial
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective
+from deepfake.sweeping.heartbeat import Watch
+from deepfake.sweeping.search_space import choose, parse_space
 from deepfake.sweeping.storage import locate
 from deepfake.sweeping.study import Claim, Study
+from deepfake.sweeping.study_plan import StudyPlan, differences
 from deepfake.sweeping.trial import Taken
 
 
@@ -196,7 +195,7 @@ class Away:
             return usual(*arguments)
 
         monkeypatch.setattr(study, "report", report)
-        monkeypatch.setattr("deepfake.sweeping.running._PATIENCE", 0.01)
+        monkeypatch.setattr("deepfake.sweeping.agent._PATIENCE", 0.01)
 
 
 def test_a_trial_goes_on_while_the_storage_is_away_and_all_it_reported_arrives(

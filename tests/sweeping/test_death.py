@@ -22,7 +22,7 @@ PATIENCE = 60.0
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+    monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
 
 
 @pytest.fixture

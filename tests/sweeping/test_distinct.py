@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from deepfake.sweeping.grammar import parse_space
-from deepfake.sweeping.observer import COMPLETED, Job, Objective
-from deepfake.sweeping.plan import StudyPlan
+from deepfake.sweeping.callbacks import COMPLETED, Job, Objective
 from deepfake.sweeping.samplers import SAMPLERS, sampler_notes
-from deepfake.sweeping.space import all_points, count_points
+from deepfake.sweeping.search_space import all_points, count_points, parse_space
 from deepfake.sweeping.storage import locate
 from deepfake.sweeping.study import Study
+from deepfake.sweeping.study_plan import StudyPlan
 from tests.sweeping import toy
 
 SIXTEEN = {"x": "range(0,8)", "kind": "choice(a,b)"}
@@ -80,7 +79,7 @@ def test_the_steps_of_a_range_are_one_point_however_they_are_rounded(tmp_path: P
 
 def test_more_trials_than_points_end_with_the_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+        patch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
         result = toy.multirun(tmp_path, ["x=range(0,3)", "batch=choice(16,32)", "sampler=tpe", "sweep.n_trials=1000"])
     shown = capsys.readouterr().out
     assert (len(result.jobs), result.status) == (6, "finished")
@@ -90,7 +89,7 @@ def test_more_trials_than_points_end_with_the_points(tmp_path: Path, capsys: pyt
 
 def test_every_point_is_trained_once_also_by_several_processes(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+        patch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
         result = toy.multirun(tmp_path, ["x=range(0,4)", "batch=choice(16,32)", "sampler=random", "sweep.n_jobs=2"])
     assert len({" ".join(job.overrides) for job in result.jobs}) == len(result.jobs) == 8
 
@@ -124,7 +123,7 @@ def test_what_a_sampler_of_numbers_does_with_words_is_said_once(
         return float(config.x)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+        patch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
         space = ["x=interval(0.0,1.0)", "lr=interval(0.0,1.0)", "model=plain,deep"]
         toy.multirun(tmp_path, [*space, "sampler=cmaes", "sweep.n_trials=6"], task)
     shown = capsys.readouterr()

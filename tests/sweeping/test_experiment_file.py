@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import HydraException
 
-from deepfake.commands.compose import compose_config as composed
+from deepfake.hydra_app import compose_config as composed
 
 BODY = """# @package _global_
 defaults:

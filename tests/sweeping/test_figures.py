@@ -8,11 +8,11 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.figures import draw_study
-from deepfake.sweeping.grammar import parse_space
-from deepfake.sweeping.observer import Objective
-from deepfake.sweeping.plan import StudyPlan
+from deepfake.sweeping.search_space import parse_space
 from deepfake.sweeping.storage import locate
+from deepfake.sweeping.study_plan import StudyPlan
 
 SPACE = parse_space(
     {"model": "choice(a,b)", "lr": "tag(log,interval(0.1,1))", "d": {"space": "range(1,4)", "when": {"model": "b"}}},

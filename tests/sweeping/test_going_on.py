@@ -14,10 +14,10 @@ import pytest
 from omegaconf import DictConfig
 
 from deepfake.errors import UserError
-from deepfake.sweeping.observer import Objective
-from deepfake.sweeping.plan import StudyPlan, code_state, differences
+from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.storage import locate, open_storage
 from deepfake.sweeping.study import Study
+from deepfake.sweeping.study_plan import StudyPlan, code_state, differences
 from deepfake.sweeping.sweeper import SweepFailed
 from deepfake.sweeping.trial import current
 from tests.sweeping import toy
@@ -28,7 +28,7 @@ GRID = ["x=range(0,5)", "sampler=grid", "sweep.name=s", "sweep.max_failures=null
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+    monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_an_unknown_sweep_key_names_the_nearest(tmp_path: Path) -> None:
 def test_what_only_a_study_heeds_makes_a_study_of_a_grid(
     asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+    monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
     result = toy.multirun(tmp_path, ["x=range(0,2)", "batch=16,32", asked])
     assert (result.info.kind, len(result.jobs)) == ("study", 4)
     # It goes on: nothing is left.

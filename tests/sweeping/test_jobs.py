@@ -8,8 +8,8 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from deepfake.errors import UserError
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.jobs import describe, is_interruption, is_sweep_override, pick_best, to_job
-from deepfake.sweeping.observer import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.trial import Pruned
 
 ONE, TWO = [Objective("a")], [Objective("a"), Objective("b", maximize=False)]

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig
 
 from deepfake.errors import UserError
-from deepfake.sweeping.observer import SweepResult
+from deepfake.sweeping.callbacks import SweepResult
 from deepfake.sweeping.options import join_sweeper_keys, load_options, meant, sweeper_space
 from tests.sweeping import toy
 
@@ -49,7 +49,7 @@ def sphere(config: DictConfig) -> float:
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+    monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from deepfake.errors import UserError
-from deepfake.sweeping.conduct import Display
-from deepfake.sweeping.resources import visible_gpus, worker_environment
+from deepfake.sweeping.pool import visible_gpus, worker_environment
+from deepfake.sweeping.runner import Display
 from deepfake.sweeping.storage import locate, open_storage
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.sweeper import SweepFailed
@@ -21,7 +21,7 @@ from tests.sweeping import toy
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+    monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
 
 
 def test_each_worker_sees_one_gpu() -> None:
@@ -38,7 +38,7 @@ def test_no_gpu_where_they_are_hidden() -> None:
 
 
 def test_the_cpu_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake.sweeping.resources._cores", lambda: 8)
+    monkeypatch.setattr("deepfake.sweeping.pool._cores", lambda: 8)
     assert worker_environment(0, 4, [], {})["OMP_NUM_THREADS"] == "2"
 
 
@@ -68,7 +68,7 @@ def test_workers_that_cannot_start_are_told_with_their_last_words(
 
 def test_the_live_table_shows_what_runs_and_what_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Study] = []
-    monkeypatch.setattr("deepfake.sweeping.conduct.Study", lambda plan: kept.append(Study(plan)) or kept[-1])
+    monkeypatch.setattr("deepfake.sweeping.runner.Study", lambda plan: kept.append(Study(plan)) or kept[-1])
     toy.multirun(tmp_path, ["x=interval(0,1)", "sweep.n_trials=2", "sweep.name=s"])
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)

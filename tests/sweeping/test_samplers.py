@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from deepfake.errors import UserError
-from deepfake.sweeping.grammar import parse_space
-from deepfake.sweeping.observer import Objective
+from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.samplers import PRUNERS, SAMPLERS, check_choice, create_pruner, create_sampler
+from deepfake.sweeping.search_space import parse_space
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 FINITE = parse_space({"a": "choice(1,2)", "b": "range(0,3)"}, [], {})

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.commands.front import register_resolvers
+from deepfake.hydra_app import register_resolvers
 from deepfake.installation import CONF, SWEEPS
-from deepfake.sweeping.plan import StudyPlan
+from deepfake.sweeping.study_plan import StudyPlan
 from tests.sweeping import toy
 
 SEARCHES = sorted(path.stem for path in (SWEEPS / "search").glob("*.yaml"))
@@ -25,7 +25,7 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> S
         plans.append(plan)
         raise PlanKnownError
 
-    monkeypatch.setattr("deepfake.sweeping.conduct.conduct", keep)
+    monkeypatch.setattr("deepfake.sweeping.runner.conduct", keep)
     register_resolvers()
     with pytest.raises(PlanKnownError):
         toy.multirun(folder, overrides, conf=CONF)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from deepfake.sweeping.grammar import parse_space
-from deepfake.sweeping.observer import COMPLETED, FAILED, Job, Objective
-from deepfake.sweeping.outcome import spread, spread_table
-from deepfake.sweeping.plan import StudyPlan
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective
+from deepfake.sweeping.results import spread, spread_table
+from deepfake.sweeping.search_space import parse_space
 from deepfake.sweeping.storage import locate
+from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.sweeper import SweepFailed
 from tests.sweeping import toy
 
@@ -86,7 +86,7 @@ def test_the_table_has_a_row_per_group(plan: StudyPlan) -> None:
 def test_a_study_over_models_and_seeds_ends_in_a_row_for_each_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+    monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
 
     def task(config: DictConfig) -> dict[str, Any]:
         if config.model.name == "plain" and config.seed == 1:

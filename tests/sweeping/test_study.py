@@ -18,7 +18,7 @@ from tests.sweeping import toy
 def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than everything else."""
     if "figures" not in request.node.name:
-        monkeypatch.setattr("deepfake.sweeping.conduct.draw_study", lambda *_: [])
+        monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
 
 
 SPACE = ["x=interval(-2,2)", "sweep.n_trials=4", "sweep.name=s"]

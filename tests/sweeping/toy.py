@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig
 
-from deepfake.sweeping.observer import Job, SweepInfo, SweepResult
+from deepfake.sweeping.callbacks import Job, SweepInfo, SweepResult
 from deepfake.sweeping.trial import current
 
 CONF = Path(__file__).parent / "toy_conf"
@@ -113,9 +113,9 @@ if __name__ == "__main__":
     # What a script starts in the background ignores Ctrl-C, the tests and all that they start among it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # A fresh import under its own name, by which workers and observers know it.
-    from deepfake.sweeping import conduct
+    from deepfake.sweeping import runner
     from tests.sweeping import toy  # noqa: PLW0406
 
     # Drawing takes longer than everything else.
-    conduct.draw_study = lambda *_: []
+    runner.draw_study = lambda *_: []
     toy.multirun(Path(sys.argv[1]), sys.argv[2:])

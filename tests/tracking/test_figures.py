@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from deepfake.tracking.figures import comparison, curves, draw_run, evaluation, profile, scores, spread
+from deepfake.tracking.figures import curves, draw_run, evaluation, profile, scores
 from deepfake.tracking.figures.style import save
 
 HISTORY = [{"epoch": e, "train/loss": 1 / (e + 1), "val/roc_auc": 1 - 0.5 / (e + 1)} for e in range(3)]
-OF_SCORES = [scores.roc, scores.precision_recall, scores.confusion, spread.histogram, spread.reliability]
+OF_SCORES = [scores.roc, scores.precision_recall, scores.confusion, scores.histogram, scores.reliability]
 
 
 def texts(figure: Figure) -> str:
@@ -120,19 +120,19 @@ def test_robustness_draws_a_panel_for_each_kind(kinds: int, tmp_path: Path) -> N
 
 def test_overlay_leaves_out_a_run_of_one_class(predictions: pd.DataFrame) -> None:
     runs = {"good": predictions, "fakes only": predictions[predictions["label"] == 1]}
-    shown = texts(comparison.overlaid_roc(runs))
+    shown = texts(curves.overlaid_roc(runs))
     assert "good  0.833" in shown
     assert "fakes only" not in shown
 
 
 def test_overlay_of_many_says_how_many_it_shows(predictions: pd.DataFrame) -> None:
-    figure = comparison.overlaid_roc({f"run {i}": predictions for i in range(9)})
+    figure = curves.overlaid_roc({f"run {i}": predictions for i in range(9)})
     assert "the first 7 of 9 runs" in texts(figure)
 
 
 def test_overlaid_learning_needs_no_common_length(tmp_path: Path) -> None:
     runs = {"long": HISTORY, "short": HISTORY[:1], "none": []}
-    shown = texts(comparison.overlaid_learning(runs, metric="val/roc_auc"))
+    shown = texts(curves.overlaid_learning(runs, metric="val/roc_auc"))
     assert "long\nshort" in shown
 
 

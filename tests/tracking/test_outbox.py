@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from deepfake.commands import sync
-from deepfake.commands.front import guarded_call
 from deepfake.errors import UserError
-from deepfake.tracking import log, outbox
-from deepfake.tracking.journal import Journal, find_journals, open_journal
+from deepfake.hydra_app import guarded_call
+from deepfake.tracking import logger, outbox
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.run import TrackedRun, add_failed, reopen, track
+from deepfake.tracking.spool import Journal, find_journals, open_journal
 from deepfake.tracking.store import Store, locate
 from tests.tracking.server import HANG, FakeServer
 
@@ -445,7 +445,7 @@ def test_a_journal_has_one_owner_and_a_second_process_gets_its_own(folder: Path)
 
 
 def test_a_long_journal_does_not_grow_while_all_is_sent(folder: Path, monkeypatch) -> None:
-    from deepfake.tracking import journal as module
+    from deepfake.tracking import spool as module
 
     monkeypatch.setattr(module, "_LONG", 1000)
     journal = open_journal(folder, "a" * 32, HEADER)
@@ -470,7 +470,7 @@ def test_the_password_of_a_server_is_not_kept_in_the_journal(server, folder: Pat
 def test_a_clock_that_is_set_forward_does_not_make_a_run_longer(store, client, experiment, quiet, monkeypatch) -> None:
     real = time.time
     with track(store, experiment, "clock", options=quiet) as run:
-        monkeypatch.setattr(log.time, "time", lambda: real() + 400 * 86400)
+        monkeypatch.setattr(logger.time, "time", lambda: real() + 400 * 86400)
         run.epoch(1, {"a": 1.0})
     monkeypatch.undo()
     info = client.get_run(run.id).info

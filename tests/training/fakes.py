@@ -9,14 +9,13 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from deepfake.data.batch import Batch
-from deepfake.data.loader import Readable
+from deepfake.data.clips import Batch, Readable
 from deepfake.models.backbone import Backbone
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.heads import create_head
 from deepfake.models.options import BackboneOptions, HeadOptions, Mean
 from deepfake.training.options import TrainerOptions
-from deepfake.training.setup import create_fabric
+from deepfake.training.runtime import create_fabric
 
 
 class FakeClips(Readable):

@@ -10,8 +10,8 @@ import torch
 
 from deepfake.models.options import Mean
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
-from deepfake.training.score import score
-from deepfake.training.setup import create_fabric, seed_everything
+from deepfake.training.runtime import create_fabric, seed_everything
+from deepfake.training.scoring import score
 from deepfake.training.trainer import FitOptions, Trainer
 from tests.training.fakes import FakeClips, small_detector
 

@@ -20,8 +20,8 @@ from deepfake.training.calibration import (
     fit_calibrator,
     load_calibrator,
 )
+from deepfake.training.decision import fit_threshold, tpr_at_fpr
 from deepfake.training.options import EvaluationOptions
-from deepfake.training.threshold import fit_threshold, tpr_at_fpr
 
 
 def sample(n: int = 300, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:

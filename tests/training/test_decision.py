@@ -10,9 +10,8 @@ import pytest
 
 from deepfake.errors import UserError
 from deepfake.training.calibration import Isotonic, Platt, Temperature
-from deepfake.training.decision import fit_decision, load_decision
+from deepfake.training.decision import fit_decision, fit_threshold, load_decision
 from deepfake.training.options import EvaluationOptions
-from deepfake.training.threshold import fit_threshold
 
 
 def predictions(labels: list[int], scores: list[float], status: str = "ok") -> pd.DataFrame:

@@ -8,11 +8,16 @@ import pytest
 from sklearn import metrics as sk
 
 from deepfake.errors import UserError
-from deepfake.training.bands import PLACES, precision_band, roc_band
-from deepfake.training.breakdown import break_down, macro_average, usual_columns
+from deepfake.training.bootstrap import PLACES, precision_band, roc_band
 from deepfake.training.decision import Decision, fit_decision
 from deepfake.training.delong import auc_interval
-from deepfake.training.evaluation import evaluate_predictions, resampling_units
+from deepfake.training.evaluation import (
+    break_down,
+    evaluate_predictions,
+    macro_average,
+    resampling_units,
+    usual_columns,
+)
 from deepfake.training.options import EvaluationOptions
 
 OPTIONS = EvaluationOptions(resamples=100)

@@ -20,11 +20,11 @@ from deepfake.metrics import sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.models.options import ConvLstm, Gru, HeadOptions, Lstm, Mean, Vit
 from deepfake.training.checkpoint import BEST, LAST, load_weights
-from deepfake.training.features import cached, storage
-from deepfake.training.features.cached import FeatureCache
-from deepfake.training.features.source import FeatureReader, FeatureSet
-from deepfake.training.features.spec import Layout
-from deepfake.training.score import score
+from deepfake.training.features import cache, feature_store
+from deepfake.training.features.cache import FeatureCache
+from deepfake.training.features.extract import FeatureReader, FeatureSet
+from deepfake.training.features.feature_store import Layout
+from deepfake.training.scoring import score
 from tests.training.fakes import FakeClips, cpu, small_detector, tiny_detector
 from tests.training.test_trainer import lasting, run
 
@@ -256,30 +256,30 @@ def test_other_weights_are_computed_again_and_said(tmp_path: Path) -> None:
 
 def test_other_versions_are_computed_again_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Told(tmp_path).read(frozen(), splits())
-    monkeypatch.setattr("deepfake.training.features.spec.version", lambda package: "99.0")
+    monkeypatch.setattr("deepfake.training.features.feature_store.version", lambda package: "99.0")
     told = Told(tmp_path)
     told.read(frozen(), splits())
     assert "of other versions" in told.lines[0]
 
 
 def damage_size(folder: Path) -> None:
-    data = (folder / storage.DATA).read_bytes()
-    (folder / storage.DATA).write_bytes(data[:-100])
+    data = (folder / feature_store.DATA).read_bytes()
+    (folder / feature_store.DATA).write_bytes(data[:-100])
 
 
 def damage_numbers(folder: Path) -> None:
-    size = (folder / storage.DATA).stat().st_size
-    (folder / storage.DATA).write_bytes(b"\x01" * size)
+    size = (folder / feature_store.DATA).stat().st_size
+    (folder / feature_store.DATA).write_bytes(b"\x01" * size)
 
 
 def damage_description(folder: Path) -> None:
-    (folder / storage.META).write_text("{")
+    (folder / feature_store.META).write_text("{")
 
 
 def damage_origin(folder: Path) -> None:
-    meta = json.loads((folder / storage.META).read_text())
+    meta = json.loads((folder / feature_store.META).read_text())
     meta["spec"]["weights"] = "others"
-    (folder / storage.META).write_text(json.dumps(meta))
+    (folder / feature_store.META).write_text(json.dumps(meta))
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_frames_that_do_not_fit_are_read_in_smaller_parts(tmp_path: Path) -> Non
 
 
 def test_features_that_do_not_fit_the_device_stay_in_their_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached, "device_room", lambda device: 100)
+    monkeypatch.setattr(cache, "device_room", lambda device: 100)
     told = Told(tmp_path, fabric=SimpleNamespace(device=torch.device("cuda")))
     stored = torch.zeros(1000)
     assert told.cache._on_device(stored) is stored

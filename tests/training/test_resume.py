@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from deepfake.data.batch import Batch
+from deepfake.data.clips import Batch
 from deepfake.errors import Interrupted, UserError
 from deepfake.models.detector import Detector
 from deepfake.models.options import Gru
 from deepfake.training.checkpoint import load_state, load_weights, save_state, save_weights
-from deepfake.training.interruption import Interruption
 from deepfake.training.options import AdamW, Constant, Cosine, Plateau
+from deepfake.training.runtime import Interruption
 from deepfake.training.trainer import FitResult
 from tests.training.fakes import FakeClips, cpu, small_detector
 from tests.training.test_trainer import lasting, run

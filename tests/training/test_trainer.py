@@ -15,7 +15,7 @@ from deepfake.models.detector import Detector
 from deepfake.models.options import Gru, Mean
 from deepfake.training.checkpoint import load_weights
 from deepfake.training.options import Adam, AdamW, Constant, Cosine, Plateau, Sgd, TrainerOptions
-from deepfake.training.score import score
+from deepfake.training.scoring import score
 from deepfake.training.trainer import FitOptions, FitResult, Trainer
 from tests.training.fakes import FakeClips, cpu, small_detector
 

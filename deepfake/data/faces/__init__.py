@@ -16,7 +16,7 @@ def find_face_model(options: DatasetOptions, cache: Path) -> Path | None:
     """
     if options.faces != "yunet":
         return None
-    from deepfake.data.yunet import find_model
+    from deepfake.data.faces.yunet import find_model
 
     return find_model(Path(options.face_model) if options.face_model else None, cache / "models")
 
@@ -29,11 +29,11 @@ def create_detector(faces: str, model: str | None) -> FaceDetector | None:
         model: What :func:`find_face_model` found.
     """
     if faces == "mtcnn":
-        from deepfake.data.mtcnn import Mtcnn
+        from deepfake.data.faces.mtcnn import Mtcnn
 
         return Mtcnn()
     if model is not None:
-        from deepfake.data.yunet import YuNet
+        from deepfake.data.faces.yunet import YuNet
 
         return YuNet(Path(model))
     return None

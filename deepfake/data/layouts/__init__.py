@@ -6,17 +6,18 @@ from pathlib import Path
 
 from deepfake.data.layouts.base import Layout
 from deepfake.data.layouts.celebdf import CelebDf
-from deepfake.data.layouts.deepfake_faces import DeepfakeFaces
-from deepfake.data.layouts.demo import Demo
-from deepfake.data.layouts.dfdc import Dfdc
-from deepfake.data.layouts.faceforensics import FaceForensics
-from deepfake.data.layouts.ff_c23 import FfC23
-from deepfake.data.layouts.images import Images
+from deepfake.data.layouts.class_folders import (
+    DeepfakeAndRealImages,
+    Faces140k,
+    HardFake,
+    Images,
+    RealAndFakeFace,
+    Videos,
+)
+from deepfake.data.layouts.dfdc import DeepfakeFaces, Dfdc
+from deepfake.data.layouts.faceforensics import Demo, FaceForensics, FfC23
 from deepfake.data.layouts.kaggle import Kaggle
-from deepfake.data.layouts.kaggle_faces import DeepfakeAndRealImages, Faces140k, HardFake
-from deepfake.data.layouts.real_and_fake_face import RealAndFakeFace
 from deepfake.data.layouts.table import Table
-from deepfake.data.layouts.videos import Videos
 
 __all__ = ["LAYOUTS", "Layout", "find_layouts"]
 

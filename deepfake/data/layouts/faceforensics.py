@@ -1,15 +1,26 @@
-"""FaceForensics++ (Roessler et al. 2019, arXiv:1901.08971) as its download script lays it out, or a part of it.
+"""FaceForensics++ (Roessler et al. 2019, arXiv:1901.08971) as its script and as Kaggle lay it out, and the demo.
 
-Turns original_sequences and manipulated_sequences into samples with the published splits. Opens no video.
-"""
+Turns original_sequences and manipulated_sequences, or xdxd003/ff-c23's flat folders of each method, into samples with
+the published splits. Opens no video."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepfake.data.layouts.base import File, child, inside, list_files, list_folders, listed, read_json, sample_ids
+from deepfake.data.layouts.base import (
+    File,
+    check_against_folders,
+    child,
+    inside,
+    list_files,
+    list_folders,
+    listed,
+    read_json,
+    sample_ids,
+)
 from deepfake.data.manifest import FAKE, REAL, SPLITS, VIDEO_SUFFIXES, Manifest, make_rows
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest
@@ -233,3 +244,98 @@ def _choose_compression(root: Path, parents: list[str], options: DatasetOptions)
             return asked
         raise DataError(f"dataset.compression={asked} is not there", nearest(asked, found))
     return next((name for name in _PREFERRED if name in found), found[0] if found else _PREFERRED[0])
+
+
+BLEND, FLICKER = "SyntheticBlend", "SyntheticFlicker"
+
+
+class Demo(FaceForensics):
+    """FaceForensics++'s tree with the two synthetic methods."""
+
+    name = "demo"
+    summary = f"manipulated_sequences/{{{BLEND},{FLICKER}}} (the generated demo)"
+    methods = (BLEND, FLICKER)
+
+    def probe(self, root: Path) -> Path | None:
+        """The folder of the official tree, if its fakes are synthetic."""
+        folder = super().probe(root)
+        return folder if folder and (folder / "manipulated_sequences" / BLEND).is_dir() else None
+
+
+_METADATA = "ff++_metadata.csv"
+
+
+class FfC23:
+    """``original`` and a folder for each method, with the videos right in them."""
+
+    name = "kaggle_ff_c23"
+    summary = "FaceForensics++_C23/{original,Deepfakes,Face2Face,...}/*.mp4 (Kaggle xdxd003/ff-c23)"
+    crops = False
+
+    def probe(self, root: Path) -> Path | None:
+        """The folder that holds ``original`` beside at least one method's folder."""
+        for folder in inside(root):
+            if child(folder, "original") and child(folder, *METHODS):
+                return folder
+        return None
+
+    def read(self, root: Path, options: DatasetOptions) -> Manifest:
+        """Every video of the wanted methods, grouped by target and source footage."""
+        notes: list[str] = []
+        there = {name.lower(): name for name in list_folders(root)}
+        found = [name for name in METHODS if name.lower() in there]
+        wanted = _wanted(found, options, notes)
+        folders = [(there["original"], "youtube", REAL)] if "original" in there else []
+        folders += [(there[name.lower()], name, FAKE) for name in wanted]
+        rows: list[dict[str, object]] = []
+        for folder, method, label in folders:
+            files = list_files(root, folder, VIDEO_SUFFIXES, depth=1)
+            rows += make_sample_rows(files, method, label, options.name, "c23")
+        _note_actors(rows, notes)
+        known = {"original", "csv", "splits", *(name.lower() for name in METHODS)}
+        unknown = [name for lower, name in sorted(there.items()) if lower not in known]
+        if unknown:
+            notes.append(f"folders that are not read: {listed(unknown)}")
+        check_against_folders(_table_labels(root), rows, _METADATA)
+        splits = read_split_files(root, options, notes)
+        for row in rows:
+            row["split"] = split_of(str(row["stem"]), splits)
+        name_originals(rows)
+        note_missing_pairs(rows, notes)
+        return Manifest(make_rows(rows).drop(columns="stem"), {options.name: root}, notes, official=bool(splits))
+
+
+def _wanted(found: list[str], options: DatasetOptions, notes: list[str]) -> list[str]:
+    if options.methods is not None:
+        for name in options.methods:
+            if name not in found:
+                raise DataError(f"dataset.methods names {name!r}, which is not there", nearest(name, found))
+        return list(options.methods)
+    missing = [name for name in METHODS if name not in found]
+    if missing:
+        notes.append(f"methods that are not there: {', '.join(missing)}")
+    return found
+
+
+def _note_actors(rows: list[dict[str, object]], notes: list[str]) -> None:
+    actors = [row for row in rows if "__" in str(row["stem"])]
+    if actors and all(row["label"] == FAKE for row in actors):
+        notes.append(
+            f"the {len(actors)} DeepFakeDetection fakes come without their actors' originals, in another resolution "
+            "than all reals: the source gives the label away; leave them out with dataset.methods"
+        )
+
+
+def _table_labels(root: Path) -> dict[str, str]:
+    """What the copy's own table says of each file, by the file's last two path parts in lower case."""
+    folder = child(root, "csv")
+    tables = [p for p in (root / folder).iterdir() if p.name.lower() == _METADATA] if folder else []
+    if not tables:
+        return {}
+    with tables[0].open(encoding="utf-8-sig", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    labels = {}
+    for line in lines:
+        path = (line.get("File Path") or "").replace("\\", "/")
+        labels["/".join(path.lower().split("/")[-2:])] = (line.get("Label") or "").strip()
+    return labels

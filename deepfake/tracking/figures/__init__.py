@@ -38,7 +38,7 @@ def draw_run(
         The files, in reading order.
     """
     # matplotlib takes most of a second to import: only a run that draws pays for it.
-    from deepfake.tracking.figures import curves, profile, scores, spread
+    from deepfake.tracking.figures import curves, profile, scores
     from deepfake.tracking.figures.style import save
 
     figures = {
@@ -46,7 +46,7 @@ def draw_run(
         "roc": scores.roc(predictions, threshold=threshold),
         "precision_recall": scores.precision_recall(predictions, threshold=threshold),
         "confusion_matrix": scores.confusion(predictions, threshold=threshold),
-        "score_histogram": spread.histogram(predictions, threshold=threshold),
+        "score_histogram": scores.histogram(predictions, threshold=threshold),
     }
     times = [profile.recorded(epoch) for epoch in history]
     if any(times):
@@ -87,7 +87,7 @@ class Scored:
 
 def draw_evaluation(folder: Path, scored: Scored) -> list[Path]:
     """Every figure of an evaluation, as PNG files in a folder; returns them in reading order."""
-    from deepfake.tracking.figures import evaluation, scores, spread
+    from deepfake.tracking.figures import evaluation, scores
     from deepfake.tracking.figures.style import save
 
     table, cut = scored.predictions, scored.cut
@@ -97,12 +97,12 @@ def draw_evaluation(folder: Path, scored: Scored) -> list[Path]:
             table, threshold=cut, band=scored.precision_band, average=scored.average
         ),
         **{name: scores.confusion(table, threshold=at) for name, at in scored.thresholds.items()},
-        "score_histogram": spread.histogram(table, threshold=cut),
-        "reliability": spread.reliability(table, ece=scored.ece[0]),
+        "score_histogram": scores.histogram(table, threshold=cut),
+        "reliability": scores.reliability(table, ece=scored.ece[0]),
     }
     if "calibrated" in table and table["calibrated"].notna().any():
         calibrated = table.assign(score=table["calibrated"])
-        figures["reliability_calibrated"] = spread.reliability(calibrated, ece=scored.ece[1])
+        figures["reliability_calibrated"] = scores.reliability(calibrated, ece=scored.ece[1])
     for column, groups in scored.breakdowns.items():
         macro = scored.macro if column == "method" else None
         figures[f"by_{column}"] = evaluation.group_bars(groups, metric="ROC-AUC", by=column, macro=macro)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from deepfake.whole import appearing
+from deepfake.files import appearing
 
 #: Okabe and Ito 2008, "Color Universal Design"; the yellow is left out, as it vanishes on white paper.
 BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, BLACK = (

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from deepfake.data.dataset import read_dataset
 from deepfake.data.manifest import FAKE, REAL
 from deepfake.data.options import DatasetOptions
-from deepfake.data.read import read_dataset
 from deepfake.errors import DataError
 from tests.data.layouts.trees import by_stem, counts, plant, read
 

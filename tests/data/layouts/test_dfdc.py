@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from deepfake.data.audit import audit_dataset
-from deepfake.data.groups import crossing_groups
+from deepfake.data.dataset import read_dataset
 from deepfake.data.manifest import FAKE, REAL, Manifest
 from deepfake.data.options import DatasetOptions
-from deepfake.data.read import read_dataset
+from deepfake.data.splits import crossing_groups
 from deepfake.errors import DataError
 from tests.data.layouts.trees import by_stem, counts, plant, read, write_json
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from deepfake.data.dataset import read_dataset
 from deepfake.data.layouts.faceforensics import footage
 from deepfake.data.manifest import FAKE, REAL
 from deepfake.data.options import DatasetOptions
-from deepfake.data.read import read_dataset
 from deepfake.errors import DataError
 from tests.data.layouts.trees import by_stem, counts, plant, read, write_json
 

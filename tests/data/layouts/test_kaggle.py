@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from deepfake.data.dataset import read_dataset, settle_faces
 from deepfake.data.layouts import LAYOUTS, find_layouts
 from deepfake.data.options import DatasetOptions
-from deepfake.data.read import read_dataset, settle_faces
 from deepfake.errors import DataError
 from tests.data.layouts.test_celebdf import plant_celebdf
 from tests.data.layouts.trees import plant, read, write_json

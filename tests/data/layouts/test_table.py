@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from deepfake.data.dataset import read_dataset
 from deepfake.data.layouts.table import parse_label
 from deepfake.data.manifest import FAKE, REAL, Manifest, rooted_table, save_manifest
 from deepfake.data.options import DatasetOptions
-from deepfake.data.read import read_dataset
 from deepfake.errors import DataError
 from tests.data.layouts.trees import by_stem, counts, plant, read
 from tests.end_to_end.test_layouts import TREES

@@ -1,0 +1,276 @@
+"""A crop store: opening, listing and pruning what was prepared. Knows no video and no model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import shutil
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from deepfake.data.crop_records import Record, read_frames, read_records
+from deepfake.data.cropping import FRAME, CutSettings
+from deepfake.data.manifest import Manifest
+from deepfake.data.media import Pixels
+from deepfake.errors import DataError, nearest
+from deepfake.files import appearing
+
+#: The columns of :attr:`CropStore.samples`, with what a sample that has none holds.
+SAMPLE_COLUMNS: dict[str, Any] = {
+    "status": "ok",
+    "reason": "",
+    "clips": 0,
+    "frames": 0,
+    "filled": 0,
+    "width": 0,
+    "height": 0,
+    "video_frames": 0,
+    "fps": 0.0,
+    "duration": 0.0,
+    "codec": "",
+    "bitrate": 0,
+    "pixel_format": "",
+    "rotation": 0,
+    "quality": 0,
+    "bytes": -1,
+    "sha256": "",
+    "dhashes": (),
+    "thumbnail": "",
+}
+
+
+class CropStore:
+    """Prepared crops of a manifest's samples.
+
+    Args:
+        folder: Where the parts lie.
+        records: The records of the samples of interest, as :func:`read_records` gives them.
+
+    Attributes:
+        path: The folder; its name is the :attr:`key`.
+        records: By sample id.
+    """
+
+    def __init__(self, folder: Path, records: dict[str, Record]) -> None:
+        self.path = folder
+        self.records = records
+        self._maps: dict[str, Pixels] = {}
+
+    @property
+    def key(self) -> str:
+        """The digest of what went in and how."""
+        return self.path.name
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row per sample: status (``ok`` or why not), reason, clips, frames kept, filled, media facts."""
+        columns = {
+            name: [record.get(name, default) for record in self.records.values()]
+            for name, default in SAMPLE_COLUMNS.items()
+        }
+        return pd.DataFrame(columns, index=pd.Index(self.records, name="sample_id", dtype=object))
+
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """A digest for each sample that could be used: of its file, and of which frames were cut and where."""
+        return {
+            sample_id: hashlib.sha256(
+                f"{self.key} {record['sha256']} {record['shape']} {record['lengths']}".encode()
+                + self.frame_records(sample_id).tobytes()
+            ).hexdigest()
+            for sample_id, record in self.records.items()
+            if record["status"] == "ok"
+        }
+
+    @cached_property
+    def frames(self) -> pd.DataFrame:
+        """One row per frame kept: sample_id, clip, position, then the fields of ``cropping.FRAME``."""
+        tables = [self.frame_records(sample_id) for sample_id, r in self.records.items() if r["status"] == "ok"]
+        owners = [sample_id for sample_id, r in self.records.items() if r["status"] == "ok"]
+        joined = np.concatenate([t.reshape(-1) for t in tables]) if tables else np.zeros(0, FRAME)
+        table = pd.DataFrame({name: joined[name] for name in FRAME.names or ()})
+        table.insert(0, "sample_id", np.repeat(np.array(owners, object), [t.size for t in tables]))
+        places = [np.indices(t.shape).reshape(2, -1) for t in tables]
+        clip, position = np.concatenate(places, 1) if places else np.zeros((2, 0), int)
+        table.insert(1, "clip", clip)
+        table.insert(2, "position", position)
+        kept: np.ndarray | list[bool] = (
+            np.concatenate([self._kept(self.records[owner]).reshape(-1) for owner in owners]) if owners else []
+        )
+        return table[np.asarray(kept, bool)].reset_index(drop=True)
+
+    def frame_records(self, sample_id: str) -> np.ndarray:
+        """The frame records [clips, T] of one sample, fillers included."""
+        return read_frames(self.path, self.records[sample_id])
+
+    def pixels(self, part: str) -> Pixels:
+        """The memory map of a whole part, uint8 [bytes], opened once."""
+        if part not in self._maps:
+            self._maps[part] = np.memmap(self.path / f"{part}.u8", np.uint8, mode="r")
+        return self._maps[part]
+
+    def clip(self, sample_id: str, clip: int) -> tuple[Pixels, np.ndarray]:
+        """One clip uint8 [T, S, S, 3], a view of the memory map, and its mask bool [T]: False where it is filled up."""
+        record = self.records[sample_id]
+        _, *shape = record["shape"]
+        size = math.prod(shape)
+        start = record["offset"] + clip * size
+        return self.pixels(record["part"])[start : start + size].reshape(shape), self._kept(record)[clip]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Memory maps are opened again where they arrive, never copied there.
+        return {"path": self.path, "records": self.records, "_maps": {}}
+
+    @staticmethod
+    def _kept(record: Record) -> np.ndarray:
+        return np.arange(record["shape"][1]) < np.array(record["lengths"])[:, None]
+
+
+_VERSION = 5  # of what a store holds; another number begins new stores
+_DECODERS = ("av", "opencv-python-headless", "opencv-python")
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """A store on disk.
+
+    Attributes:
+        key: Its name.
+        path: Its folder.
+        bytes: What it takes on the disk.
+        samples: How many samples are in it; ``failed`` of them could not be used.
+        settings: How its crops were cut.
+        datasets: Names and folders of the data sets they came from.
+        used: When it was last written to, in seconds since 1970.
+    """
+
+    key: str
+    path: Path
+    bytes: int
+    samples: int
+    failed: int
+    settings: dict[str, Any]
+    datasets: dict[str, str]
+    used: float
+
+
+def store_folder(manifest: Manifest, settings: CutSettings, cache: Path) -> Path:
+    """Where the crops of a manifest's data sets lie when cut so: a digest of both names it."""
+    text = json.dumps(_identity(manifest, settings), sort_keys=True)
+    return _stores(cache) / hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def create_store(manifest: Manifest, settings: CutSettings, cache: Path) -> Path:
+    """Make that folder, if there is none, with what its name stands for written in it.
+
+    Raises:
+        DataError: It cannot be made.
+    """
+    folder = store_folder(manifest, settings, cache)
+    described = folder / "store.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not described.exists():
+            with appearing(described) as temporary:
+                temporary.write_text(json.dumps(_identity(manifest, settings), indent=2))
+    except OSError as error:
+        raise DataError(
+            f"crops cannot be kept in {folder}: {error.strerror}", "set paths.outputs= to a folder you can write to"
+        ) from error
+    return folder
+
+
+def list_stores(cache: Path) -> list[StoreInfo]:
+    """Every store of a cache, the one last written to first."""
+    found = [_info(described) for described in _stores(cache).glob("*/store.json")]
+    return sorted(found, key=lambda info: -info.used)
+
+
+def prune_stores(cache: Path, keep: Collection[str] = ()) -> list[StoreInfo]:
+    """Remove every store but those named; one that is being filled is left alone.
+
+    Args:
+        cache: Where they are.
+        keep: Keys, or beginnings of keys.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        DataError: ``keep`` names a store that is not there, so nothing was removed.
+    """
+    stores = list_stores(cache)
+    keys = [info.key for info in stores]
+    for name in keep:
+        if not any(key.startswith(name) for key in keys):
+            raise DataError(f"there is no crop store {name!r} in {_stores(cache)}", nearest(name, keys))
+    unwanted = [info for info in stores if not any(info.key.startswith(name) for name in keep)]
+    return [info for info in unwanted if _remove(info.path)]
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a store that nobody is filling, its description last, so that half a store is still listed."""
+    locks = [FileLock(lock) for lock in folder.glob("*.lock")]
+    held: list[FileLock] = []
+    try:
+        for lock in locks:
+            lock.acquire(timeout=0)
+            held.append(lock)
+        for part in folder.glob("part-*"):
+            part.unlink()
+    except Timeout:
+        return False
+    finally:
+        for lock in held:
+            lock.release()
+    shutil.rmtree(folder)
+    return True
+
+
+def _info(described: Path) -> StoreInfo:
+    folder = described.parent
+    files = [file.stat() for file in folder.iterdir() if file.is_file()]
+    identity = json.loads(described.read_text())
+    records = read_records(folder)
+    return StoreInfo(
+        key=folder.name,
+        path=folder,
+        bytes=sum(facts.st_size for facts in files),
+        samples=len(records),
+        failed=sum(record["status"] != "ok" for record in records.values()),
+        settings=identity["settings"],
+        datasets=identity["datasets"],
+        used=max(facts.st_mtime for facts in files),
+    )
+
+
+def _stores(cache: Path) -> Path:
+    return cache.absolute() / "crops"
+
+
+def _identity(manifest: Manifest, settings: CutSettings) -> dict[str, Any]:
+    """Everything that changes a crop's pixels, and the folders the crops come from."""
+    model = settings.face_model
+    digest = hashlib.sha256(Path(model).read_bytes()).hexdigest() if model else None
+    return {
+        "version": _VERSION,
+        "settings": {**asdict(settings), "face_model": digest},
+        "datasets": {name: str(root.resolve()) for name, root in sorted(manifest.roots.items())},
+        "packages": {name: version for name in _DECODERS if (version := _installed(name))},
+    }
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,208 @@
+"""One process that prepares samples: a task read, its file cropped, its record written. No torch, no pandas."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import resource
+import signal
+import stat
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deepfake.data.crop_records import Record, StoreWriter, read_frames
+from deepfake.data.cropping import Crops, CutSettings, KnownTrack, cut_sample
+from deepfake.data.faces import create_detector
+from deepfake.data.faces.base import FaceDetector
+from deepfake.data.frame_sampling import ClipPlan
+from deepfake.data.media import MOST_PIXELS, Deadline, MediaError
+from deepfake.data.options import DatasetOptions
+
+_SLOWEST = 1e6  # bytes a second that any machine and disk is taken to read and decode
+_BLOCK = 1 << 20
+_NONE: Record = {"bytes": -1, "mtime": 0, "sha256": ""}  # of a file that is not there
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sample to be prepared.
+
+    Attributes:
+        sample_id: Its name.
+        file: Where it lies.
+        kind: ``video`` or ``image``.
+        original: The name of the sample it was made from, or nothing.
+        like: That sample's record, once there is one: its track can be used.
+        seconds: How long it may take, and a second more for each megabyte.
+    """
+
+    sample_id: str
+    file: Path
+    kind: str
+    original: str = ""
+    like: Record | None = None
+    seconds: float = DatasetOptions.file_timeout
+
+
+class Worker:
+    """Prepares samples one after the other into a part of its own."""
+
+    def __init__(self, folder: Path, settings: CutSettings) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._writer = StoreWriter(folder)
+        self._detector: FaceDetector | None = create_detector(settings.faces, settings.face_model)
+
+    def __call__(self, job: Job) -> Record:
+        """Prepare one sample; one that cannot be used is written down with its reason."""
+        until = Deadline(time_limit(job))
+        record: Record = {"sample_id": job.sample_id, **stamp(job.file, until)}
+        crops: Crops | None = None
+        try:
+            until.check()
+            crops = cut_sample(job.file, job.kind, self._settings, self._detector, self._known(job.like), until)
+        except MediaError as error:
+            record |= {"status": error.reason, "reason": error.detail}
+        except MemoryError:
+            record |= {"status": "too_large", "reason": "decoding it takes more memory than one file may have"}
+        except OSError as error:
+            record |= {"status": "unreadable", "reason": error.strerror or repr(error)}
+        except Exception as error:
+            # Whatever a hostile file breaks on the way is told of that file; the others go on.
+            record |= {"status": "crashed", "reason": repr(error)}
+        else:
+            record |= {"status": "ok", **describe(crops)}
+        return self._writer.append(record, crops)
+
+    def _known(self, like: Record | None) -> KnownTrack | None:
+        if like is None or like["status"] != "ok":
+            return None
+        return KnownTrack((like["width"], like["height"], like["video_frames"]), read_frames(self._folder, like))
+
+    def close(self) -> None:
+        """Let go of the part."""
+        self._writer.close()
+
+
+def time_limit(job: Job) -> float:
+    """Seconds that a sample may take: a long video is a large file, and a file that takes longer than its size is ill.
+
+    What a sparse file does not have on the disk does not count.
+    """
+    try:
+        facts = os.stat(job.file)
+    except (OSError, ValueError):
+        return job.seconds
+    held = min(facts.st_size, getattr(facts, "st_blocks", facts.st_size) * 512)
+    return job.seconds + held / _SLOWEST
+
+
+def stamp(file: Path, until: Deadline | None = None) -> Record:
+    """What tells a changed file from the same one: bytes, time of change, SHA-256.
+
+    Args:
+        file: What is no file, such as a pipe, is as if it were missing, and never opened.
+        until: When it has to be done; what takes longer, or cannot be read, has no SHA-256.
+    """
+    try:
+        facts = os.stat(file)
+    except (OSError, ValueError):
+        return dict(_NONE)
+    if not stat.S_ISREG(facts.st_mode):
+        return dict(_NONE)
+    known = {"bytes": facts.st_size, "mtime": facts.st_mtime_ns, "sha256": ""}
+    digest = hashlib.sha256()
+    try:
+        with open(file, "rb") as opened:
+            while block := opened.read(_BLOCK):
+                digest.update(block)
+                if until is not None and until.left < 0:
+                    return known
+    except OSError:
+        return known
+    return known | {"sha256": digest.hexdigest()}
+
+
+def describe(crops: Crops) -> Record:
+    """What a record says of a sample whose crops could be cut."""
+    facts = asdict(crops.info)
+    facts["video_frames"] = facts.pop("frames")
+    return {
+        "clips": len(crops.lengths),
+        "frames": int(crops.lengths.sum()),
+        "filled": crops.filled,
+        **facts,
+        "dhashes": list(crops.dhashes),
+        "thumbnail": base64.b64encode(crops.thumbnail.tobytes()).decode(),
+    }
+
+
+_MEMORY = 1 << 30  # bytes that one file may take, beside its crops
+
+
+def worker_environment() -> dict[str, str]:
+    """What such a process is started with, beside what any has."""
+    # OpenCV reads it when it is imported, and minds it in every format, before it decodes.
+    return {"OPENCV_IO_MAX_IMAGE_PIXELS": str(MOST_PIXELS)}
+
+
+def pack_settings(folder: Path, settings: CutSettings) -> str:
+    """The first line a worker reads."""
+    return json.dumps({"folder": str(folder), **asdict(settings)})
+
+
+def unpack_settings(line: str) -> tuple[Path, CutSettings]:
+    """What :func:`pack_settings` wrote."""
+    values: dict[str, Any] = json.loads(line)
+    return Path(values.pop("folder")), CutSettings(**{**values, "plan": ClipPlan(**values["plan"])})
+
+
+def pack_job(job: Job) -> str:
+    """One line for one job; bytes of file names that are no UTF-8 survive as escapes."""
+    return json.dumps({**asdict(job), "file": str(job.file)})
+
+
+def main() -> None:
+    """Read settings, then jobs until standard input ends; a sample's record, or the error that stopped it, a line."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    cv2.setNumThreads(1)
+    answers = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # what libraries print must not be read as an answer
+    folder, settings = unpack_settings(sys.stdin.readline())
+    worker = Worker(folder, settings)
+    _limit_memory(settings)
+    print("{}", file=answers, flush=True)
+    for line in sys.stdin:
+        values = json.loads(line)
+        job = Job(**{**values, "file": Path(values["file"])})
+        try:
+            answer: dict[str, Any] = {"record": worker(job)}
+        except OSError as error:
+            answer = {"errno": error.errno, "error": error.strerror or str(error)}
+        try:
+            print(json.dumps(answer), file=answers, flush=True)
+        except BrokenPipeError:  # whoever asked is gone
+            os._exit(1)
+
+
+def _limit_memory(settings: CutSettings) -> None:
+    """From here on what a file says of itself cannot make this process grow beyond measure; where Linux tells sizes."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return
+    used = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    plan = settings.plan
+    crops = 2 * plan.clips * plan.frames * settings.size**2 * 3  # as cut, and as dealt to clips
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = (int(used.split()[1]) << 10) + _MEMORY + crops
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+
+
+if __name__ == "__main__":
+    main()

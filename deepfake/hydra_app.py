@@ -1,0 +1,301 @@
+"""The way into every command: its config composed, its mistakes told in two lines. Imports nothing heavy.
+
+Configs are composed of the same groups, keys and overrides whether Hydra runs the command or not. Hydra's own way of
+running a saved config again, ``--config-path RUN``, is turned to ``deepfake reproduce``: such a config has lost its
+groups, and ``model=cnn_gru`` on top of it would name no model."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deepfake.config import RunConfig, load_config
+from deepfake.errors import UserError, nearest, of_a_place
+from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
+
+USER_ERROR = 2
+
+_UNIQUE = uuid.uuid4().hex[:6]
+
+
+def register_resolvers() -> None:
+    """What ``${project:}``, ``${unique:}`` and ``${environment_keys:}`` stand for in a config; safe to call again."""
+    # A value, not a question: Hydra sends its resolvers to other processes, which may stand elsewhere.
+    folder = str(project_folder())
+    OmegaConf.register_new_resolver("project", lambda: folder, replace=True)
+    OmegaConf.register_new_resolver("unique", lambda: _UNIQUE, replace=True)
+    OmegaConf.register_new_resolver("environment_keys", _environment_keys, replace=True)
+
+
+def guarded(entry: Callable[[], object]) -> int:
+    """Run a Hydra entry point; tell a user's mistake in two lines.
+
+    Args:
+        entry: A function decorated with ``hydra.main``; it reads ``sys.argv``.
+
+    Returns:
+        The exit status: 0, or 2 for a mistake of the user's. Other exceptions pass, with their traceback.
+    """
+    # Hydra otherwise prints exceptions its own way and exits with 1 before they can be told apart.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    register_resolvers()
+    _keep_ranks_apart()
+
+    def run() -> int:
+        refuse_saved_config(sys.argv[1:], project_folder())
+        refuse_empty_choices(sys.argv[1:])
+        entry()
+        return 0
+
+    return guarded_call(run)
+
+
+def guarded_call(call: Callable[[], int]) -> int:
+    """A command's exit status; a user's mistake is told in two lines and makes it 2."""
+    _settle_home()
+    try:
+        with _terminable():
+            return call()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        return told(error)
+    except Exception as error:
+        place = of_a_place(error)
+        if place is None:
+            raise
+        return told(place)
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
+        return 130
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C, so that runs are ended, folders removed and what is kept is said."""
+    own = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise KeyboardInterrupt("SIGTERM")
+        # A process that was forked off inherits this; for it SIGTERM is its parent saying that it is over.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    # Whoever asked for something else is to have it, and only the main thread takes signals.
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _settle_home() -> None:
+    """A user without an entry and without HOME, as containers have them, gets one: libraries ask when imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+
+
+def told(error: Exception) -> int:
+    """Print a mistake as ``error:`` and ``hint:`` on standard error; returns the exit status."""
+    print(translate(error), file=sys.stderr)
+    return USER_ERROR
+
+
+def translate(error: Exception) -> UserError:
+    """Hydra's and OmegaConf's exceptions as ours."""
+    if isinstance(error, UserError):
+        return error
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        known = [option for option in error.options or [] if not option.startswith("_")]
+        if group:
+            return UserError(f"{group}={choice} does not exist", nearest(choice, known))
+        return UserError(f"the config {choice!r} does not exist", "check --config-name and --config-path")
+    if isinstance(error, OverrideParseException):
+        return UserError(
+            f"cannot read {error.override!r} on the command line",
+            "write key=value, key=[1,2] or key=a,b with -m",
+        )
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
+    if unknown:
+        from deepfake.config import known_keys
+
+        key = unknown.group(1)
+        if key in known_keys():
+            group = key.partition(".")[0]
+            return UserError(
+                f"the {group} that was chosen has no key {key!r}",
+                f"another {group} has it; leave it out or choose that",
+            )
+        if key.startswith(("sweep.", "hydra.sweeper.")):
+            from deepfake.sweeping.options import hint_for
+
+            return UserError(f"unknown key {key!r}", hint_for(key))
+        return UserError(f"unknown key {key!r}", _short(nearest(key, [*known_keys(), *_groups()])))
+    cause = error.__cause__
+    if isinstance(error, HydraException) and cause is not None and str(cause).strip():
+        first = f"{first}: {str(cause).strip().splitlines()[0]}"
+    return UserError(first, f"{TRAIN} --help lists the groups and keys")
+
+
+def _environment_keys(kind: str) -> list[str]:
+    from deepfake.config import environment_keys
+
+    return environment_keys(kind)
+
+
+def _groups() -> list[str]:
+    return [path.name for root in (CONF, SWEEPS) for path in root.iterdir() if path.is_dir()]
+
+
+def _short(hint: str) -> str:
+    meant, _, _ = hint.partition("? choices:")
+    return f"{meant}?" if meant != hint else f"{TRAIN} --cfg job lists every key"
+
+
+def _keep_ranks_apart() -> None:
+    """Under torchrun only the first process has a run folder; the others work in a folder thrown away."""
+    if os.environ.get("RANK", "0") != "0" and len(sys.argv) > 0:
+        sys.argv.append(f"hydra.run.dir={tempfile.gettempdir()}/deepfake-rank-{_UNIQUE}")
+
+
+def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
+    """What ``python train.py <overrides>`` would run, composed but not checked.
+
+    Raises:
+        UserError: A group is given something else than a choice's name.
+        HydraException: A group, choice or key that does not exist; the front door translates it.
+    """
+    refuse_empty_choices(overrides)
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def compose_run(overrides: Sequence[str]) -> RunConfig:
+    """The same, typed and checked."""
+    return load_config(compose_config(overrides))
+
+
+_FLAGS = {"--config-path": "path", "-cp": "path", "--config-dir": "path", "-cd": "path"}
+_FLAGS |= {"--config-name": "name", "-cn": "name"}
+#: What lies in every run's folder, and in no config folder.
+_RUN = ("resolved.yaml", "overrides.yaml", "provenance.json")
+
+
+def refuse_saved_config(words: Sequence[str], beside: Path) -> None:
+    """Stop where Hydra is asked to compose from a run's folder.
+
+    Args:
+        words: What was typed after the program's name.
+        beside: The program's own folder, which Hydra takes relative paths from.
+
+    Raises:
+        UserError: With the command that runs that run again, what else was typed included.
+    """
+    flags, overrides = _parsed(words)
+    named = [flags["path"], *(text.partition("=")[2] for text in overrides if text.startswith("experiment="))]
+    for name in filter(None, named):
+        for path in (Path(name).expanduser(), beside / name):
+            folder = path.parent if path.suffix == ".yaml" else path
+            if all((folder / file).is_file() for file in _RUN):
+                raise _instead(folder.absolute(), [text for text in overrides if not text.startswith("experiment=")])
+
+
+def refuse_empty_choices(words: Iterable[str]) -> None:
+    """Stop where a config group is given something other than a choice's name, such as ``trainer=null``.
+
+    Hydra ends in an exception of Python's own, which names no group.
+
+    Args:
+        words: What was typed; those that are no overrides, or cannot be read, are left to Hydra.
+
+    Raises:
+        UserError: Which group, and what it has.
+    """
+    parser = OverridesParser.create()
+    for word in words:
+        if word.startswith("-") or "=" not in word:
+            continue
+        try:
+            override = parser.parse_override(word)
+        except HydraException:
+            continue
+        group = override.key_or_group
+        folders = [root / group for root in (CONF, SWEEPS) if group and (root / group).is_dir()]
+        if not folders or override.is_delete():
+            continue
+        given = override.value()
+        for one in given.list if isinstance(given, ChoiceSweep) else [given]:
+            if one is None or isinstance(one, (int, float)):
+                known = {path.stem for path in folders[0].glob("*.yaml") if not path.stem.startswith("_")}
+                raise UserError(f"{word} names no choice of {group}", nearest(one, known))
+
+
+def absolute_config_path(words: Sequence[str]) -> list[str]:
+    """The same words with ``--config-path`` counted from the working directory.
+
+    Hydra counts it from the folder of the program's file, which is the package where there is no script.
+    """
+    changed = list(words)
+    for place, word in enumerate(changed):
+        flag, given, value = word.partition("=")
+        if flag not in ("--config-path", "-cp"):
+            continue
+        if given:
+            changed[place] = f"{flag}={_absolute(value)}"
+        elif place + 1 < len(changed):
+            changed[place + 1] = _absolute(changed[place + 1])
+    return changed
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("pkg://") else str(Path(path).expanduser().absolute())
+
+
+def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    flags, overrides = {"path": "", "name": ""}, []
+    rest: Iterator[str] = iter(words)
+    for word in rest:
+        flag, given, value = word.partition("=")
+        if flag in _FLAGS:
+            flags[_FLAGS[flag]] = value if given else next(rest, "")
+        elif given and not word.startswith("-"):
+            overrides.append(word)
+    return flags, overrides
+
+
+def _instead(folder: Path, overrides: Sequence[str]) -> UserError:
+    from deepfake.config import is_environment_key
+
+    changes = [word for text in overrides for word in ([text] if is_environment_key(text) else ["--set", text])]
+    return UserError(
+        f"{folder} is the folder of a run: its config has no groups left to choose from",
+        f"run it again with: {shlex.join(['deepfake', 'reproduce', str(folder), *changes])}",
+    )

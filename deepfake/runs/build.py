@@ -1,0 +1,318 @@
+"""What a run is made of: data set, detector, features, and what a process keeps from one trial for the next."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pandas as pd
+
+from deepfake.config import RunConfig
+from deepfake.data.audit import VERSION, Audit, audit_dataset
+from deepfake.data.clips import ClipSet
+from deepfake.data.crop_store import CropStore
+from deepfake.data.dataset import read_dataset
+from deepfake.data.manifest import SPLITS, Manifest
+from deepfake.data.prepare import prepare_crops
+from deepfake.errors import UserError
+from deepfake.runs.console import Console
+from deepfake.tracking.run_folder import write_json
+from deepfake.tracking.store import Store
+from deepfake.training.sampler import ClipSource
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from deepfake.models.detector import Detector
+
+
+T = TypeVar("T")
+
+#: Of each kind; a head sweep goes to and fro between two clip plans and two taps.
+_KEPT = 2
+
+
+class Shelf:
+    """The newest few things of each kind, by what they were made from.
+
+    Whoever makes a shelf owns what lies on it: a single run makes one of its own, the trials of a sweep share that of
+    their process (:func:`of_process`), and all on it goes with the process.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, OrderedDict[str, Any]] = {}
+        self._said: set[str] = set()
+
+    def take(self, kind: str, key: str, make: Callable[[], T]) -> T:
+        """The thing of this kind and key; made, and kept in place of the one longest unused, where it is not there."""
+        shelf = self._kinds.setdefault(kind, OrderedDict())
+        if key not in shelf:
+            # Room first: what is made may need the memory of what goes.
+            while len(shelf) >= _KEPT:
+                shelf.popitem(last=False)
+            shelf[key] = make()
+        shelf.move_to_end(key)
+        kept: T = shelf[key]
+        return kept
+
+    def first(self, text: str) -> bool:
+        """Whether this is the first run of those that share the shelf to say this."""
+        new = text not in self._said
+        self._said.add(text)
+        return new
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever asked of it."""
+        return not self._kinds
+
+
+@functools.cache
+def settle_heap() -> None:
+    """Once, in a process that goes on to a second trial: no later garbage collection walks what is imported by now.
+
+    Each full one would take half a second, for objects that live as long as the process.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@functools.cache
+def of_process() -> Shelf:
+    """The shelf that the trials of this process share."""
+    return Shelf()
+
+
+def samples_key(config: RunConfig) -> str:
+    """What a manifest depends on."""
+    return json.dumps([asdict(config.dataset), asdict(config.demo), str(config.cache)], sort_keys=True, default=str)
+
+
+def clips_key(config: RunConfig) -> str:
+    """What prepared clips and their random changes depend on."""
+    changed = [asdict(config.augment), config.seed, config.head.temporal]
+    return samples_key(config) + json.dumps(changed, sort_keys=True)
+
+
+#: In a run's folder: the samples, of any split, that could not be used.
+FAILURES = "failures.csv"
+_AUDITED = ("sample_id", "dataset", "label", "method", "groups", "split")
+
+
+@dataclass
+class Data:
+    """What a run reads: which samples, their crops, what is wrong with them, and the clips of each split."""
+
+    manifest: Manifest
+    store: CropStore
+    audit: Audit
+    splits: dict[str, ClipSource]
+
+
+def failures(store: CropStore) -> pd.DataFrame:
+    """The samples that gave no clips: status and reason by sample id."""
+    return store.samples.loc[store.samples["status"] != "ok", ["status", "reason"]]
+
+
+def described(manifest: Manifest) -> str:
+    """One line: how many samples of which class lie in which split."""
+    parts = []
+    for name in SPLITS:
+        table = manifest.split(name)
+        fake = int((table["label"] == 1).sum())
+        parts.append(f"{name} {len(table) - fake} real + {fake} fake")
+    return ", ".join(parts)
+
+
+def read_manifest(config: RunConfig, console: Console) -> Manifest:
+    """The manifest of the configured data set; what was noticed on the way is told."""
+    manifest = read_dataset(config.dataset, config.cache, config.demo)
+    for note in manifest.notes:
+        console.say(f"note: {note}")
+    return manifest
+
+
+def prepare(config: RunConfig, manifest: Manifest, console: Console, shard: tuple[int, int] = (0, 1)) -> CropStore:
+    """Prepare the crops that are missing, with a progress bar; see :func:`deepfake.data.prepare.prepare_crops`.
+
+    Temporal heads get consecutive frames, the others evenly spaced ones: two different stores.
+    """
+    with console.progress() as bar:
+        return prepare_crops(
+            manifest,
+            config.dataset,
+            config.head.temporal,
+            config.cache,
+            workers=config.dataset.workers,
+            progress=bar,
+            shard=shard,
+            say=console.say,
+        )
+
+
+def audit(manifest: Manifest, store: CropStore) -> Audit:
+    """What is wrong with the data set; found once for the same samples in the same splits, and kept in the store."""
+    samples = store.samples.reindex(manifest.table["sample_id"])
+    known = hashlib.sha256(f"{VERSION} {manifest.official}".encode())
+    for table in (manifest.table[[*_AUDITED]], samples):
+        known.update(pd.util.hash_pandas_object(table.astype(str)).to_numpy().tobytes())
+    kept = store.path / "audits" / f"{known.hexdigest()[:20]}.json"
+    if not kept.is_file():
+        kept.parent.mkdir(exist_ok=True)
+        write_json(kept, audit_dataset(manifest, samples.dropna(subset="status")).as_dict())
+    return Audit.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+
+
+def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
+    """Prepare the crops that are missing and open them as clips; samples that cannot be used are named."""
+    store = prepare(config, manifest, console)
+    failed = failures(store)
+    if not failed.empty:
+        named = "; ".join(f"{row.Index}: {row.status}, {row.reason}" for row in failed.head(5).itertuples())
+        console.warn(f"{len(failed)} of {len(store.samples)} samples cannot be used ({named}): see {FAILURES}")
+    status = store.samples["status"].rename("status")
+    splits: dict[str, ClipSource] = {
+        name: ClipSet(
+            store,
+            manifest.split(name).join(status, on="sample_id"),
+            augment=config.augment if name == "train" else None,
+            seed=config.seed,
+        )
+        for name in SPLITS
+    }
+    return Data(manifest, store, audit(manifest, store), splits)
+
+
+def first_detector(config: RunConfig, store: Store, shelf: Shelf) -> Detector:
+    """Build the configured detector with the weights it begins with.
+
+    Args:
+        config: ``trainer.init_from`` names a run, as :func:`deepfake.tracking.search.find_run` takes it, or a
+            ``.safetensors`` file of one; all of its weights must fit.
+        store: Where runs are remembered.
+        shelf: Keeps pretrained weights for the next trial.
+
+    Raises:
+        UserError: There is no such run, or its detector is another one.
+    """
+    from deepfake.models.detector import create_detector
+    from deepfake.training.checkpoint import load_weights
+
+    keep = partial(shelf.take, "weights")
+    origin = config.trainer.init_from
+    if origin is None:
+        return create_detector(config.backbone, config.head, config.dataset.size, keep)
+    path = Path(origin).expanduser()
+    if path.suffix != ".safetensors":
+        from deepfake.tracking.search import find_run
+
+        path = find_run(origin, store, config.outputs).weights()
+    # All weights come from the file: none are fetched first to be overwritten.
+    backbone = replace(config.backbone, pretrained=False, weights=None)
+    detector = create_detector(backbone, config.head, config.dataset.size)
+    load_weights(detector, path)
+    return detector
+
+
+def size_note(config: RunConfig) -> str:
+    """What to say of weights that read images of another size than they were made for; empty where they do not."""
+    backbone, size = config.backbone, config.dataset.size
+    if config.trainer.init_from is not None or not (backbone.pretrained or backbone.weights):
+        return ""
+    from deepfake.models.backbone import made_for
+
+    made = made_for(backbone.name)
+    if made == size:
+        return ""
+    return f"{backbone.name} was made for images of {made} pixels and reads {size} here; dataset.size=auto takes {made}"
+
+
+#: Fixes the changed versions that are stored, so that runs of all seeds share them.
+VIEW_SEED = 0
+
+
+def check_features(config: RunConfig, detector: Detector) -> None:
+    """Refuse to store features that would not be those of an ordinary run.
+
+    Raises:
+        UserError: The backbone is trained, clips are changed at random and no views are stored, or the reverse.
+    """
+    options = config.features
+    if not options.cached:
+        if options.views is not None:
+            raise UserError(f"features.views={options.views} is read only by features=cached", "add features=cached")
+        return
+    from deepfake.data.augment import uses_device, uses_pixels
+    from deepfake.training.features.cache import check_frozen
+
+    check_frozen(detector)
+    changed = uses_device(config.augment) or uses_pixels(config.augment)
+    if changed and options.views is None:
+        raise UserError(
+            "features=cached reads each clip once, and augment changes training clips at random in every epoch",
+            "set augment=none, or features.views=4 to store four changed versions of each and draw among them",
+        )
+    if options.views is not None and not changed:
+        raise UserError(
+            f"features.views={options.views} would store the same features {options.views} times: nothing is changed",
+            "set augment=basic, or leave features.views out",
+        )
+
+
+def offered(
+    config: RunConfig, data: Data, detector: Detector, fabric: Fabric, console: Console, shelf: Shelf
+) -> tuple[Detector, Data]:
+    """The detector and the data as they are, or both with stored features in the place of clips.
+
+    Without stored features the clips are put on the device where they fit.
+    """
+    if not config.features.cached:
+        return detector, _near(config, data, fabric, console)
+    import torch
+
+    from deepfake.data.clips import ClipSet
+    from deepfake.training.features.cache import FeatureCache
+
+    if config.trainer.channels_last:
+        # As it will be trained: another order in memory is another order of summation.
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    views = config.features.views
+    splits = data.splits
+    if views is not None:
+        drawn = ClipSet(data.store, splits["train"].table, augment=config.augment, seed=VIEW_SEED)
+        splits = {**splits, "train": drawn}
+    with console.progress() as bar:
+        keep = partial(shelf.take, "features")
+        cache = FeatureCache(config.cache / "features", config.backbone.name, fabric, console.say, bar, keep)
+        found = cache.read(
+            detector,
+            splits,
+            data.store.contents,
+            seed=config.seed,
+            views={} if views is None else {"train": views},
+            changes=json.dumps({**asdict(config.augment), "seed": VIEW_SEED}, sort_keys=True),
+        )
+    if found is None:
+        return detector, _near(config, data, fabric, console)
+    reader, sets = found
+    return reader, replace(data, splits=dict(sets))
+
+
+def _near(config: RunConfig, data: Data, fabric: Fabric, console: Console) -> Data:
+    from deepfake.training.device_clips import to_device
+    from deepfake.training.features.cache import device_room
+
+    if config.dataset.on_device == "never":
+        return data
+    splits, told = to_device(data.splits, fabric.device, device_room(fabric.device))
+    if told:
+        console.say(told)
+    return replace(data, splits=dict(splits))

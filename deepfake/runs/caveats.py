@@ -1,0 +1,126 @@
+"""Why a number may mean less than it looks, told along with it. Knows results; computes none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from deepfake.data.audit import FRAMING_LIMIT, METADATA_LIMIT
+from deepfake.data.shortcuts import CHANCE
+from deepfake.tracking import run_folder as files
+from deepfake.tracking.run_folder import RunRecord
+
+#: A ROC-AUC whose interval is wider tells good from useless, and little more.
+WIDE = 0.15
+_LIMITS = {"framing": FRAMING_LIMIT, "metadata": METADATA_LIMIT}
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """How what is scored relates to what the run was made of.
+
+    Attributes:
+        other: Whether it is another data set.
+        trained: How many of its samples the run was trained on.
+    """
+
+    other: bool
+    trained: int
+
+
+def holds_own(own: pd.DataFrame, read: pd.DataFrame) -> bool:
+    """Whether a data set is the run's own, by the names of its samples and the sizes of their files.
+
+    Args:
+        own: The run's manifest.
+        read: The other one's.
+    """
+    return int(_keys(read).isin(set(_keys(own))).sum()) >= max(1, len(read) / 2)
+
+
+def _keys(table: pd.DataFrame) -> pd.Series:
+    # Names such as images/fake/1 are no one's own.
+    return table["sample_id"] + " " + table["bytes"].astype(str)
+
+
+def kinship(record: RunRecord, scored: pd.DataFrame, digests: pd.Series) -> Kinship:
+    """Compare samples with a run's own, by name and by content.
+
+    Args:
+        record: The run.
+        scored: Manifest rows: ``sample_id`` and ``bytes``.
+        digests: SHA-256 of each row's file, in the same order; empty where unknown.
+    """
+    if not record.has(files.MANIFEST):
+        return Kinship(True, 0)
+    own = record.manifest()
+    trained = own[own["split"] == "train"]
+    known, seen = (set(table["sha256"].fillna("")) - {""} if "sha256" in table else set() for table in (own, trained))
+    digests = digests.fillna("").reset_index(drop=True)
+    keys = _keys(scored).reset_index(drop=True)
+    same = digests.isin(known) | keys.isin(set(_keys(own)))
+    again = digests.isin(seen) | keys.isin(set(_keys(trained)))
+    return Kinship(other=int(same.sum()) < len(scored) / 2, trained=int(again.sum()))
+
+
+def doubts(
+    record: RunRecord,
+    kin: Kinship,
+    metrics: Mapping[str, float],
+    coverage: float,
+    least: float,
+    audited: Sequence[str],
+) -> list[str]:
+    """What to be told, one sentence each.
+
+    Args:
+        record: The run.
+        kin: How the data relates to the run's own.
+        metrics: Of the evaluation, without a prefix.
+        coverage: The share of samples with a score.
+        least: The share below which the numbers are marked.
+        audited: What the audit of the scored data says.
+    """
+    found = []
+    if kin.other:
+        found.append(f"another data set than the run was trained on{_fall(record, metrics)}")
+        found += _shortcuts(record)
+    if kin.trained:
+        found.append(f"{kin.trained} of the samples were trained on: a number on them says nothing of new ones")
+    if "roc_auc_low" in metrics and "roc_auc" in metrics:
+        low, high = metrics["roc_auc_low"], metrics["roc_auc_high"]
+        if high - low > WIDE:
+            found.append(f"the ROC-AUC's interval is wide, {low:.3f} to {high:.3f}: too few samples to say more")
+        if low <= 0.5 <= high:
+            found.append("the ROC-AUC's interval holds 0.5: this may be guessing")
+    if coverage < least:
+        found.append(f"only {coverage:.1%} of the samples have a score, min_coverage={least:g} were wanted")
+    return [*found, *audited]
+
+
+def _fall(record: RunRecord, metrics: Mapping[str, float]) -> str:
+    own = record.metrics().get("test/roc_auc")
+    if own is None or "roc_auc" not in metrics:
+        return ""
+    return f": ROC-AUC {metrics['roc_auc']:.3f} here, {own:.3f} on the test part of its own"
+
+
+def _shortcuts(record: RunRecord) -> list[str]:
+    """What the run could have learnt instead, as the audit of its own data found."""
+    if not record.has("audit.json"):
+        return []
+    audit = json.loads(record.file("audit.json").read_text(encoding="utf-8"))
+    told = []
+    for name, limit in _LIMITS.items():
+        found = audit.get(f"{name}_shortcut") or {}
+        value = found.get("roc_auc")
+        # Audits of old have no p_value.
+        if value is not None and value > limit and (found.get("p_value") or 0.0) <= CHANCE:
+            told.append(
+                f"in the run's own training data {name} alone tells the class (ROC-AUC {value:.3f}): "
+                "it may have learnt that and not what makes a fake"
+            )
+    return told

@@ -1,0 +1,212 @@
+"""One training run, start to end: data, model, loop, scores and what is kept of them.
+
+Wires the rooms; decides nothing that a room decides.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepfake.config import RunConfig, flatten, is_environment_key
+from deepfake.errors import Interrupted
+from deepfake.runs.artifacts import keep_inputs, log_model, score_and_keep
+from deepfake.runs.build import (
+    Shelf,
+    check_features,
+    clips_key,
+    first_detector,
+    of_process,
+    offered,
+    samples_key,
+    settle_heap,
+    size_note,
+)
+from deepfake.runs.console import Console, end_lines, epoch_line, start_line
+from deepfake.runs.context import RunContext
+from deepfake.sweeping import trial
+from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
+from deepfake.tracking.run_folder import UNFINISHED, RunFolder
+from deepfake.tracking.store import Store, locate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from deepfake.models.detector import Detector
+    from deepfake.runs.build import Data
+    from deepfake.training.trainer import FitResult
+
+
+@dataclass
+class RunResult:
+    """What came out of a run: where it is kept and its metrics."""
+
+    run_id: str | None
+    run_dir: str
+    name: str
+    status: str
+    metrics: dict[str, float]
+
+
+def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> RunResult:
+    """Train, score and keep one run.
+
+    Args:
+        config: Typed and checked.
+        context: Its folder, and what was typed.
+        parameters: The resolved config with dotted keys, as it is logged.
+    """
+    began = time.monotonic()
+    from deepfake.runs.build import described, open_data, read_manifest
+    from deepfake.training.runtime import create_fabric, seed_everything
+
+    fabric = create_fabric(config.trainer)
+    console = Console(quiet=not fabric.is_global_zero)
+    folder = RunFolder(Path(fabric.broadcast(str(context.folder))))
+    store = locate(config.tracking, config.outputs)
+    # What a user most often gets wrong fails here, before anything is recorded.
+    shelf = Shelf() if context.number is None else of_process()
+    if not shelf.is_empty:
+        settle_heap()
+    manifest = shelf.take("samples", samples_key(config), lambda: read_manifest(config, console))
+    seed_everything(config.seed, config.trainer.deterministic)
+    detector = first_detector(config, store, shelf)
+    check_features(config, detector)
+    note = size_note(config)
+    if note and shelf.first(note):
+        console.say(f"note: {note}")
+    console.say(start_line(config, described(manifest), detector, fabric))
+    with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
+        data = shelf.take("clips", clips_key(config), lambda: open_data(config, manifest, console))
+        _agree_on_data(config, data)
+        if fabric.is_global_zero:
+            keep_inputs(config, context, folder, data, log, parameters, str(fabric.device), detector)
+            _tell_audit(data, context, console)
+        if note:
+            log.tags({"note.size": note})
+        detector, data = offered(config, data, detector, fabric, console, shelf)
+        result = _fit(config, context, data, detector, fabric, folder, log, console, began)
+        result.notes += [note] if note else []
+        metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)
+        if isinstance(log, TrackedRun) and config.tracking.log_model:
+            log_model(log, config, folder)
+        if fabric.is_global_zero:
+            folder.end()
+    console.say(end_lines(folder.path, metrics, store.ui_command))
+    return RunResult(log.id, str(folder.path), config.name, "finished", metrics)
+
+
+def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabric) -> AbstractContextManager[RunLog]:
+    if not fabric.is_global_zero:
+        return nullcontext(RunLog())
+    tags = {f"choice.{group}": choice for group, choice in context.choices.items()}
+    tags |= {"device": str(fabric.device), "run_dir": str(context.folder), **context.tags}
+    if context.number is not None:
+        tags["job"] = str(context.number)
+    return track(
+        store,
+        config.tracking.experiment or config.dataset.name,
+        config.name,
+        folder=context.folder,
+        parent_run_id=context.parent_run_id,
+        tags=tags,
+        options=config.tracking,
+        resume_id=context.resume_id or _earlier_attempt(),
+        endings={
+            trial.Pruned: Ending("FINISHED", "pruned"),
+            Interrupted: Ending("KILLED", "interrupted"),
+            trial.Refused: Ending("KILLED", "refused"),
+            # The process that has taken the trial up goes on with this very run.
+            trial.Taken: None,
+        },
+    )
+
+
+def _earlier_attempt() -> str | None:
+    """The tracking run of this trial's earlier attempt, whose process died."""
+    reporting = trial.current()
+    return None if reporting is None else reporting.identity.get("run_id") or None
+
+
+@contextmanager
+def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[None]:
+    """The study knows which run its trial is from the start; a pruned one keeps its files too."""
+    reporting = trial.current()
+    if reporting is not None:
+        reporting.identify(run_id=log.id or "", run_dir=str(folder.path), name=config.name)
+    try:
+        yield
+    except trial.Pruned:
+        log.folder(folder.path, skip=UNFINISHED)
+        folder.end()
+        raise
+
+
+def _agree_on_data(config: RunConfig, data: Data) -> None:
+    """The trials of a study may read their data from different places, and are to read the same."""
+    from deepfake.data.prepare import known_digests
+
+    reporting = trial.current()
+    if reporting is not None:
+        chosen = {
+            key: value
+            for key, value in flatten({"dataset": asdict(config.dataset), "demo": asdict(config.demo)}).items()
+            if not is_environment_key(key)
+        }
+        topic = f"the data of dataset={config.dataset.name} ({zlib.crc32(repr(chosen).encode()):08x})"
+        reporting.agree(topic, known_digests(data.manifest, data.store.records).content_digest())
+
+
+def _tell_audit(data: Data, context: RunContext, console: Console) -> None:
+    # A sweep's jobs mostly share their data: the first one's words are enough.
+    for warning in data.audit.warnings if context.number in (None, 0) else ():
+        console.warn(warning)
+
+
+def _fit(
+    config: RunConfig,
+    context: RunContext,
+    data: Data,
+    detector: Detector,
+    fabric: Fabric,
+    folder: RunFolder,
+    log: RunLog,
+    console: Console,
+    began: float,
+) -> FitResult:
+
+    from deepfake.training.trainer import FitOptions, Trainer
+
+    reporting = trial.current()
+
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        if reporting is not None:
+            reporting.hold()
+        log.epoch(epoch, metrics)
+        console.say(epoch_line(epoch, config.trainer.epochs, metrics))
+        if reporting is not None:
+            reporting.report(epoch, metrics)
+
+    log.summary({"startup_seconds": time.monotonic() - began})
+    with console.progress() as bar:
+        trainer = Trainer(
+            detector,
+            data.splits["train"],
+            data.splits["val"],
+            FitOptions(
+                config.trainer, config.optimizer, config.scheduler, config.backbone.lr, config.evaluation, config.seed
+            ),
+            fabric,
+            folder.path,
+            bar,
+        )
+        # A trial whose process died is begun again in the same folder.
+        result = trainer.fit(on_epoch, resume=context.resume or (reporting is not None and reporting.attempt > 0))
+    for note in result.notes:
+        console.warn(note)
+    return result

@@ -1,0 +1,380 @@
+"""Runs a study from beginning to end: starts what works on it, tells the listener, and gathers what came out.
+
+The work itself is done by :mod:`deepfake.sweeping.agent`, here, in a pool of processes, or on a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from filelock import FileLock
+from omegaconf import DictConfig
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deepfake.sweeping.agent import work
+from deepfake.sweeping.callbacks import COMPLETED, LOCK, PRUNED, Job, SweepInfo, SweepObserver, SweepResult, tell
+from deepfake.sweeping.figures import draw_study
+from deepfake.sweeping.grid import create_launcher, runs_here
+from deepfake.sweeping.jobs import JobRunner, pick_best
+from deepfake.sweeping.launcher import Launched
+from deepfake.sweeping.options import SweepOptions
+from deepfake.sweeping.pool import Pool
+from deepfake.sweeping.results import (
+    brief,
+    finished_jobs,
+    result_table,
+    shown,
+    spread,
+    spread_table,
+    standing,
+    trial_to_job,
+    write_best,
+    write_spread,
+    write_trials,
+)
+from deepfake.sweeping.study import Study
+from deepfake.sweeping.study_plan import StudyPlan
+
+_MOST_ROWS = 12
+
+
+class Display:
+    """Shows a study's progress.
+
+    Args:
+        live: Redraw a table in place; only where nothing else writes to the same terminal.
+        workers: How many trials run at a time, for the time left.
+    """
+
+    def __init__(self, plan: StudyPlan, workers: int, live: bool, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._plan = plan
+        self._workers = workers
+        self._live = Live(console=self.console, auto_refresh=False) if live and self.console.is_terminal else None
+
+    def __enter__(self) -> Display:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    def ended(self, job: Job, trials: Sequence[FrozenTrial]) -> None:
+        """A trial has ended."""
+        if self._live is None:
+            self.say(f"{self._outcome(job)}  {brief(job.overrides)}\n  {self.summary(trials)}")
+
+    def refresh(self, trials: Sequence[FrozenTrial]) -> None:
+        """Draw anew."""
+        if self._live is not None:
+            self._live.update(Group(Text(self.summary(trials)), self._table(trials)), refresh=True)
+
+    def summary(self, trials: Sequence[FrozenTrial]) -> str:
+        """``12/20 ended (3 pruned, 1 failed), 2 running, best val/roc_auc 0.93 (trial 7), about 4 min left``."""
+        jobs = finished_jobs(trials, self._plan)
+        pruned = sum(job.status == PRUNED for job in jobs)
+        failed = sum(job.status not in (PRUNED, COMPLETED) for job in jobs)
+        notes = [f"{count} {word}" for count, word in ((pruned, "pruned"), (failed, "failed")) if count]
+        parts = [
+            f"{self._plan.name}: {len(jobs)}/{self._plan.total} ended" + (f" ({', '.join(notes)})" if notes else "")
+        ]
+        running = sum(trial.state is TrialState.RUNNING for trial in trials)
+        parts += [f"{running} running"] if running else []
+        best = pick_best(jobs, self._plan.objectives)
+        if len(self._plan.objectives) > 1:
+            parts += [f"{len(best)} on the Pareto front"] if best else []
+        elif best:
+            parts.append(f"best {self._plan.objectives[0].metric} {shown(best[0].values[0])} (trial {best[0].number})")
+        left = self._time_left(jobs, trials)
+        return ", ".join(parts + ([f"about {left} left"] if left else []))
+
+    def _time_left(self, jobs: Sequence[Job], trials: Sequence[FrozenTrial]) -> str:
+        seconds = [job.seconds for job in jobs if job.seconds]
+        left = self._plan.total - len(jobs)
+        if not seconds or left <= 0:
+            return ""
+        total = sum(seconds) / len(seconds) * left / max(1, min(self._workers, left))
+        if self._plan.deadline is not None:
+            total = min(total, max(0.0, self._plan.deadline - self._plan.clock.now()))
+        return f"{total:.0f} s" if total < 100 else f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} h"
+
+    def _outcome(self, job: Job) -> str:
+        if job.status == COMPLETED:
+            pairs = zip(self._plan.objectives, job.values, strict=True)
+            return f"trial {job.number}: " + ", ".join(f"{item.metric} {shown(value)}" for item, value in pairs)
+        return f"trial {job.number} {job.status}" + (f": {job.reason}" if job.reason else "")
+
+    def _table(self, trials: Sequence[FrozenTrial]) -> RenderableType:
+        table = Table(box=None, pad_edge=False)
+        for name in ("trial", "state", "epoch", "value", "chosen"):
+            table.add_column(name, justify="left" if name in ("state", "chosen") else "right", overflow="fold")
+        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        for trial in [*ended[-max(0, _MOST_ROWS - len(running)) :], *running]:
+            table.add_row(*self._row(trial))
+        return table
+
+    def _row(self, trial: FrozenTrial) -> list[str]:
+        epoch = "" if trial.last_step is None else str(trial.last_step)
+        if trial.state is TrialState.RUNNING:
+            value = None if trial.last_step is None else trial.intermediate_values[trial.last_step]
+            chosen = " ".join(f"{key}={shown(v) if isinstance(v, float) else v}" for key, v in trial.params.items())
+            return [str(trial.number), "running", epoch, shown(value), chosen]
+        job = trial_to_job(trial, self._plan.parameters)
+        chosen = job.reason or brief(job.overrides)
+        return [str(job.number), job.status, epoch, " ".join(map(shown, job.values)), chosen]
+
+
+_LOOK_SECONDS = 0.2
+_MOST_FAILED = 5
+
+
+def conduct(
+    runner: JobRunner,
+    plan: StudyPlan,
+    options: SweepOptions,
+    listener: SweepObserver,
+    start: Callable[[SweepInfo], None],
+) -> SweepResult:
+    """Run what is left of a study.
+
+    Args:
+        options: How many trials run at a time, which are tried again, and what the end shows.
+        start: Called with what is about to run, before the first trial.
+
+    Raises:
+        UserError: The study cannot be opened, or all its trials stumble over the same mistake.
+    """
+    study = Study(plan)
+    workers = options.n_jobs
+    notes = _prepare(study, options)
+    info = _describe(study)
+    launcher = create_launcher(runner)
+    here = workers == 1 and runs_here(launcher)
+    start(info)
+    status = "interrupted"
+    try:
+        with interruptible(), Display(plan, workers, live=not here) as display:
+            watch = _Watcher(study, display, listener, info)
+            for note in [*_greeting(study), *notes]:
+                display.say(note)
+            if here:
+                _work_here(study, runner, watch, display)
+            elif runs_here(launcher):
+                pool = Pool(study, runner, workers)
+                for note in pool.notes:
+                    display.say(note)
+                _work_apart(study, pool, watch)
+            else:
+                _work_apart(study, Launched(study, runner, workers, display.say), watch)
+        trials = study.trials()
+        status = "finished" if study.is_done(trials) else "stopped"
+    finally:
+        # Terminals that share a study end together, and write the same files.
+        with FileLock(str(plan.folder / LOCK)):
+            result = _gather(study, runner, info, status, options.report)
+            tell("the end of the sweep", lambda: listener.sweep_finished(result))
+    mistake = study.mistake(trials)
+    if mistake is not None:
+        raise mistake
+    _show(study, display, result, options.report, again=again_command(runner.config))
+    return result
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C: trials are let go of and the sweep is brought to its end."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+class _Watcher:
+    """Notices which trials of this start have ended, and passes each on once."""
+
+    def __init__(self, study: Study, display: Display, listener: SweepObserver, info: SweepInfo) -> None:
+        self._study, self._display, self._listener, self._info = study, display, listener, info
+        self._told = {trial.number for trial in study.trials() if trial.state.is_finished()}
+        self.display = display
+
+    def look(self) -> list[FrozenTrial]:
+        """Pass on what has ended since the last look; returns all trials."""
+        trials = self._study.trials()
+        for trial in trials:
+            if not trial.state.is_finished() or trial.number in self._told:
+                continue
+            self._told.add(trial.number)
+            job = trial_to_job(trial, self._study.plan.parameters)
+            self._display.ended(job, trials)
+            owner = trial.user_attrs.get("owner") or {}
+            # Another terminal on the same study tells of its own trials.
+            if str(owner.get("token", "")).startswith(self._study.owner["token"]):
+                self._pass_on(job)
+        self._display.refresh(trials)
+        return trials
+
+    def _pass_on(self, job: Job) -> None:
+        tell(f"trial {job.number}", lambda: self._listener.job_finished(self._info, job))
+
+
+def _work_here(study: Study, runner: JobRunner, watch: _Watcher, display: Display) -> None:
+    def pass_on(_: Job) -> None:
+        watch.look()
+
+    work(
+        study,
+        runner,
+        finished=pass_on,
+        waiting=lambda: display.say("waiting for trials that run in another terminal or on another machine"),
+    )
+    watch.look()
+
+
+def _work_apart(study: Study, workers: Pool | Launched, watch: _Watcher) -> None:
+    with workers:
+        while True:
+            trials = watch.look()
+            workers.look_after(stopping=bool(study.is_done(trials) or study.stop_reason(trials)))
+            if workers.is_idle():
+                break
+            time.sleep(_LOOK_SECONDS)
+    watch.look()
+
+
+def _describe(study: Study) -> SweepInfo:
+    plan = study.plan
+    return SweepInfo(
+        name=plan.name,
+        kind="study",
+        folder=plan.folder,
+        total=plan.total,
+        objectives=plan.objectives,
+        overrides=plan.fixed,
+        space={parameter.key: parameter.text for parameter in plan.parameters},
+        resumed=study.resumed,
+        storage=str(plan.location),
+    )
+
+
+def _prepare(study: Study, options: SweepOptions) -> list[str]:
+    """Queue what is to be tried first, or again; what the user should know of it."""
+    plan = study.plan
+    study.enqueue(plan.warm)
+    if plan.source is not None:
+        study.enqueue(plan.borrowed, plan.source)
+    again = study.retry(options.retry) if options.retry is not None else []
+    notes = [f"tried again: {_trials(again)}"] if again else []
+    changed = study.note_code()
+    notes += [f"warning: {changed}"] if changed else []
+    trials = standing(study.trials())
+    waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+    room = plan.total - (len(trials) - waiting)
+    if waiting > max(room, 0):
+        notes.append(
+            f"warning: {waiting} points wait to be tried, and the study has room for {max(room, 0)} more trials: "
+            f"sweep.n_trials={plan.total + waiting - max(room, 0)} tries them all"
+        )
+    return [*plan.notes, *notes]
+
+
+def _greeting(study: Study) -> list[str]:
+    if not study.resumed:
+        return []
+    plan, trials = study.plan, standing(study.trials())
+    done = sum(trial.state.is_finished() for trial in trials)
+    failed = sum(trial.state is TrialState.FAIL for trial in trials)
+    of_them = f", {failed} of them failed: sweep.retry=failed tries those again" if failed else ""
+    return [f"study {plan.name} goes on: {done} of {plan.total} trials have ended{of_them}"]
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str, report: str) -> SweepResult:
+    trials = study.last_trials() if status == "interrupted" else study.trials()
+    plan = study.plan
+    jobs = finished_jobs(trials, plan)
+    best = pick_best(jobs, plan.objectives)
+    files: list[Path] = [write_trials(trials, plan, plan.folder)]
+    if report == "spread":
+        files.append(write_spread(spread(jobs, plan), plan.folder))
+    if best:
+        files.append(write_best(best[0], plan, runner.context.config_loader, plan.folder))
+    if status != "interrupted" and any(job.status == COMPLETED for job in jobs):
+        files += draw_study(trials, plan, plan.folder / "figures", study.importance)
+    return SweepResult(info, jobs, best, status, files)
+
+
+def _show(study: Study, display: Display, result: SweepResult, report: str, again: str) -> None:
+    plan = study.plan
+    reason = study.stop_reason(study.trials()) if result.status == "stopped" else None
+    if reason:
+        display.say(f"stopped: {reason}; the same command goes on")
+    if report == "spread":
+        completed = sum(job.status == COMPLETED for job in result.jobs)
+        display.say(f"{plan.name}: mean and spread, {completed} of {plan.total} runs completed")
+        display.console.print(spread_table(spread(result.jobs, plan), plan.objectives))
+    elif len(plan.objectives) > 1:
+        display.say(f"{plan.name}: the Pareto front")
+        display.console.print(result_table(result.best, plan.objectives, most=50))
+    elif result.best:
+        best = result.best[0]
+        value = f"{plan.objectives[0].metric} {shown(best.values[0])}"
+        display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
+    if result.status == "finished" and plan.points == plan.total:
+        display.say(f"all {plan.points} points of the space have been tried")
+    for job in result.failed[:_MOST_FAILED]:
+        where = f" ({_near(Path(job.traceback))})" if job.traceback else ""
+        display.say(f"trial {job.number} failed: {job.reason}{where}")
+    if result.failed:
+        display.say(f"{len(result.failed)} of {len(result.jobs)} trials failed; sweep.retry=failed tries them again")
+    for path in result.files:
+        if path.suffix == ".yaml":
+            display.say(f"best: {again}experiment={_near(path)}")
+    display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
+
+
+def again_command(config: DictConfig) -> str:
+    """How this app is called with another experiment, up to ``experiment=``."""
+    script = Path(sys.argv[0])
+    if script.suffix == ".py" and script.stem != "__main__":
+        called = f"python {_near(script.absolute())}"
+    else:
+        called = "deepfake train" if script.stem == "deepfake" else f"python {config.hydra.job.name}.py"
+    return f"{called} " if "experiment" in config.hydra.runtime.choices else f"{called} +"
+
+
+def _near(path: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return os.path.relpath(path) if len(os.path.relpath(path)) < len(str(path)) else str(path)
+    return str(path)

@@ -1,0 +1,233 @@
+"""What is tried on the device before a fit begins: how large a batch may be, who reads it, whether it compiles.
+
+A trial step leaves no trace: gradients are dropped and buffers put back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from deepfake.data.clips import Batch
+from deepfake.models.detector import Detector
+from deepfake.training.checkpoint import load_state
+from deepfake.training.runtime import gather, loader_workers
+from deepfake.training.sampler import ClipSource
+
+#: What ``trainer.batch_size=auto`` chooses from, largest first.
+SIZES = (64, 48, 32, 24, 16)
+#: The share of the free memory that a step may be expected to need.
+_SHARE = 0.6
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device, or the host, has no room."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """A batch as at most ``parts`` smaller ones, in order; their clips together are its own."""
+    parts = min(parts, len(batch.labels))
+
+    def pieces(tensor: Tensor) -> list[Tensor]:
+        return list(torch.tensor_split(tensor, parts))
+
+    draws = [None] * parts if batch.draws is None else pieces(batch.draws)
+    rows = zip(pieces(batch.clips), pieces(batch.mask), pieces(batch.labels), pieces(batch.samples), draws, strict=True)
+    return [Batch(*row) for row in rows]
+
+
+@contextmanager
+def without_trace(model: nn.Module) -> Iterator[None]:
+    """A block after which buffers are as before and gradients are gone."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, kept in before:
+                buffer.copy_(kept)
+
+
+def largest_batch(step: Callable[[int], None], device: torch.device, bytes_per_clip: Callable[[], float]) -> int:
+    """The largest of :data:`SIZES` that a training step fits at, or the smallest of them if none does.
+
+    Args:
+        step: Runs a forward and backward pass over so many clips.
+        device: CUDA is tried for real; elsewhere running out kills the process, so it is foreseen instead.
+        bytes_per_clip: What a step keeps for each clip.
+    """
+    if device.type != "cuda":
+        import psutil
+
+        room = _SHARE * psutil.virtual_memory().available
+        needed = max(1.0, bytes_per_clip())
+        return next((size for size in SIZES if size * needed <= room), SIZES[-1])
+    for size in SIZES:
+        try:
+            step(size)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            torch.cuda.empty_cache()
+        else:
+            return size
+    return SIZES[-1]
+
+
+def kept_bytes(run: Callable[[], object]) -> float:
+    """Bytes that a forward pass keeps for its backward pass, each tensor counted once."""
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        # The result holds what was kept; storages freed meanwhile would be counted under others' addresses.
+        result = run()
+    total = float(sum(seen.values()))
+    del result
+    return total
+
+
+def compile_or_not(model: nn.Module, step: Callable[[], None], backend: str = "inductor") -> str:
+    """Compile a module in place, and take it back if a step fails with it.
+
+    Args:
+        model: Its ``forward`` is compiled at its first call.
+        step: Runs a forward and backward pass through it.
+        backend: One of torch's.
+
+    Returns:
+        Empty, or a note that says why the module runs as it was.
+    """
+    model.compile(backend=backend)
+    try:
+        with without_trace(model):
+            step()
+    # Compilers fail in as many ways as there are models; whatever it was, the module itself still works.
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        model._compiled_call_impl = None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"trainer.compile=true failed here and was left aside: {reason[:200]}"
+    return ""
+
+
+#: So many times what keeps up on the average: clips and disks differ.
+_AMPLE = 1.5
+
+
+def choose_batch_size(
+    detector: Detector, train: ClipSource, asked: int | str, fabric: Fabric, resumed: Path | None
+) -> tuple[int, list[str]]:
+    """The batch size asked for, or for ``auto`` the largest of ``memory.SIZES`` that fits.
+
+    Args:
+        detector: On the device; left as it was.
+        train: Where trial clips come from.
+        asked: A number or ``auto``.
+        fabric: With several processes, each must fit its share, and the smallest room decides.
+        resumed: The state of the fit that is gone on with, whose size is kept; None begins anew.
+
+    Returns:
+        Clips a step over all processes, and notes for the user.
+    """
+    if asked != "auto":
+        return int(asked), []
+    if resumed is not None and resumed.is_file():
+        return int(load_state(resumed)["identity"]["batch_size"]), []
+    if len(train) == 0:
+        return SIZES[-1], []
+    processes = fabric.world_size
+    detector.train()
+
+    def step(size: int) -> None:
+        with without_trace(detector):
+            _backward(detector, _trial(train, -(-size // processes)), fabric)
+
+    def bytes_per_clip() -> float:
+        with without_trace(detector):
+            batch = _trial(train, 2)
+            return kept_bytes(lambda: _forward(detector, batch, fabric)) / 2
+
+    fits = min(gather(largest_batch(step, fabric.device, bytes_per_clip), fabric))
+    return fits, [f"trainer.batch_size=auto: {fits}, the largest of {', '.join(map(str, SIZES))} that fits"]
+
+
+def choose_workers(
+    detector: Detector, train: ClipSource, asked: int | str, size: int, fabric: Fabric
+) -> tuple[int, list[str]]:
+    """The loader processes asked for, or for ``auto`` as many as keep up with the device.
+
+    Args:
+        detector: On the device; left as it was.
+        train: What is read.
+        asked: A number or ``auto``, which measures a step and the reading of its batch.
+        size: Clips a step on this process.
+        fabric: Says how many there are cores for: none on a CPU, which they would take from training.
+
+    Returns:
+        Processes, and notes for the user.
+    """
+    most = 0 if train.at_hand else loader_workers(asked, fabric)
+    if asked != "auto" or most == 0 or len(train) == 0:
+        return most, []
+    detector.train()
+    batch = _trial(train, size)
+    reading = _seconds(lambda: _trial(train, size), fabric)
+    with without_trace(detector):
+        step = _seconds(lambda: _backward(detector, batch, fabric), fabric)
+    # Read in this process, a batch would cost the host its head start; a twentieth of a step is too little to notice.
+    needed = 0 if reading < step / 20 else math.ceil(_AMPLE * reading / step)
+    count = min(most, needed)
+    told = f"a batch is read in {1000 * reading:.1f} ms, a step takes {1000 * step:.1f} ms"
+    short = "" if needed <= most else f", {needed} would be needed and there are cores for {most}"
+    return count, [f"trainer.num_workers=auto: {count} ({told}{short})"]
+
+
+def try_to_compile(detector: Detector, train: ClipSource, size: int, fabric: Fabric) -> list[str]:
+    """Compile in place where that works; the note that says why not, where it does not."""
+    detector.train()
+    note = compile_or_not(detector, lambda: _backward(detector, _trial(train, size), fabric))
+    return [note] if note else []
+
+
+def _seconds(run: Callable[[], object], fabric: Fabric) -> float:
+    """The faster of two runs after one that warms up."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        run()
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize(fabric.device)
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def _trial(train: ClipSource, size: int) -> Batch:
+    """So many clips, the same ones again where there are too few."""
+    return train.fetch([i % len(train) for i in range(size)], 0)
+
+
+def _forward(detector: Detector, batch: Batch, fabric: Fabric) -> object:
+    moved = batch.to(fabric.device)
+    with fabric.autocast():
+        return detector(moved.clips, moved.mask)
+
+
+def _backward(detector: Detector, batch: Batch, fabric: Fabric) -> None:
+    moved = batch.to(fabric.device)
+    with fabric.autocast():
+        loss = detector(moved.clips, moved.mask).logits.sum()
+    loss.backward()

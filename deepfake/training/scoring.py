@@ -1,0 +1,262 @@
+"""A detector and clips to predictions: one row per sample, failed ones included. Knows no files.
+
+A sample's score is the mean of its clips' probabilities, or what ``evaluation.clips`` makes of them instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+
+from deepfake.errors import UserError, nearest
+from deepfake.metrics import Metrics, sample_metrics
+from deepfake.models.detector import Detector
+from deepfake.progress import Progress, Silent, bar
+from deepfake.training.options import EvaluationOptions
+from deepfake.training.runtime import gather
+from deepfake.training.sampler import ClipSource, share
+from deepfake.training.train_step import Transfer
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Logits to probabilities, in the form that neither overflows nor warns at either end."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def pool_clips(rows: np.ndarray, logits: np.ndarray, samples: int, how: str = "mean", top_k: int = 2) -> np.ndarray:
+    """One probability for each sample.
+
+    Args:
+        rows: Each clip's sample, int [clips] in 0..samples - 1.
+        logits: Of the clips, float64 [clips].
+        samples: How many there are.
+        how: ``mean`` or ``median`` of the clips' probabilities, ``topk``: the mean of the highest, for fakes that are
+            fake in places only, or ``log_odds``: the probability of the mean logit.
+        top_k: How many clips ``topk`` takes; of a sample with fewer, all.
+
+    Returns:
+        Probabilities [samples]; NaN for a sample without clips, or with a clip whose logit is NaN.
+
+    Raises:
+        UserError: ``how`` is none of these.
+    """
+    if how not in POOLS:
+        raise UserError(f"evaluation.clips={how!r} is not a choice", nearest(how, POOLS))
+    pooled = np.full(samples, np.nan)
+    if len(rows) == 0:
+        return pooled
+    order = np.argsort(rows, kind="stable")
+    scored, first, counts = np.unique(rows[order], return_index=True, return_counts=True)
+    place = np.arange(len(rows)) - np.repeat(first, counts)
+    table = np.full((len(scored), int(counts.max())), np.nan)
+    # A NaN here would pass for a clip that is not there; its sample is marked below.
+    table[np.repeat(np.arange(len(scored)), counts), place] = np.nan_to_num(logits[order])
+    # Rounding may put the mean of ones a hair above one.
+    pooled[scored] = np.minimum(POOLS[how](table, top_k), 1.0)
+    pooled[rows[np.isnan(logits)]] = np.nan
+    return pooled
+
+
+def _mean(logits: np.ndarray, top_k: int) -> np.ndarray:
+    return np.nanmean(sigmoid(logits), axis=1)
+
+
+def _median(logits: np.ndarray, top_k: int) -> np.ndarray:
+    return np.nanmedian(sigmoid(logits), axis=1)
+
+
+def _topk(logits: np.ndarray, top_k: int) -> np.ndarray:
+    # Sorting puts what is missing last, whichever way round.
+    return np.nanmean(sigmoid(-np.sort(-logits, axis=1)[:, :top_k]), axis=1)
+
+
+def _log_odds(logits: np.ndarray, top_k: int) -> np.ndarray:
+    return sigmoid(np.nanmean(logits, axis=1))
+
+
+#: What a video's score can be, from its clips' logits [samples, clips], NaN where a sample has fewer.
+POOLS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "mean": _mean,
+    "median": _median,
+    "topk": _topk,
+    "log_odds": _log_odds,
+}
+
+
+_KEPT = ("sample_id", "label", "method", "dataset")
+
+
+@dataclass
+class ClipScores:
+    """What the detector said of every clip, in the order of the source's items.
+
+    Attributes:
+        logits: float64 [n].
+        frame_logits: float64 [n, T], or None for heads that see only whole clips.
+        mask: bool [n, T]; False where a clip was padded.
+    """
+
+    logits: np.ndarray
+    frame_logits: np.ndarray | None
+    mask: np.ndarray
+
+
+@dataclass
+class Scored:
+    """Predictions of one split.
+
+    Attributes:
+        samples: One row per row of the source's table: sample_id, label, method, dataset, split, score in 0..1
+            (NaN where nothing could be scored), frames_used, status.
+        frames: sample_id, label, method, dataset, split, clip, position, score per real frame; None where
+            the head gives no frame logits.
+        clips: sample_id, label, method, dataset, split, clip, logit per clip: what another way of making a video's
+            score of its clips' needs.
+    """
+
+    samples: pd.DataFrame
+    frames: pd.DataFrame | None
+    clips: pd.DataFrame
+
+    def frame_metrics(self, threshold: float = 0.5) -> Metrics:
+        """Metrics over single frames; none where there are no frame scores."""
+        return Metrics() if self.frames is None else sample_metrics(self.frames, threshold)
+
+
+def score(
+    detector: Detector,
+    clips: ClipSource,
+    *,
+    fabric: Fabric,
+    batch_size: int,
+    split: str,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+    options: EvaluationOptions | None = None,
+) -> Scored:
+    """Score every sample of a split, in full precision.
+
+    A score that is kept must come out again: beside other clips, in another batch, on another device. What half
+    precision rounds away depends on all of these.
+
+    Args:
+        detector: On the fabric's device or not; it is moved and put in evaluation mode.
+        clips: The split.
+        fabric: Its processes share the clips; each ends with all predictions.
+        batch_size: Clips at once, over all processes.
+        split: The name written in the tables.
+        num_workers: Loader processes per training process.
+        progress: Told of every clip scored.
+        options: How a sample's score is made of its clips'; their mean where None.
+    """
+    detector.to(fabric.device)
+    with full_precision():
+        scores = score_clips(
+            detector,
+            clips,
+            fabric=fabric,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            progress=progress,
+            text=split,
+            autocast=False,
+        )
+    samples = sample_table(clips, scores, split, options)
+    return Scored(samples, frame_table(clips, scores, split), clip_table(clips, scores, split))
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep float32 products exact on a CUDA device while this lasts."""
+    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolution
+
+
+def score_clips(
+    detector: Detector,
+    clips: ClipSource,
+    *,
+    fabric: Fabric,
+    batch_size: int,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+    text: str = "scoring",
+    autocast: bool = True,
+) -> ClipScores:
+    """Logits of every clip, gathered over all processes; see :func:`score`. ``autocast``: as fast as in training."""
+    mine = share(range(len(clips)), fabric.global_rank, fabric.world_size)
+    size = max(1, batch_size // fabric.world_size)
+    batches = [mine[i : i + size] for i in range(0, len(mine), size)]
+    logits, frame_logits, masks = [], [], []
+    detector.eval()
+    move = Transfer(fabric.device)
+    casting = fabric.autocast() if autocast else nullcontext()
+    with bar(progress or Silent(), len(mine), text) as told, torch.inference_mode(), casting:
+        for batch in clips.read(batches, 0, num_workers, fabric.device.type == "cuda"):
+            moved = move(batch)
+            output = detector(moved.clips, moved.mask)
+            # Kept on the device: reading them here would make it wait at every batch.
+            logits.append(output.logits)
+            masks.append(moved.mask)
+            if output.frame_logits is not None:
+                frame_logits.append(output.frame_logits)
+            told.advance(len(batch.labels))
+    parts = gather((mine, _array(logits), _array(frame_logits), _array(masks)), fabric)
+    # Back from who scored what to the order of the items.
+    order = np.argsort(np.concatenate([np.asarray(items, dtype=np.int64) for items, *_ in parts]))
+    joined = [np.concatenate([part[i] for part in parts if len(part[i])] or [np.empty(0)]) for i in (1, 2, 3)]
+    frames = joined[1][order] if len(joined[1]) else None
+    return ClipScores(joined[0][order].astype(np.float64), frames, joined[2][order].astype(bool))
+
+
+def sample_table(
+    clips: ClipSource, scores: ClipScores, split: str, options: EvaluationOptions | None = None
+) -> pd.DataFrame:
+    """Clips' logits to one probability per sample; samples without clips get NaN."""
+    options = options or EvaluationOptions()
+    n = len(clips.table)
+    rows = clips.items[:, 0]
+    counts = np.bincount(rows, minlength=n)
+    frames = np.bincount(rows, weights=scores.mask.sum(1) if len(rows) else None, minlength=n)
+    table = clips.table[list(_KEPT)].reset_index(drop=True)
+    table["split"] = split
+    table["score"] = pool_clips(rows, scores.logits, n, options.clips, options.top_k)
+    table["frames_used"] = frames.astype(np.int64)
+    known = clips.table["status"].to_numpy() if "status" in clips.table else np.full(n, "failed")
+    table["status"] = np.where(counts > 0, "ok", np.where(known == "ok", "failed", known))
+    return table
+
+
+def clip_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame:
+    """One row per clip, with its logit."""
+    table = clips.table[list(_KEPT)].iloc[clips.items[:, 0]].reset_index(drop=True)
+    return table.assign(split=split, clip=clips.items[:, 1], logit=scores.logits)
+
+
+def frame_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame | None:
+    """One row per real frame, or None where the head says nothing of frames."""
+    if scores.frame_logits is None:
+        return None
+    item, position = np.nonzero(scores.mask)
+    rows = clips.items[item, 0]
+    table = clips.table[list(_KEPT)].iloc[rows].reset_index(drop=True)
+    table["split"] = split
+    table["clip"] = clips.items[item, 1]
+    table["position"] = position
+    table["score"] = sigmoid(scores.frame_logits[item, position].astype(np.float64))
+    return table
+
+
+def _array(parts: list[torch.Tensor]) -> np.ndarray:
+    return torch.cat(parts).cpu().numpy() if parts else np.empty(0)

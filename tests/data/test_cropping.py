@@ -1,0 +1,123 @@
+"""Faces to crops: hashes of pictures, and frames that were cropped before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from deepfake.data.cropping import CutSettings, KnownTrack, cut_sample, dhash, distances, thumbnail
+from deepfake.data.faces.base import Face
+from deepfake.data.frame_sampling import ClipPlan
+from deepfake.data.manifest import Manifest, make_rows
+from deepfake.data.options import DatasetOptions
+from deepfake.data.prepare import prepare_crops
+from tests.data.making import write_video
+
+
+def _picture(seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)
+    return cv2.resize(noise, (320, 240), interpolation=cv2.INTER_CUBIC)
+
+
+def _recompressed(image: np.ndarray) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 30])[1], cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _recompressed,
+        lambda image: cv2.resize(image, (150, 120)),
+        lambda image: cv2.convertScaleAbs(image, None, 0.8, 9),
+    ],
+    ids=["recompressed", "scaled", "toned"],
+)
+def test_the_same_picture_stays_alike(change: Callable[[np.ndarray], np.ndarray]) -> None:
+    image = _picture(0)
+    assert int(dhash(image) ^ dhash(change(image))).bit_count() <= 5
+
+
+def test_other_pictures_differ() -> None:
+    hashes = [dhash(_picture(seed)) for seed in range(20)]
+    assert min((a ^ b).bit_count() for i, a in enumerate(hashes) for b in hashes[:i]) > 10
+
+
+def test_distances_count_bits() -> None:
+    assert distances(np.array([0, 3, 2**64 - 1], np.uint64), 1).tolist() == [1, 1, 63]
+
+
+def test_a_thumbnail_is_small_and_grey() -> None:
+    assert thumbnail(_picture(1)).shape == (16, 16)
+
+
+SETTINGS = CutSettings(ClipPlan(False, 1, 4), "center", None, 0.0, 16, False)
+
+
+def _known(path: Path, size: tuple[int, int, int]) -> tuple[KnownTrack, np.ndarray]:
+    frames = cut_sample(path, "video", SETTINGS, None).frames.copy()
+    frames["x0"], frames["y0"], frames["x1"], frames["y1"] = 10, 20, 50, 60
+    frames["found"] = [[True, False, True, True]]
+    return KnownTrack(size, frames), frames
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "v.mp4", 12)
+
+
+def test_the_known_boxes_are_cut(video: Path) -> None:
+    known, frames = _known(video, (160, 96, 12))
+    assert np.array_equal(cut_sample(video, "video", SETTINGS, None, known).frames, frames)
+
+
+@pytest.mark.parametrize("size", [(160, 90, 12), (160, 96, 13)], ids=["other size", "other length"])
+def test_a_video_that_does_not_fit_its_original_has_boxes_of_its_own(size: tuple[int, int, int], video: Path) -> None:
+    known, _ = _known(video, size)
+    assert cut_sample(video, "video", SETTINGS, None, known).frames["x0"].max() == 32
+
+
+def test_a_real_fake_is_framed_as_its_original(shared_data: Path, tmp_path: Path) -> None:
+    root = shared_data / "FaceForensics++"
+    real = "original_sequences/youtube/c23/videos/519.mp4"
+    fake = "manipulated_sequences/Deepfakes/c23/videos/519_515.mp4"
+    rows = [
+        {"sample_id": "fake", "path": fake, "label": 1, "original": "real"},
+        {"sample_id": "real", "path": real, "label": 0, "original": ""},
+    ]
+    table = make_rows([{"kind": "video", "method": "m", "dataset": "set", **row} for row in rows])
+    options = DatasetOptions(frames=4, clips=1, size=64)
+    store = prepare_crops(Manifest(table, {"set": root}), options, True, tmp_path, workers=0)
+    boxes = [store.frame_records(name)[["x0", "y0", "x1", "y1"]].tolist() for name in ("real", "fake")]
+    assert boxes[0] == boxes[1]
+
+
+class Elsewhere:
+    """Sees the one face of a frame where it is told to."""
+
+    def __init__(self, x: float) -> None:
+        self.face = Face(np.array([x, 20, x + 30, 55], np.float32), 0.99, np.zeros((5, 2), np.float32))
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return [self.face]
+
+    def follow(self, image: np.ndarray, box: np.ndarray) -> Face | None:
+        return self.face
+
+
+@pytest.mark.parametrize(("x", "left"), [(15, 10), (110, 102.25)], ids=["there", "mirrored"])
+def test_a_face_that_is_not_where_the_original_had_it_is_tracked(x: float, left: float, video: Path) -> None:
+    known, _ = _known(video, (160, 96, 12))
+    settings = CutSettings(**{**vars(SETTINGS), "faces": "mtcnn", "margin": 0.3})
+    assert cut_sample(video, "video", settings, Elsewhere(x), known).frames["x0"].tolist() == [[left] * 4]
+
+
+def test_normalised_crops_carry_one_compression(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", 8)
+    plain = cut_sample(path, "video", SETTINGS, None)
+    twice = cut_sample(path, "video", CutSettings(**{**vars(SETTINGS), "normalise": True}), None)
+    assert (plain.pixels != twice.pixels).any()
+    assert np.abs(plain.pixels.astype(int) - twice.pixels).mean() < 12

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from deepfake.tracking.run_folder import RunFolder, read_yaml, write_json, write_text
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("overrides", [[], ["model=cnn"], ["name='a: b'", "tags={x: 1}", 'dataset.root=/é \\ "x"']])
+def test_overrides_read_back_as_they_were(folder: RunFolder, overrides: list[str]) -> None:
+    folder.write_config("a: 1\n", "a: 1\n", overrides)
+    assert yaml.safe_load((folder.path / "overrides.yaml").read_text()) == overrides
+
+
+def test_predictions_keep_every_digit(folder: RunFolder) -> None:
+    scores = pd.DataFrame({"sample_id": ["a", "b"], "score": [1 / 3, float("nan")]})
+    folder.write_predictions(scores)
+    pd.testing.assert_frame_equal(pd.read_parquet(folder.path / "predictions.parquet"), scores)
+
+
+def test_manifest_keeps_its_groups(folder: RunFolder, manifest) -> None:
+    folder.write_manifest(manifest)
+    table = pd.read_parquet(folder.path / "manifest.parquet")
+    assert [tuple(groups) for groups in table["groups"]] == list(manifest.table["groups"])
+
+
+def test_numbers_json_cannot_hold_become_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"a": float("nan"), "b": [np.float64("inf"), np.float32(0.5)], "c": np.int64(2)})
+    assert json.loads((tmp_path / "m.json").read_text()) == {"a": None, "b": [None, 0.5], "c": 2}
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "m.json", {"a": object()})
+    assert [file.name for file in tmp_path.iterdir()] == ["m.json"]
+
+
+def test_undecodable_names_survive(tmp_path: Path) -> None:
+    write_text(tmp_path / "t.txt", b"\xff.mp4".decode("utf-8", "surrogateescape"))
+    assert (tmp_path / "t.txt").read_bytes() == b"\xff.mp4"
+
+
+def test_the_end_of_a_run_leaves_its_best_weights_and_not_its_training_state(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("best.safetensors", "last.pt"):
+        (tmp_path / "checkpoints" / name).touch()
+    folder.end()
+    folder.end()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.safetensors"]
+
+
+def test_passwords_are_not_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    uri = "http://bob:S3cret@host:5000"
+    folder.write_config(f"uri: {uri}\n", f"uri: {uri}\n", [f"tracking.uri={uri}"])
+    assert not any("S3cret" in path.read_text() for path in tmp_path.iterdir())
+
+
+def bomb(levels: int) -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (bomb(9), "alias"),
+        ("!!python/object/apply:os.system ['touch was_run']", "python/object"),
+        ("[" * 5000 + "]" * 5000, "deep"),
+        ("a: [1", "expected"),
+        ("a: " + "x" * (1 << 21), "larger"),
+    ],
+)
+def test_a_file_that_is_no_plain_config_is_refused(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "resolved.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=why):
+        read_yaml(path)

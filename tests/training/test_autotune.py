@@ -1,0 +1,282 @@
+"""What fits a device, how many processes read, and what is done when memory runs out."""
+
+from __future__ import annotations
+
+import mmap
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from deepfake.models.detector import Detector
+from deepfake.models.options import Mean
+from deepfake.training import autotune
+from deepfake.training.autotune import (
+    SIZES,
+    choose_workers,
+    compile_or_not,
+    kept_bytes,
+    largest_batch,
+    split_batch,
+    without_trace,
+)
+from deepfake.training.profiling import PARTS, Clock, clip_flops, peak_flops, peak_memory, waiting_note
+from tests.training.fakes import FakeClips, cpu, small_detector
+from tests.training.test_trainer import lasting, run
+
+CUDA = torch.device("cuda")
+
+
+def cramped(limit: int, head: Mean | None = None) -> Detector:
+    """A detector on a device with room for ``limit`` frames."""
+    detector = small_detector(head)
+    forward = detector.backbone.model.forward_features
+
+    def guarded(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        features: torch.Tensor = forward(x)
+        return features
+
+    detector.backbone.model.forward_features = guarded
+    return detector
+
+
+def test_out_of_memory_splits_at_the_same_effective_batch(tmp_path: Path) -> None:
+    val = FakeClips(2, seed=2)
+    head = Mean(dropout=0.0)
+    whole, one = run(tmp_path / "a", small_detector(head), epochs=2, val=val)
+    parts, two = run(tmp_path / "b", cramped(6, head), epochs=2, val=FakeClips(1, seed=2), on_oom="accumulate")
+    assert any("computed in 4 parts, at the same effective batch" in note for note in parts.notes)
+    assert [e["train/loss"] for e in parts.history] == pytest.approx([e["train/loss"] for e in whole.history])
+    assert len(list(one.parameters())) == len(list(two.parameters()))
+
+
+def test_out_of_memory_ends_the_fit_unless_told_otherwise(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        run(tmp_path, cramped(6))
+
+
+def test_one_clip_that_does_not_fit_ends_the_fit(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        run(tmp_path, cramped(1), on_oom="accumulate")
+
+
+def test_parts_of_a_batch_are_the_batch() -> None:
+    batch = FakeClips(5).fetch(range(10))
+    parts = split_batch(batch, 4)
+    assert [len(part.labels) for part in parts] == [3, 3, 2, 2]
+    torch.testing.assert_close(torch.cat([part.clips for part in parts]), batch.clips)
+    torch.testing.assert_close(torch.cat([part.draws for part in parts if part.draws is not None]), batch.draws)
+
+
+def test_no_more_parts_than_clips() -> None:
+    assert len(split_batch(FakeClips(1).fetch(range(2)), 8)) == 2
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1000, 64), (40, 32), (16, 16), (3, 16)])
+def test_a_device_is_tried_from_the_largest_down(limit: int, expected: int) -> None:
+    def step(size: int) -> None:
+        if size > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert largest_batch(step, CUDA, lambda: 0.0) == expected
+
+
+def test_another_error_is_not_taken_for_a_lack_of_room() -> None:
+    def step(size: int) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        largest_batch(step, CUDA, lambda: 0.0)
+
+
+def test_on_a_cpu_room_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Memory:
+        available = 100e6
+
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
+    found = largest_batch(lambda size: None, torch.device("cpu"), lambda: 1.5e6)
+    assert found == 32
+
+
+def test_kept_bytes_count_each_tensor_once() -> None:
+    weight = torch.ones(100, requires_grad=True)
+    x = torch.ones(100)
+    assert kept_bytes(lambda: (x * weight) + (x * weight)) == 400
+
+
+def test_auto_finds_a_batch_and_says_so(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, train=FakeClips(40, seed=1), batch_size="auto", epochs=1)
+    assert result.batch_size in SIZES
+    assert any("trainer.batch_size=auto" in note for note in result.notes)
+
+
+def test_looking_for_a_batch_leaves_no_trace(tmp_path: Path) -> None:
+    train = FakeClips(40, seed=1)
+    found, _ = run(tmp_path / "a", train=train, batch_size="auto", epochs=1)
+    given, _ = run(tmp_path / "b", train=train, batch_size=found.batch_size, epochs=1)
+    assert lasting(found.history) == lasting(given.history)
+
+
+def test_without_trace_restores_statistics() -> None:
+    layer = torch.nn.BatchNorm1d(3)
+    with without_trace(layer):
+        layer(torch.randn(8, 3)).sum().backward()
+    assert torch.equal(layer.running_mean, torch.zeros(3))  # type: ignore[arg-type]
+    assert layer.weight.grad is None
+
+
+def failing_backend(module: Any, inputs: Any) -> Any:
+    raise RuntimeError("this backend knows no convolutions")
+
+
+def test_a_compiler_that_fails_is_left_aside_aloud() -> None:
+    detector = small_detector()
+    batch = FakeClips(2).fetch(range(2))
+    note = compile_or_not(detector, lambda: detector(batch.clips, batch.mask), backend=failing_backend)  # type: ignore[arg-type]
+    assert "this backend knows no convolutions" in note
+    assert detector(batch.clips, batch.mask).logits.shape == (2,)
+
+
+def test_a_compiler_that_works_changes_no_logits() -> None:
+    detector, plain = small_detector().eval(), small_detector().eval()
+    batch = FakeClips(2).fetch(range(2))
+    assert compile_or_not(detector, lambda: detector(batch.clips, batch.mask), backend="eager") == ""
+    torch.testing.assert_close(detector(batch.clips, batch.mask).logits, plain(batch.clips, batch.mask).logits)
+
+
+def test_the_peak_of_a_processor_is_what_was_once_in_use() -> None:
+    process = psutil.Process()
+    # More than this process has ever held, in pages of its own: a heap need not give back what is freed.
+    size = int(peak_memory(torch.device("cpu"))) - process.memory_info().rss + (64 << 20)
+    with mmap.mmap(-1, size) as more:
+        for page in range(0, size, mmap.PAGESIZE):
+            more[page] = 1
+        held = process.memory_info().rss
+    assert process.memory_info().rss < held - (32 << 20)
+    # The system counts in batches of pages.
+    assert peak_memory(torch.device("cpu")) >= held - (1 << 20)
+
+
+def test_a_profile_tells_all_parts(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, epochs=2, profile=True)
+    last = result.history[-1]
+    assert {f"profile/{part}" for part in PARTS} <= set(last)
+    assert last["profile/forward"] > 0
+    assert last["profile/peak_memory_bytes"] > 1e6
+    parts = sum(last[f"profile/{part}"] for part in PARTS if part != "logging")
+    assert parts <= last["epoch_seconds"]
+
+
+def test_profiling_changes_no_numbers(tmp_path: Path) -> None:
+    plain, _ = run(tmp_path / "a", epochs=1)
+    told, _ = run(tmp_path / "b", epochs=1, profile=True)
+    shared = {n: v for n, v in lasting(told.history)[0].items() if not n.startswith("profile/")}
+    assert shared == lasting(plain.history)[0]
+
+
+def test_a_clock_that_is_off_reads_nothing() -> None:
+    clock = Clock(torch.device("cpu"), on=False)
+    with clock("forward"):
+        pass
+    assert clock.read() == {}
+
+
+def test_a_clock_adds_up_and_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 2.0, 5.0, 6.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    clock = Clock(torch.device("cpu"), on=True)
+    for _ in range(2):
+        with clock("forward"):
+            pass
+    assert clock.read()["profile/forward"] == 3.0
+    assert clock.read()["profile/forward"] == 0.0
+
+
+@pytest.mark.parametrize(("freeze", "passes"), [(False, 3), (True, 1)])
+def test_operations_of_a_clip_are_counted(freeze: bool, passes: int) -> None:
+    detector = small_detector()
+    detector.freeze = freeze
+    batch = FakeClips(1).fetch([0])
+    convolution = 2 * 6 * (3 * 5 * 5) * (6 * 6)  # channels out, weights of each, places
+    classifier = 2 * 6
+    expected = 2 * (passes * convolution + 3 * classifier)  # two frames
+    assert clip_flops(detector, batch.clips, batch.mask) == expected
+
+
+def test_a_cpu_has_no_peak_in_the_tables() -> None:
+    assert peak_flops(torch.device("cpu"), "bf16-mixed") is None
+
+
+@pytest.mark.parametrize(("wait", "told"), [(0.5, True), (0.05, False)])
+def test_waiting_for_clips_is_told_with_what_helps(wait: float, told: bool) -> None:
+    epoch = {f"profile/{part}": 0.0 for part in PARTS} | {"profile/data_wait": wait, "profile/forward": 1 - wait}
+    notes = waiting_note([epoch, epoch])
+    assert any("trainer.num_workers" in note for note in notes) == told
+
+
+def test_an_epoch_that_was_not_profiled_waited_for_nothing() -> None:
+    assert waiting_note([{"val/loss": 0.5}]) == []
+
+
+class Clips(FakeClips):
+    """Clips that take a while to read."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(4)
+        self.seconds = seconds
+
+    def fetch(self, items: Any, epoch: int = 0) -> Any:
+        Clips.now += self.seconds
+        return super().fetch(items, epoch)
+
+    now = 0.0
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A device beside four cores on which a step takes 10 ms; a batch takes as long to read as its clips say."""
+    monkeypatch.setattr(autotune, "loader_workers", lambda asked, fabric: 4 if asked == "auto" else int(asked))
+    monkeypatch.setattr(time, "perf_counter", lambda: Clips.now)
+
+    def step(detector: object, batch: object, fabric: object) -> None:
+        Clips.now += 0.010
+
+    monkeypatch.setattr(autotune, "_backward", step)
+    return cpu()
+
+
+@pytest.mark.parametrize(("milliseconds", "workers"), [(0.1, 0), (1, 1), (10, 2), (20, 3), (100, 4)])
+def test_auto_measures_how_many_keep_up(device: Any, milliseconds: float, workers: int) -> None:
+    count, notes = choose_workers(small_detector(), Clips(milliseconds / 1000), "auto", 4, device)
+    assert count == workers
+    assert f"trainer.num_workers=auto: {workers}" in notes[0]
+
+
+def test_too_few_cores_are_said(device: Any) -> None:
+    _, notes = choose_workers(small_detector(), Clips(0.1), "auto", 4, device)
+    assert "15 would be needed and there are cores for 4" in notes[0]
+
+
+def test_a_number_is_taken_as_it_is(device: Any) -> None:
+    assert choose_workers(small_detector(), Clips(0.1), 3, 4, device) == (3, [])
+
+
+def test_nothing_reads_ahead_of_what_is_at_hand(device: Any) -> None:
+    clips = Clips(0.1)
+    clips.at_hand = True
+    assert choose_workers(small_detector(), clips, 3, 4, device) == (0, [])
+
+
+def test_a_cpu_keeps_its_cores_for_training() -> None:
+    assert choose_workers(small_detector(), Clips(0.1), "auto", 4, cpu()) == (0, [])
+
+
+def test_looking_leaves_no_trace(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = small_detector()
+    choose_workers(detector, Clips(0.01), "auto", 4, device)
+    assert all(parameter.grad is None for parameter in detector.parameters())
