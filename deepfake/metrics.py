@@ -124,16 +124,6 @@ def lacking(metric: Metric, labels: np.ndarray) -> str:
     return "only real samples" if metric.needs == "fake" and not labels.any() else ""
 
 
-def equal_error_rate(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Where as many reals are called fake as fakes real, read off the ROC curve with straight lines between points.
-
-    Args:
-        labels: 0 or 1 [n], both present.
-        scores: [n], higher is more fake.
-    """
-    return float(WeightedMetrics(labels, scores)()["eer"][0])
-
-
 def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int = ECE_BINS) -> float:
     """The mean gap between score and fraction of fakes, over equally wide bins of the score, weighted by their size.
 

@@ -11,7 +11,6 @@ from deepfake.metrics import (
     METRICS,
     Metric,
     Weighted,
-    equal_error_rate,
     expected_calibration_error,
     sample_metrics,
 )
@@ -108,13 +107,13 @@ def test_an_odd_label_is_refused() -> None:
     ],
 )
 def test_equal_error_rate(scores: list[float], rate: float) -> None:
-    assert equal_error_rate(np.array([0, 0, 1, 1]), np.array(scores)) == pytest.approx(rate)
+    assert sample_metrics(table_of([0, 0, 1, 1], scores)).values["eer"] == pytest.approx(rate)
 
 
 def test_equal_error_rate_lies_on_the_curve() -> None:
     table = random_table()
     y, s = table["label"].to_numpy(), table["score"].to_numpy()
-    rate = equal_error_rate(y, s)
+    rate = sample_metrics(table).values["eer"]
     x, t, _ = sk.roc_curve(y, s, drop_intermediate=False)
     assert 1 - np.interp(rate, x, t) == pytest.approx(rate, abs=0.5 / min(y.sum(), (1 - y).sum()))
 

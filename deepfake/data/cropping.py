@@ -84,11 +84,6 @@ def thumbnail(image: Pixels) -> Pixels:
     return _grey(image, THUMBNAIL, THUMBNAIL)
 
 
-def distances(hashes: NDArray[np.uint64], other: int) -> NDArray[np.int64]:
-    """How many bits differ between each of the hashes [N] and another one."""
-    return np.bitwise_count(hashes ^ np.uint64(other)).astype(np.int64)
-
-
 def _grey(image: Pixels, width: int, height: int) -> Pixels:
     import cv2
 

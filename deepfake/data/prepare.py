@@ -19,7 +19,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from deepfake.data.crop_records import Record, StoreWriter, read_records
-from deepfake.data.crop_store import CropStore, create_store, store_folder
+from deepfake.data.crop_store import CropStore, create_store
 from deepfake.data.cropping import CutSettings
 from deepfake.data.dataset import settle_faces
 from deepfake.data.faces import find_face_model
@@ -98,20 +98,6 @@ def prepare_crops(
     store = _opened(folder, table, records)
     _check_failures(store, options.max_failed)
     return store
-
-
-def open_crops(manifest: Manifest, options: DatasetOptions, temporal: bool, cache: Path) -> CropStore:
-    """The store of a manifest, prepared before.
-
-    Raises:
-        DataError: Samples are missing from it.
-    """
-    folder = store_folder(manifest, cut_settings(options, temporal, cache), cache)
-    records = read_records(folder)
-    count = len(_missing(manifest, manifest.table, folder, records))
-    if count:
-        raise DataError(f"{count} of {len(manifest.table)} samples are not prepared", "run: deepfake prepare")
-    return _opened(folder, manifest.table, records)
 
 
 def cut_settings(options: DatasetOptions, temporal: bool, cache: Path) -> CutSettings:

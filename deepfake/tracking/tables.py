@@ -60,11 +60,6 @@ def rank(runs: pd.DataFrame, by: str, *, larger_is_better: bool = True) -> pd.Da
     return runs.sort_values(by, ascending=not larger_is_better, na_position="last", kind="stable", ignore_index=True)
 
 
-def varying(runs: pd.DataFrame, columns: Iterable[str]) -> list[str]:
-    """Those columns whose values differ between runs; what was the same everywhere explains nothing."""
-    return [column for column in columns if runs[column].astype(str).nunique(dropna=False) > 1]
-
-
 def unrepeated(ranked: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """The columns without ``run`` where another says the same of every run, and without a status all runs share."""
     same = any(column != "run" and (ranked[column].astype(str) == ranked["run"]).all() for column in columns)

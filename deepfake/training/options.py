@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from deepfake.options import LARGEST, MOST, chosen, environment, ranged
 
@@ -56,9 +56,6 @@ class Timm(OptimizerOptions):
 class SchedulerOptions:
     """What every schedule shares. Rates change per step unless it says otherwise."""
 
-    #: Whether the schedule waits for a validation metric at the end of each epoch.
-    per_epoch: ClassVar[bool] = False
-
 
 @dataclass
 class Constant(SchedulerOptions):
@@ -77,7 +74,6 @@ class Cosine(SchedulerOptions):
 class Plateau(SchedulerOptions):
     """The rate times ``factor`` once ``trainer.monitor`` has not improved for ``patience`` epochs."""
 
-    per_epoch: ClassVar[bool] = True
     factor: float = ranged(0.3, above=0, high=1)
     patience: int = ranged(2, low=0, high=MOST)
     floor: float = ranged(1e-7, low=0, high=LARGEST)

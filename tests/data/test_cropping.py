@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deepfake.data.cropping import CutSettings, KnownTrack, cut_sample, dhash, distances, thumbnail
+from deepfake.data.cropping import CutSettings, KnownTrack, cut_sample, dhash, thumbnail
 from deepfake.data.faces.base import Face
 from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.manifest import Manifest, make_rows
@@ -44,10 +44,6 @@ def test_the_same_picture_stays_alike(change: Callable[[np.ndarray], np.ndarray]
 def test_other_pictures_differ() -> None:
     hashes = [dhash(_picture(seed)) for seed in range(20)]
     assert min((a ^ b).bit_count() for i, a in enumerate(hashes) for b in hashes[:i]) > 10
-
-
-def test_distances_count_bits() -> None:
-    assert distances(np.array([0, 3, 2**64 - 1], np.uint64), 1).tolist() == [1, 1, 63]
 
 
 def test_a_thumbnail_is_small_and_grey() -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock
 from deepfake.data.crop_store import CropStore
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.data.options import DatasetOptions
-from deepfake.data.prepare import digest_files, known_digests, open_crops, prepare_crops
+from deepfake.data.prepare import digest_files, known_digests, prepare_crops
 from deepfake.data.prepare_worker import stamp
 from deepfake.errors import DataError
 from tests.data.making import number_of, write_video
@@ -193,12 +193,7 @@ def test_shards_together_hold_every_sample(videos: Path, tmp_path: Path) -> None
     manifest = manifest_of(videos)
     for i in range(2):
         prepare_crops(manifest, options(), False, tmp_path, workers=0, shard=(i, 2))
-    assert len(open_crops(manifest, options(), False, tmp_path).records) == 3
-
-
-def test_opening_what_is_not_prepared_says_what_to_run(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="3 of 3 samples are not prepared"):
-        open_crops(manifest_of(videos), options(), False, tmp_path)
+    assert len(prepare_crops(manifest, options(), False, tmp_path, workers=0).records) == 3
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_done(

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from deepfake.errors import UserError
-from deepfake.tracking.tables import cell, rank, to_csv, to_markdown, to_terminal, unrepeated, varying, without_ends
+from deepfake.tracking.tables import cell, rank, to_csv, to_markdown, to_terminal, unrepeated, without_ends
 
 NAN = float("nan")
 
@@ -58,11 +58,6 @@ def test_terminal_shows_every_run(runs: pd.DataFrame) -> None:
 def test_csv_keeps_every_digit(runs: pd.DataFrame, tmp_path: Path) -> None:
     to_csv(runs.assign(x=1 / 3), ["name", "x"], tmp_path / "t.csv")
     assert list(pd.read_csv(tmp_path / "t.csv")["x"]) == [1 / 3] * 3
-
-
-def test_only_what_differs_is_worth_a_column() -> None:
-    table = pd.DataFrame({"same": ["1", "1"], "lr": ["1", "2"], "some": [None, "1"]})
-    assert varying(table, table.columns) == ["lr", "some"]
 
 
 @pytest.mark.parametrize(

@@ -192,11 +192,6 @@ def has_file(root: Path, folder: str, suffixes: frozenset[str], look: int = 200)
     return False
 
 
-def around(root: Path) -> list[Path]:
-    """Where a layout may begin when its folder was wrapped or unwrapped: here, one below, one above."""
-    return [root, *(root / name for name in list_folders(root, limit=200)), root.resolve().parent]
-
-
 def inside(root: Path) -> list[Path]:
     """Where a layout may begin when it was unzipped into a folder of its own: here or one below."""
     return [root, *(root / name for name in list_folders(root, limit=200))]

@@ -27,7 +27,6 @@ from deepfake.errors import DataError, nearest
 
 ORIGINALS, FAKES = "original_sequences", "manipulated_sequences"
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter", "DeepFakeDetection")
-SOURCES = ("youtube", "actors")
 #: The same compression under the name the paper uses and the one the folders have.
 _SAME = {"c0": "raw", "raw": "c0"}
 _PREFERRED = ("c23", "c40", "raw", "c0")
