@@ -133,4 +133,7 @@ def _end_with_parent(pipe: int, gone: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # As what it is imported as, too: what it is sent is of that module's classes, not of this one's.
+    from deepfake.sweeping import worker  # noqa: PLW0406
+
+    sys.exit(worker.main())
