@@ -10,7 +10,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a database server has to let somebody in, and for each answer.
 ANSWER_SECONDS = 10
+#: Seconds that a driver has to notice that its connection was ended.
+_WAKING_SECONDS = 1.0
 #: What of a dialect waits for the server, each with the connection, or a cursor of it, as its first argument.
 _ASKING = ("do_execute", "do_execute_no_params", "do_executemany", "do_commit", "do_rollback", "do_ping")
 
@@ -47,7 +51,9 @@ class _Limited:
         question = _Question(getattr(asked, "connection", asked), time.monotonic())
         self._watch.begin(question)
         try:
-            return self._ask(asked, *arguments, **named)
+            if threading.current_thread() is not threading.main_thread() or self._engine.dialect.is_async:
+                return self._ask(asked, *arguments, **named)
+            return _interruptibly(partial(self._ask, asked, *arguments, **named), question.connection)
         except Exception as error:
             module = self._engine.dialect.loaded_dbapi
             if question.given_up and isinstance(error, module.Error):
@@ -55,6 +61,33 @@ class _Limited:
             raise
         finally:
             self._watch.end(question)
+
+
+def _interruptibly(ask: Callable[[], Any], connection: Any) -> Any:
+    """Ask from another thread, so that Ctrl-C in this one is heeded at once.
+
+    Drivers that wait in C hear of it once there is an answer; others first ask the server to cancel the question, and
+    wait for it to do so.
+    """
+    answer: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:
+            # It is the asker's to hear, not this thread's.
+            answer.set_exception(error)
+
+    thread = threading.Thread(target=work, name="question", daemon=True)
+    try:
+        thread.start()
+        return answer.result()
+    except (KeyboardInterrupt, SystemExit):
+        if not answer.done():
+            _hang_up(connection)
+            # It wakes and lets go of the connection, which is about to be closed.
+            thread.join(_WAKING_SECONDS)
+        raise
 
 
 class _Question:

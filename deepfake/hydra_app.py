@@ -6,6 +6,8 @@ groups, and ``model=cnn_gru`` on top of it would name no model."""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import shlex
@@ -71,6 +73,8 @@ def guarded(entry: Callable[[], object]) -> int:
 def guarded_call(call: Callable[[], int]) -> int:
     """A command's exit status; a user's mistake is told in two lines and makes it 2."""
     _settle_home()
+    # To look through all that was imported for what refers to itself takes a second or two, and it ends anyway.
+    atexit.register(gc.freeze)
     try:
         with _terminable():
             return call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from types import SimpleNamespace
@@ -24,11 +25,15 @@ class Dialect:
     """Asks by writing a byte and waiting for one."""
 
     name = "some"
+    is_async = False
     loaded_dbapi = SimpleNamespace(Error=Broken, OperationalError=Gone)
 
     def do_execute(self, cursor: Any, statement: str, parameters: object, context: object = None) -> bytes:
         cursor.connection.sendall(statement.encode())
-        answer = bytes(cursor.connection.recv(1))
+        try:
+            answer = bytes(cursor.connection.recv(1))
+        except KeyboardInterrupt:
+            raise Broken("it asks the server to cancel the question, and waits for that") from None
         if not answer:
             raise Broken("closed")
         return answer
@@ -71,6 +76,21 @@ def test_an_error_of_the_servers_own_is_left_as_it_is(asked) -> None:
     with pytest.raises((Broken, OSError)) as caught:
         dialect.do_ping(ours)
     assert not isinstance(caught.value, Gone)
+
+
+def test_ctrl_c_ends_a_question_at_once_and_hangs_up(asked) -> None:
+    dialect, ours, theirs = asked
+
+    def interrupt() -> None:
+        theirs.recv(1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        dialect.do_execute(SimpleNamespace(connection=ours), "q", ())
+    # The server hears of it, and nobody waits on the connection any more.
+    assert theirs.recv(1) == b""
+    assert not [thread for thread in threading.enumerate() if thread.name == "question"]
 
 
 def test_an_engine_is_limited_once(asked) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import math
@@ -10,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from types import FrameType, TracebackType
@@ -53,7 +54,7 @@ class RunningTrial:
         self._news: dict[str, str] = {}
         self._asked = self._taken = 0
         self._answered = time.monotonic()
-        self._sending = self._to_prune = False
+        self._sending = self._to_prune = self._ending = False
         self._failure: BaseException | None = None
 
     @property
@@ -120,7 +121,7 @@ class RunningTrial:
         """Tell the study and wait for its word: for moments; not at all while it is behind; and as long as it takes
         once it was silent for so long that the trial may be another's.
         """
-        with self._turn:
+        with self._heeding_the_end(), self._turn:
             behind = self._taken < self._asked
             self._steps.update(steps)
             self._news.update(facts)
@@ -133,11 +134,36 @@ class RunningTrial:
             def heard() -> bool:
                 return self._failure is not None or self._taken >= mine
 
-            self._turn.wait_for(heard, 0.0 if behind else _PATIENCE)
-            lease = _LEASE * self._study.plan.heartbeat
-            self._turn.wait_for(lambda: heard() or time.monotonic() < self._answered + lease)
+            def held() -> bool:
+                return time.monotonic() < self._answered + _LEASE * self._study.plan.heartbeat
+
+            self._turn.wait_for(lambda: heard() or self._ending, 0.0 if behind else _PATIENCE)
+            self._turn.wait_for(lambda: heard() or self._ending or held())
             if self._failure is not None:
                 raise self._failure
+            if self._ending and not heard() and not held():
+                # Told to end, and the trial may be another's: nothing more is written in its name.
+                raise KeyboardInterrupt("SIGTERM")
+
+    @contextlib.contextmanager
+    def _heeding_the_end(self) -> Iterator[None]:
+        """While entered, SIGTERM ends the wait, whatever else it does: to the job it may be a wish alone."""
+        former = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or not callable(former):
+            yield
+            return
+
+        def end(number: int, frame: FrameType | None) -> None:
+            with self._turn:
+                self._ending = True
+                self._turn.notify_all()
+            former(number, frame)
+
+        signal.signal(signal.SIGTERM, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, former)
 
     def _send(self) -> None:
         """Send until nothing is left."""
@@ -199,7 +225,8 @@ class Heartbeat:
     ) -> None:
         self._over.set()
         # One that waits for a storage which does not answer is not waited for: it does nothing more.
-        self._thread.join(_TRY_SECONDS)
+        if kind is None or not issubclass(kind, KeyboardInterrupt):
+            self._thread.join(_TRY_SECONDS)
         if self._signals:
             signal.signal(signal.SIGINT, self._former)  # type: ignore[arg-type]
 

@@ -37,7 +37,7 @@ T = TypeVar("T")
 #: Raised when what is kept with a study changes shape; an older program refuses a newer study.
 FORMAT = 1
 #: How long a process that is told to end waits for its storage, in seconds.
-_LAST_WORDS = 5.0
+_LAST_WORDS = 3.0
 #: How often a trial may make its process useless and is still tried again.
 _LOSSES = 1
 #: Before the name of what all trials of a study are to have alike, among the facts kept with each.
@@ -85,7 +85,7 @@ class Study:
         # The points of ended trials by number, as the sampler compares them.
         self._tried: Tried = {}
         self._last_seen: list[FrozenTrial] = []
-        self._half_claimed = False
+        self._half_claimed = self._silent = False
         # What :meth:`agree` has found to be the same, by topic.
         self._agreed: dict[str, str] = {}
         self._prunes = is_pruning(plan.pruner)
@@ -461,7 +461,12 @@ class Study:
         return ride_out(action, self.plan.location, PATIENCE if patience is None else patience, self.notice_outage)
 
     def _in_last_moments(self, action: Callable[[], T]) -> T | None:
-        """Do something that a process which is told to end has moments for; None where they were not enough."""
+        """Do something that a process which is told to end has moments for; None where they were not enough.
+
+        A storage that was silent once is not waited for a second time.
+        """
+        if self._silent:
+            return None
         done: list[T] = []
 
         def attempt() -> None:
@@ -472,6 +477,7 @@ class Study:
         thread = threading.Thread(target=attempt, name="last words", daemon=True)
         thread.start()
         thread.join(_LAST_WORDS)
+        self._silent = not done
         return done[0] if done else None
 
     def _get_trials(self) -> list[FrozenTrial]:

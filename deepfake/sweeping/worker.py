@@ -5,7 +5,8 @@ It pays its imports once and lives as long as its parent holds the pipe open, ne
 
 from __future__ import annotations
 
-import _thread
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -61,6 +62,8 @@ LOST_STATUS = 75
 
 def main() -> int:
     """Returns the exit status: 0 when the study has no more work."""
+    # To look through all that was imported for what refers to itself takes a second or two, and it ends anyway.
+    atexit.register(gc.freeze)
     # Not through sys.stdin: a thread waiting inside its lock would break the interpreter's own end.
     pipe = sys.stdin.fileno()
     data = _read(pipe, int.from_bytes(_read(pipe, 8), "big"))
@@ -127,7 +130,8 @@ def _end_with_parent(pipe: int, gone: threading.Event) -> None:
     while os.read(pipe, 1):
         pass
     gone.set()
-    _thread.interrupt_main()
+    # A signal of the kernel's: one from inside the interpreter does not wake who waits for another thread.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
     time.sleep(GRACE_SECONDS)
     os._exit(_INTERRUPTED)
 

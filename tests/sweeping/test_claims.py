@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,11 +258,38 @@ def test_what_is_told_to_end_waits_moments_for_the_storage_and_knows_what_it_saw
     claim = claimed(study)
     seen = study.trials()
     back = threading.Event()
-    monkeypatch.setattr(study, "_get_trials", lambda: back.wait(30))
-    monkeypatch.setattr(study, "_holds", lambda claim: back.wait(30))
-    assert study.last_trials() == seen
+    asked: list[object] = []
+    monkeypatch.setattr(study, "_holds", lambda claim: (asked.append(claim), back.wait(30)))
+    monkeypatch.setattr(study, "_get_trials", lambda: (asked.append("trials"), back.wait(30)))
     study.release(claim)
+    # It was silent once, and is not waited for again.
+    assert study.last_trials() == seen
+    assert asked == [claim]
     back.set()
+
+
+@pytest.mark.parametrize("heartbeat", [0.0, 1000.0])
+def test_sigterm_ends_the_wait_for_a_study(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch, heartbeat: float) -> None:
+    study = Study(replace(plan, heartbeat=heartbeat))
+    running = RunningTrial(study, claimed(study))
+    away = Away(study, monkeypatch)
+    monkeypatch.setattr("deepfake.sweeping.agent._PATIENCE", 1000.0)
+    wishes: list[int] = []
+    former = signal.signal(signal.SIGTERM, lambda number, frame: wishes.append(number))
+
+    def end() -> None:
+        away.asked.wait(30)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+    try:
+        threading.Thread(target=end).start()
+        # Past its lease it may be another's, and then nothing more may be done in its name.
+        with nullcontext() if heartbeat else pytest.raises(KeyboardInterrupt):
+            running.report(0, {"m": 0.5})
+        assert wishes == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, former)
+        away.back.set()
 
 
 def test_a_trial_is_written_in_few_appends(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_ctrl_c_lets_go_of_what_workers_run(tmp_path: Path, terminal: Callable[.
 
 #: A worker that only waits; without the cure it would be ended from inside after a long while.
 WATCHING = """
-import os, signal, time
+import os, signal, threading, time
 from deepfake.sweeping import worker
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 worker.GRACE_SECONDS = 1000
@@ -144,16 +144,17 @@ worker.watch_parent(0)
 os.kill(os.getpid(), signal.SIGINT)
 try:
     print("not interrupted", flush=True)
-    while True:
-        time.sleep(0.01)
+    {waiting}
 except KeyboardInterrupt:
     print("let go", flush=True)
 """
 
 
-def test_a_worker_started_in_the_background_heeds_its_parent_and_no_ctrl_c() -> None:
+@pytest.mark.parametrize("waiting", ["time.sleep(1000)", "threading.Event().wait()"])
+def test_a_worker_started_in_the_background_heeds_its_parent_and_no_ctrl_c(waiting: str) -> None:
+    program = WATCHING.format(waiting=waiting)
     process = subprocess.Popen(
-        [sys.executable, "-c", WATCHING], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdin is not None
