@@ -14,6 +14,8 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from deepfake.compat import config_header
+
 _GROUP = "experiment/"
 _SCHEME = "experiment-file"
 
@@ -29,7 +31,7 @@ class ExperimentFile(ConfigSource):
         path = _file(config_path)
         if path is None:
             raise ConfigLoadError(f"Config not found : {config_path}")
-        header = ConfigSource._get_header_dict(path.read_text(encoding="utf-8")[:512])
+        header = config_header(ConfigSource, path.read_text(encoding="utf-8")[:512])
         return ConfigResult(config=OmegaConf.load(path), path=f"{_SCHEME}://", provider=self.provider, header=header)
 
     def is_config(self, config_path: str) -> bool:

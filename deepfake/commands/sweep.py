@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 
+from deepfake.compat import set_parent
 from deepfake.config import flatten, load_config, to_plain
 from deepfake.metrics import metric_names
 from deepfake.runs.console import Console
@@ -134,7 +135,7 @@ class Observer:
 def _own(config: DictConfig) -> DictConfig:
     """A job's config without Hydra's node, its interpolations still resolved as if it were there."""
     values = DictConfig({key: config[key] for key in config if key != "hydra"}, flags={"allow_objects": True})
-    values._set_parent(config)
+    set_parent(values, config)
     return values
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 
+from deepfake.compat import job_outcome, reported_values
 from deepfake.errors import UserError, is_device_lost, nearest
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job
 from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
@@ -45,7 +46,7 @@ class RunningTrial:
         self._claim = claim
         kept = claim.trial.user_attrs
         self._facts = {key: str(kept[key]) for key in IDENTITY if kept.get(key)}
-        self._known = set(claim.trial._cached_frozen_trial.intermediate_values)
+        self._known = set(reported_values(claim.trial))
         self._farthest = int(kept.get("progress", 0))
         self._objectives = study.plan.objectives
         # What is to be told, how often something was, and up to where the study took it.
@@ -341,7 +342,7 @@ def run_trial(study: Study, runner: JobRunner, claim: Claim, replaceable: bool =
         with heart, running(handle):
             start = partial(runner.run, [*study.plan.fixed, *claim.overrides], claim.number)
             result, seconds = timed(start)
-            error = result._return_value
+            error = job_outcome(result)
     except SystemExit as ended:
         study.lose(claim, _why(ended))
         raise

@@ -14,6 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
+from deepfake.compat import is_basic_launcher
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import Job, Objective
 from deepfake.sweeping.jobs import JobRunner, describe, timed, to_job
@@ -95,7 +96,7 @@ def run_grid(
     batches: list[Sequence[JobReturn]] = []
     for first in range(0, len(points), size):
         members = points[first : first + size]
-        if not runs_here(launcher):
+        if not is_basic_launcher(launcher):
             batches.append(_launch(launcher, members, first))
             for number, result in enumerate(batches[-1], start=first):
                 finished(to_job(result, number, swept(points[number]), objectives, None))
@@ -123,14 +124,6 @@ def create_launcher(runner: JobRunner) -> Launcher:
     return Plugins.instance().instantiate_launcher(
         hydra_context=runner.context, task_function=runner.task, config=runner.config
     )
-
-
-def runs_here(launcher: Launcher) -> bool:
-    """Whether it is Hydra's own, which runs jobs one after another in this process."""
-    # Looked up when asked: scanning for plugins executes Hydra's module again and makes its class anew.
-    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-
-    return isinstance(launcher, BasicLauncher)
 
 
 def refusal_hint(error: Exception) -> str | None:

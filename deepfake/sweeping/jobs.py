@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from deepfake.compat import job_outcome
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.trial import Pruned
@@ -66,8 +67,8 @@ class JobRunner:
             hydra_context=self.context,
         )
         folder = job_folder(result)
-        if result.status is JobStatus.FAILED and not is_interruption(result._return_value):
-            keep_traceback(result._return_value, folder)
+        if result.status is JobStatus.FAILED and not is_interruption(job_outcome(result)):
+            keep_traceback(job_outcome(result), folder)
         elif folder is not None:
             # Of an earlier attempt.
             (folder / TRACEBACK).unlink(missing_ok=True)
@@ -122,7 +123,7 @@ def to_job(
     The task function returns a dict with ``metrics`` (and ``run_id``, ``run_dir``, ``name``, ``status``), one
     number for a single objective, or one number for each objective.
     """
-    returned = result._return_value
+    returned = job_outcome(result)
     common: dict[str, Any] = {"number": number, "overrides": list(overrides), "seconds": seconds}
     if isinstance(returned, Pruned):
         return Job(status=PRUNED, metrics=dict(returned.metrics), **common)

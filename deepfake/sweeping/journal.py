@@ -11,11 +11,10 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 
 from deepfake.errors import UserError
 from deepfake.sweeping.outage import PATIENCE, ride_out
@@ -30,7 +29,7 @@ class Journal(JournalFileBackend):
     """
 
     def __init__(self, path: Path, lock: KernelLock) -> None:
-        super().__init__(str(path), lock_obj=lock)
+        super().__init__(str(path), lock_obj=cast(Any, lock))
         self._held = lock
         self._mutex = threading.RLock()
         # Entries that are yet to be written, and how many the file has before them, once that is known.
@@ -41,7 +40,7 @@ class Journal(JournalFileBackend):
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Hold the file, and write at the end."""
-        with get_lock_file(self._held):
+        with self._held.held():
             self._check_whole()
             self._pending, self._before = [], None
             try:
@@ -61,7 +60,7 @@ class Journal(JournalFileBackend):
             if self._pending is not None:
                 self._pending += lines
                 return
-        with get_lock_file(self._held):
+        with self._held.held():
             self._check_whole()
             self._write(lines, None)
 
@@ -104,7 +103,7 @@ class Journal(JournalFileBackend):
                 self._log_number_offset[number] = start
 
 
-class KernelLock(BaseJournalFileLock):
+class KernelLock:
     """Guards a journal with the kernel's file lock, so that a process killed while writing blocks nobody.
 
     Optuna's own lock files outlive their process, and the next one then waits half a minute.
@@ -113,11 +112,19 @@ class KernelLock(BaseJournalFileLock):
     def __init__(self, journal: Path) -> None:
         self._lock = FileLock(str(journal) + ".lock", poll_interval=POLL_SECONDS)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The journal is this thread's while the block lasts."""
+        with self._lock:
+            yield
+
     def acquire(self) -> bool:
+        """As Optuna calls it."""
         self._lock.acquire()
         return True
 
     def release(self) -> None:
+        """As Optuna calls it."""
         self._lock.release()
 
 

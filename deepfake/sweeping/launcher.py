@@ -22,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from deepfake.compat import job_outcome
 from deepfake.errors import UserError
 from deepfake.sweeping.agent import work
 from deepfake.sweeping.grid import create_launcher, refusal_hint
@@ -240,7 +241,7 @@ class Launched:
             launch.trouble, launch.hint = describe(error), refusal_hint(error)
             return
         failed = [result for result in results if result.status is not JobStatus.COMPLETED]
-        launch.trouble = describe(failed[0]._return_value) if failed else None
+        launch.trouble = describe(job_outcome(failed[0])) if failed else None
         launch.complete = True
 
 

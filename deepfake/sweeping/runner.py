@@ -23,10 +23,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from deepfake.compat import is_basic_launcher
 from deepfake.sweeping.agent import work
 from deepfake.sweeping.callbacks import COMPLETED, LOCK, PRUNED, Job, SweepInfo, SweepObserver, SweepResult, tell
 from deepfake.sweeping.figures import draw_study
-from deepfake.sweeping.grid import create_launcher, runs_here
+from deepfake.sweeping.grid import create_launcher
 from deepfake.sweeping.jobs import JobRunner, pick_best
 from deepfake.sweeping.launcher import Launched
 from deepfake.sweeping.options import SweepOptions
@@ -170,7 +171,7 @@ def conduct(
     notes = _prepare(study, options)
     info = _describe(study)
     launcher = create_launcher(runner)
-    here = workers == 1 and runs_here(launcher)
+    here = workers == 1 and is_basic_launcher(launcher)
     start(info)
     status = "interrupted"
     try:
@@ -180,7 +181,7 @@ def conduct(
                 display.say(note)
             if here:
                 _work_here(study, runner, watch, display)
-            elif runs_here(launcher):
+            elif is_basic_launcher(launcher):
                 pool = Pool(study, runner, workers)
                 for note in pool.notes:
                     display.say(note)

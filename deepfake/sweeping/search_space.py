@@ -19,6 +19,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from deepfake.compat import swept_value
 from deepfake.errors import UserError, nearest
 
 #: Beyond this, all points of a space are not counted: no study tries them all.
@@ -221,7 +222,7 @@ def _parse(key: str, text: str) -> Override:
 
 
 def _distribution(override: Override) -> BaseDistribution:
-    swept = override._value
+    swept = swept_value(override)
     text = f"{override.get_key_element()}={override.get_value_string()}"
     if isinstance(swept, Glob):
         raise UserError(f"{text} is a pattern, not a space", "name the choices: choice(a,b)")

@@ -21,6 +21,7 @@ from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateF
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from deepfake.compat import trial_id
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
 from deepfake.sweeping.heartbeat import Watch, new_owner
@@ -128,9 +129,9 @@ class Study:
             with self._writing():
                 if not self._holds(claim):
                     raise Taken
-                self._set(claim.trial._trial_id, facts or {})
+                self._set(trial_id(claim.trial), facts or {})
                 if reached := [step for step, value in steps.items() if value is None]:
-                    self._set(claim.trial._trial_id, {"progress": max(reached)})
+                    self._set(trial_id(claim.trial), {"progress": max(reached)})
                 values = {step: value for step, value in steps.items() if value is not None}
                 for step, value in values.items():
                     claim.trial.report(value, step)
@@ -166,7 +167,7 @@ class Study:
         """Give a sign of life; returns whether the trial is still this process's. Waits for no storage."""
         with contextlib.suppress(Taken), self._writing():
             if self._holds(claim):
-                self._set(claim.trial._trial_id, {"beat": time.monotonic()})
+                self._set(trial_id(claim.trial), {"beat": time.monotonic()})
                 return True
         return False
 
@@ -195,9 +196,9 @@ class Study:
             with contextlib.suppress(Taken), self._writing():
                 if not self._holds(claim):
                     return
-                known = self._storage.get_trial(claim.trial._trial_id).user_attrs
+                known = self._storage.get_trial(trial_id(claim.trial)).user_attrs
                 self._set(
-                    claim.trial._trial_id,
+                    trial_id(claim.trial),
                     {key: value for key, value in facts.items() if value is not None and known.get(key) != value},
                 )
                 self._tell(claim.trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
@@ -210,7 +211,7 @@ class Study:
         def keep() -> None:
             with contextlib.suppress(Taken), self._writing():
                 if self._holds(claim):
-                    self._set(claim.trial._trial_id, {"attempt": claim.attempt, "owner": None})
+                    self._set(trial_id(claim.trial), {"attempt": claim.attempt, "owner": None})
 
         # Where even this is in vain, the process's death tells the same.
         self._in_last_moments(keep)
@@ -226,13 +227,13 @@ class Study:
             with self._exclusively(), self._writing():
                 if not self._holds(claim):
                     return False
-                trial = self._storage.get_trial(claim.trial._trial_id)
+                trial = self._storage.get_trial(trial_id(claim.trial))
                 lost = 1 + (0 if self._has_moved(trial) else int(trial.user_attrs.get("lost", 0)))
-                self._set(trial._trial_id, {"attempt": claim.attempt, "lost": lost})
+                self._set(trial_id(trial), {"attempt": claim.attempt, "lost": lost})
                 if lost > _LOSSES:
                     self._fail(trial, f"{reason}; so it did in a fresh process")
                 else:
-                    self._set(trial._trial_id, {"owner": None})
+                    self._set(trial_id(trial), {"owner": None})
                 return lost > _LOSSES
 
         return self._ride_out(keep)
@@ -255,7 +256,7 @@ class Study:
                         found.append(trial.number)
                         if self._survives(trial, reason):
                             attempt = int(trial.user_attrs.get("attempt", 0))
-                            self._set(trial._trial_id, {"attempt": attempt, "owner": None})
+                            self._set(trial_id(trial), {"attempt": attempt, "owner": None})
             return found
 
         return self._ride_out(keep)
@@ -367,7 +368,7 @@ class Study:
                 return None
             for trial in self._left(trials):
                 if trial.user_attrs.get("owner") is None or self._is_mine(trial) or self._survives(trial, None):
-                    return self._sign(trial._trial_id, trial)
+                    return self._sign(trial_id(trial), trial)
             begun = len(trials) - sum(trial.state is TrialState.WAITING for trial in self._tally.open(trials))
             if begun - len(self._tally.superseded) >= self.plan.total:
                 return None
@@ -387,7 +388,7 @@ class Study:
             or (self._half_claimed and self._is_mine(trial))
         ]
 
-    def _sign(self, trial_id: int | None, before: FrozenTrial | None) -> Claim:
+    def _sign(self, key: int | None, before: FrozenTrial | None) -> Claim:
         """Make a trial this process's, and choose for it what is not chosen yet; None begins a new one."""
         # An error in here leaves a trial that is signed but not returned: the next claim looks for it.
         self._half_claimed = True
@@ -396,8 +397,8 @@ class Study:
             attempt = int(before.user_attrs.get("attempt", 0)) + 1
             owner |= {"attempt": attempt, "steps": steps_of(before)}
         with self._writing():
-            trial = self._study.ask() if trial_id is None else optuna.Trial(self._study, trial_id)
-            self._set(trial._trial_id, {"owner": owner} | ({"attempt": attempt} if attempt else {}))
+            trial = self._study.ask() if key is None else optuna.Trial(self._study, key)
+            self._set(trial_id(trial), {"owner": owner} | ({"attempt": attempt} if attempt else {}))
         if not trial.params:
             # Drawn before the storage is held again: some samplers take their time.
             _ = trial.relative_params
@@ -410,7 +411,7 @@ class Study:
         """Count the death of a trial's owner against it, unless it has got on since; fail it once that is too many."""
         deaths = 1 + (0 if self._has_moved(trial) else int(trial.user_attrs.get("deaths", 0)))
         if deaths <= self.plan.retries:
-            self._set(trial._trial_id, {"deaths": deaths})
+            self._set(trial_id(trial), {"deaths": deaths})
             return True
         times = f"{deaths} times" if deaths > 1 else "once"
         self._fail(trial, f"its process died {times} without finishing an epoch" + (f": {reason}" if reason else ""))
@@ -422,7 +423,7 @@ class Study:
         return steps_of(trial) > int((trial.user_attrs.get("owner") or {}).get("steps", 0))
 
     def _holds(self, claim: Claim) -> bool:
-        trial = self._storage.get_trial(claim.trial._trial_id)
+        trial = self._storage.get_trial(trial_id(claim.trial))
         owner = trial.user_attrs.get("owner") or {}
         return bool(
             trial.state is TrialState.RUNNING
@@ -433,9 +434,9 @@ class Study:
     def _is_mine(self, trial: FrozenTrial) -> bool:
         return (trial.user_attrs.get("owner") or {}).get("token") == self.owner["token"]
 
-    def _set(self, trial_id: int, facts: Mapping[str, Any]) -> None:
+    def _set(self, trial: int, facts: Mapping[str, Any]) -> None:
         for key, value in facts.items():
-            self._storage.set_trial_user_attr(trial_id, key, value)
+            self._storage.set_trial_user_attr(trial, key, value)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -555,8 +556,8 @@ class Study:
             )
 
     def _fail(self, trial: FrozenTrial, reason: str) -> None:
-        self._set(trial._trial_id, {"reason": reason, "ended": self.plan.clock.now()})
-        self._tell(optuna.Trial(self._study, trial._trial_id), TrialState.FAIL, None)
+        self._set(trial_id(trial), {"reason": reason, "ended": self.plan.clock.now()})
+        self._tell(optuna.Trial(self._study, trial_id(trial)), TrialState.FAIL, None)
 
     def _tell(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None) -> None:
         with quietly():
@@ -564,7 +565,7 @@ class Study:
                 self._study.tell(trial, values, state=state)
             except RuntimeError:
                 # Samplers that list every point ask the loop to stop after the last one; there is no such loop.
-                if not self._storage.get_trial(trial._trial_id).state.is_finished():
+                if not self._storage.get_trial(trial_id(trial)).state.is_finished():
                     raise
 
 

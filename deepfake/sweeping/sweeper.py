@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from filelock import FileLock
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -23,6 +21,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from deepfake.compat import config_repository
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import LOCK, Job, SweepInfo, SweepObserver, SweepResult, create_observer, tell
 from deepfake.sweeping.grid import chooses, expand, is_study, run_grid
@@ -32,14 +31,15 @@ from deepfake.sweeping.options import SweepOptions, join_sweeper_keys, load_opti
 
 def freeze(loader: ConfigLoader) -> None:
     """From now on this loader reads each config file once, also in the processes it is sent to."""
-    if isinstance(loader, ConfigLoaderImpl) and not isinstance(loader.repository, Snapshot):
-        loader.repository = Snapshot(loader.repository)  # type: ignore[assignment]
+    repository = config_repository(loader)
+    if repository is not None and not isinstance(repository, Snapshot):
+        loader.repository = Snapshot(repository)  # type: ignore[attr-defined]
 
 
-class Snapshot(IConfigRepository):
-    """A repository that remembers what it has read."""
+class Snapshot:
+    """A repository of configs that remembers what it has read."""
 
-    def __init__(self, repository: IConfigRepository) -> None:
+    def __init__(self, repository: Any) -> None:
         self._repository = repository
         self._read: dict[str, ConfigResult | None] = {}
 

@@ -16,6 +16,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from deepfake.compat import contains
 from deepfake.errors import UserError, nearest
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.samplers import SAMPLERS
@@ -105,7 +106,7 @@ def _fit(parameter: Parameter, value: Any) -> tuple[Value, bool]:
         number = kind.to_external_repr(kind.to_internal_repr(float(value)))
     except (TypeError, ValueError):
         return value, False
-    return number, bool(kind._contains(kind.to_internal_repr(number)))
+    return number, contains(kind, kind.to_internal_repr(number))
 
 
 def _best_of(

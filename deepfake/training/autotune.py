@@ -14,6 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from deepfake.compat import forget_compiled
 from deepfake.data.clips import Batch
 from deepfake.models.detector import Detector
 from deepfake.training.checkpoint import load_state
@@ -118,7 +119,7 @@ def compile_or_not(model: nn.Module, step: Callable[[], None], backend: str = "i
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        model._compiled_call_impl = None
+        forget_compiled(model)
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"trainer.compile=true failed here and was left aside: {reason[:200]}"
     return ""

@@ -1,0 +1,95 @@
+"""Names of other packages that these do not promise to keep, all in one place, each with the version it was seen in.
+
+An upgrade that takes one away breaks ``tests/test_compat.py``, which says which and what it is for. Imports nothing by
+itself: whoever calls has the package already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def job_outcome(result: Any) -> Any:
+    """What a Hydra job returned, or the exception that it ended in, which the public ``return_value`` raises.
+
+    hydra-core 1.3.8: ``JobReturn._return_value``.
+    """
+    return result._return_value
+
+
+def swept_value(override: Any) -> Any:
+    """The sweep that an override describes, as parsed; the public ``value()`` refuses sweeps.
+
+    hydra-core 1.3.8: ``Override._value``.
+    """
+    return override._value
+
+
+def config_header(source: Any, text: str) -> dict[str, str | None]:
+    """The ``# @package`` line of a config file.
+
+    hydra-core 1.3.8: ``ConfigSource._get_header_dict``.
+    """
+    header: dict[str, str | None] = source._get_header_dict(text)
+    return header
+
+
+def set_parent(values: Any, parent: Any) -> None:
+    """Let interpolations of a config be looked up in another.
+
+    omegaconf 2.3.1: ``DictConfig._set_parent``.
+    """
+    values._set_parent(parent)
+
+
+def is_basic_launcher(launcher: Any) -> bool:
+    """Whether a launcher is Hydra's own, which runs jobs one after another in this process.
+
+    hydra-core 1.3.8: ``hydra._internal.core_plugins.basic_launcher.BasicLauncher``. Looked up when asked: scanning for
+    plugins executes that module again and makes its class anew.
+    """
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    return isinstance(launcher, BasicLauncher)
+
+
+def config_repository(loader: Any) -> Any:
+    """The repository that a config loader reads from, which may be replaced; None where it has none.
+
+    hydra-core 1.3.8: ``hydra._internal.config_loader_impl.ConfigLoaderImpl.repository``.
+    """
+    return getattr(loader, "repository", None)
+
+
+def trial_id(trial: Any) -> int:
+    """The key of a trial in its storage, which is not its number within the study.
+
+    optuna 5.0: ``Trial._trial_id`` and ``FrozenTrial._trial_id``.
+    """
+    key: int = trial._trial_id
+    return key
+
+
+def reported_values(trial: Any) -> dict[int, float]:
+    """What a trial had reported, by step, when it was last read from the storage.
+
+    optuna 5.0: ``Trial._cached_frozen_trial``; asking the storage anew costs a query.
+    """
+    values: dict[int, float] = trial._cached_frozen_trial.intermediate_values
+    return values
+
+
+def contains(distribution: Any, internal: float) -> bool:
+    """Whether a distribution holds a value, in its internal form.
+
+    optuna 5.0: ``BaseDistribution._contains``.
+    """
+    return bool(distribution._contains(internal))
+
+
+def forget_compiled(module: Any) -> None:
+    """Let a module run as it was before ``compile()``.
+
+    torch 2.13: ``Module._compiled_call_impl``.
+    """
+    module._compiled_call_impl = None
