@@ -245,6 +245,8 @@ def evaluate_one(
     trained: Trained, target: Target, by: Sequence[str], robustness: bool, overrides: Sequence[str], console: Console
 ) -> Evaluated:
     """One run on one data set, from scoring to the last line printed."""
+    # Where it may not be kept, nothing is scored.
+    run_folder(trained)
     result = evaluate_data(trained, target, by, console)
     curves: Mapping[str, pd.DataFrame] = {}
     if robustness:

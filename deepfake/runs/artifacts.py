@@ -26,7 +26,7 @@ from deepfake.runs.load import Trained
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.figures import Scored, draw_evaluation
 from deepfake.tracking.run import RunLog, TrackedRun, reopen
-from deepfake.tracking.run_folder import UNFINISHED, RunFolder, write_json, write_text
+from deepfake.tracking.run_folder import UNFINISHED, RunFolder, refuse_links, write_json, write_text
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
 
 if TYPE_CHECKING:
@@ -236,10 +236,17 @@ def file_evaluation(
 
 
 def run_folder(trained: Trained) -> Path | None:
-    """The run's own folder, where it is still there."""
+    """The run's own folder, where it is still there.
+
+    Raises:
+        UserError: No store of ours knows the run, and a link in its folder leads out of it.
+    """
     tag = trained.record.tags.get("run_dir")
     places = [Path(tag)] if tag else list(trained.record.places[:1])
-    return next((place for place in places if (place / files.RESOLVED).is_file()), None)
+    own = next((place for place in places if (place / files.RESOLVED).is_file()), None)
+    if own is not None and trained.record.run_id is None:
+        refuse_links(own)
+    return own
 
 
 @contextmanager

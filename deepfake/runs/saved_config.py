@@ -24,7 +24,7 @@ from deepfake.hydra_app import compose_config
 from deepfake.installation import CONF
 from deepfake.runs.context import RunContext
 from deepfake.tracking import run_folder as files
-from deepfake.tracking.run_folder import CONFIG, PROVENANCE, RESOLVED, RunRecord, from_folder
+from deepfake.tracking.run_folder import CONFIG, PROVENANCE, RESOLVED, RunRecord, from_folder, refuse_links
 from deepfake.tracking.runs import lives
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import locate
@@ -414,6 +414,8 @@ def _unfinished_folder(record: RunRecord) -> Path:
             f"the folder of run {record} is gone, and what it saved with it: looked in {looked}",
             "only its folder holds an unfinished run; start a new one",
         )
+    if record.run_id is None:
+        refuse_links(folder)
     pid = record.tags.get("pid", "")
     here = record.tags.get("host") == socket.gethostname()
     if (

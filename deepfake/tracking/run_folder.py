@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -498,6 +499,28 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path} is damaged: {why}", "restore it, or name another run")
+
+
+def refuse_links(folder: Path, below: str = ".") -> None:
+    """Refuse to write where a stranger's link would lead it: below a folder, no link may lead out of it.
+
+    Args:
+        folder: The folder of a run.
+        below: The part of it that is to be written to; it need not exist.
+
+    Raises:
+        UserError: Which link, and where to.
+    """
+    root = os.path.realpath(folder)
+    start = os.path.normpath(os.path.join(root, below))
+    for path in [start, *(os.path.join(a, n) for a, folders, files in os.walk(start) for n in (*folders, *files))]:
+        target = os.path.realpath(path)
+        if os.path.islink(path) and os.path.commonpath((root, target)) != root:
+            raise UserError(
+                f"{os.path.relpath(path, root)} in {folder} is a link that leads out of it, to {target}, and what is "
+                "made would be written there",
+                "if you trust it, name a copy in which links are what they lead to: cp -rL",
+            )
 
 
 def from_folder(folder: Path) -> RunRecord:

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from deepfake.errors import UserError
+from deepfake.tracking.run_folder import refuse_links
 
 #: In a run's folder: its journals, and copies of what they name outside of it.
 FOLDER = "unsent"
@@ -42,7 +43,7 @@ class Journal:
 
     Raises:
         BlockingIOError: Another process has it open.
-        UserError: It is no journal that this version reads.
+        UserError: It is no journal that this version reads, or a link leads out of the run's folder from there.
     """
 
     def __init__(self, path: Path, header: Mapping[str, object] | None = None) -> None:
@@ -50,6 +51,7 @@ class Journal:
         self.root = path.parent.parent
         self._changing = threading.Lock()
         self._open = True
+        refuse_links(self.root, FOLDER)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._owner = FileLock(path.with_suffix(".lock"), thread_local=False)
         try:
@@ -231,6 +233,6 @@ def find_journals(folders: Sequence[Path]) -> list[Path]:
 def _parsed(line: bytes) -> Entry | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None

@@ -261,3 +261,14 @@ def test_outputs_are_the_commands_where_the_folder_was_moved(go: Go, folder: Pat
     path.write_text(path.read_text().replace(f"outputs: {tmp_path}", "outputs: /somebody/elses"))
     config, _ = go(folder)
     assert config.paths.outputs == str(tmp_path)
+
+
+def test_a_strangers_run_does_not_go_on_through_a_link_that_leads_out_and_ones_own_does(
+    go: Go, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="checkpoints in"):
+        go(folder)
+    tracked(folder, tmp_path)
+    assert go(folder)[1].folder == folder

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from deepfake.tracking.run_folder import RunFolder, read_yaml, write_json, write_text
+from deepfake.errors import UserError
+from deepfake.tracking.run_folder import RunFolder, read_yaml, refuse_links, write_json, write_text
 
 
 @pytest.fixture
@@ -89,3 +90,30 @@ def test_a_file_that_is_no_plain_config_is_refused(text: str, why: str, tmp_path
     path.write_text(text)
     with pytest.raises(ValueError, match=why):
         read_yaml(path)
+
+
+@pytest.mark.parametrize("link", ["eval", "eval/demo/predictions.parquet", "checkpoints/last.pt"])
+def test_a_link_that_leads_out_of_a_folder_is_refused(link: str, tmp_path: Path) -> None:
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    outside.mkdir()
+    (run / link).parent.mkdir(parents=True)
+    (run / link).symlink_to(outside / "not there" if "." in link else outside)
+    with pytest.raises(UserError, match=f"^error: {link} in .* that leads out"):
+        refuse_links(run)
+
+
+def test_links_inside_a_folder_and_the_folder_itself_are_none_that_lead_out(tmp_path: Path) -> None:
+    (tmp_path / "run" / "eval").mkdir(parents=True)
+    (tmp_path / "run" / "latest").symlink_to("eval")
+    (tmp_path / "run" / "loop").symlink_to("loop")
+    (tmp_path / "here").symlink_to(tmp_path / "run")
+    refuse_links(tmp_path / "here")
+
+
+def test_only_the_part_that_is_written_to_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path)
+    refuse_links(tmp_path / "run", "unsent")
+    (tmp_path / "run" / "unsent").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="unsent"):
+        refuse_links(tmp_path / "run", "unsent")
