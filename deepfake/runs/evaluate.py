@@ -317,6 +317,9 @@ def _name(trained: Trained, target: Target) -> str:
 
 def _place(name: str, split: str) -> str:
     name = re.sub(r"[^\w.-]+", "_", name)
+    if not name.strip("."):
+        # Nothing, . and .. would name the folder above, where the run's own numbers are.
+        name = name.replace(".", "_") or "_"
     return name if split == "test" else f"{name}/{split}"
 
 
@@ -325,8 +328,12 @@ def _taken(trained: Trained, place: str, target: Target) -> bool:
     kept = f"{FOLDER}/{place}/{files.METRICS}"
     if not trained.record.has(kept):
         return False
-    told = json.loads(trained.record.file(kept).read_text(encoding="utf-8"))
-    return told["data"]["manifest"] != target.manifest.digest()
+    try:
+        told = json.loads(trained.record.file(kept).read_text(encoding="utf-8"))["data"]["manifest"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # Damaged, it may be of anything.
+        return True
+    return bool(told != target.manifest.digest())
 
 
 def robustness_curves(trained: Trained, result: Evaluated, console: Console) -> dict[str, pd.DataFrame]:

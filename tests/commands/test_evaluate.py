@@ -15,6 +15,7 @@ from deepfake.commands.evaluate import _check_names, read_request, read_suite
 from deepfake.config import to_plain
 from deepfake.errors import UserError
 from deepfake.runs.caveats import Kinship, doubts, kinship
+from deepfake.runs.evaluate import _place
 from deepfake.runs.saved_config import lay_over, typed
 from deepfake.tracking.run_folder import RunRecord
 
@@ -165,3 +166,9 @@ def test_a_fall_on_other_data_is_told_with_what_may_have_been_learnt(run: RunRec
 def test_a_good_number_on_its_own_data_raises_no_doubt(run: RunRecord) -> None:
     metrics = {"roc_auc": 0.97, "roc_auc_low": 0.95, "roc_auc_high": 0.98}
     assert doubts(run, Kinship(False, 0), metrics, 1.0, 0.95, []) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../..", "a/../b", "/etc"])
+def test_a_data_sets_name_leads_nowhere_else(name: str, tmp_path: Path) -> None:
+    kept = _place(name, "test")
+    assert (tmp_path / "eval" / kept).resolve().parent == tmp_path / "eval"
