@@ -188,7 +188,7 @@ class TrackedRun(RunLog):
                 self._unsent.clear()
             except MlflowException as error:
                 waiting = sum(len(entry["values"]) for entry in self._unsent)
-                _log.warning("%d metrics wait for the tracking store: %s", waiting, error.message)
+                _log.warning("%d metrics wait for the tracking store: %s", waiting, error.message.partition("\n")[0])
 
     def text(self, text: str, name: str) -> None:
         self._tell({"kind": "text", "text": text, "name": name})

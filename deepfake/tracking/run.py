@@ -16,7 +16,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from deepfake.tracking.provenance import git_state
 from deepfake.tracking.run_folder import RESOLVED
 from deepfake.tracking.runs import end_dead, process_tags, search
 from deepfake.tracking.spool import Entry, Journal, find_journals, open_journal
-from deepfake.tracking.store import Store, answer_soon, connect, experiment_id
+from deepfake.tracking.store import Store, answer_soon, connect, experiment_id, without_room
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -187,8 +187,11 @@ def track(
     finally:
         if sampler is not None:
             sampler.stop()
-        if status is not None:
-            run.ended(status)
+        # A disk that is full is told as what it stopped, not as what could not be said of that: whoever comes next
+        # ends a run that a dead process has left.
+        with nullcontext() if status == "FINISHED" else suppress(Exception):
+            if status is not None:
+                run.ended(status)
         hurried = status in ("KILLED", None)
         # Others of a sweep are to be trained yet: they do not wait for a server that is known to be away.
         run.close(hurried or (parent_run_id is not None and run.away))
@@ -287,7 +290,7 @@ def _tracked(
         header = {"run_id": info.run_id, "store": masked(store.uri)}
         outbox = _outbox(store, folder, lambda: client, info.run_id, header, background=background)
     tracked = TrackedRun(client, info.run_id, info.experiment_id, info.artifact_uri, outbox)
-    if store.remote and folder is None:
+    if outbox is None:
         tracked.ask = partial(_answering, store)
     return tracked
 
@@ -370,11 +373,15 @@ def _still_there(client: MlflowClient, run_id: str) -> Run | None:
 
 @contextmanager
 def _answering(store: Store, what: str) -> Iterator[None]:
-    """A server that does not answer to what cannot wait, told in two lines."""
+    """A server that does not answer to what cannot wait, or a database whose disk is full, told in two lines."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError) or not store.remote or not comes_again(error):
+        if isinstance(error, UserError):
+            raise
+        if (full := without_room(store, error)) is not None:
+            raise full from error
+        if not store.remote or not comes_again(error):
             raise
         raise UserError(
             f"the tracking server {store.uri} did not answer to {what}: {reason(error)}",

@@ -196,7 +196,7 @@ def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
     """The id of the experiment of that name, made where there is none.
 
     Raises:
-        UserError: The experiment was deleted, which MLflow keeps apart from not existing.
+        UserError: The experiment was deleted, which MLflow keeps apart from not existing; or the disk is full.
     """
     from mlflow.exceptions import MlflowException
 
@@ -210,6 +210,8 @@ def experiment_id(client: MlflowClient, store: Store, name: str) -> str:
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(name, artifact_location=location, tags=kind))
         except MlflowException as error:
+            if (full := without_room(store, error)) is not None:
+                raise full from error
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise UserError(
@@ -236,6 +238,8 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("PGCONNECT_TIMEOUT", str(_SECONDS))
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    # It prints, with its traceback, what it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def answer_soon() -> None:
@@ -449,10 +453,23 @@ def _request(uri: str) -> urllib.request.Request:
     return request
 
 
+def without_room(store: Store, error: Exception) -> UserError | None:
+    """The mistake behind an error of a database whose disk is full; None for any other error."""
+    said = next((words for words in ("database or disk is full", "disk I/O error") if words in str(error)), None)
+    if said is None:
+        return None
+    where, room = store.uri, ""
+    if store.database is not None:
+        where = str(store.database)
+        with suppress(OSError):
+            room = f" ({shutil.disk_usage(store.database.parent).free / 1e6:.1f} MB free)"
+    return UserError(f"cannot write the tracking store {where}: {said}{room}", _ROOM)
+
+
 def _explained(store: Store, error: Exception) -> UserError:
     text = str(error)
-    if "database or disk is full" in text or "disk I/O error" in text:
-        return UserError(f"cannot write the tracking store {store.uri}: {text.splitlines()[0]}", _ROOM)
+    if (full := without_room(store, error)) is not None:
+        return full
     if "out-of-date database schema" in text or "Can't locate revision" in text:
         hint = f"back the file up, then run {_python()} -m mlflow db upgrade {shlex.quote(store.uri)}"
         if "Can't locate revision" in text:
