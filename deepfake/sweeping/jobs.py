@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from deepfake.compat import job_outcome
 from deepfake.errors import UserError
+from deepfake.files import appearing
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.trial import Pruned
 
@@ -90,11 +91,10 @@ def keep_traceback(error: object, folder: Path | None) -> Path | None:
     if folder is None or not isinstance(error, BaseException):
         return None
     path = folder / TRACEBACK
-    partial = path.with_name(f".{TRACEBACK}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
+        with appearing(path) as half:
+            half.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
     except OSError:
         return None
     finally:

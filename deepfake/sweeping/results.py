@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from deepfake.errors import UserError
+from deepfake.files import appearing
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.jobs import is_sweep_override
 from deepfake.sweeping.search_space import Parameter, all_points, to_overrides
@@ -212,13 +213,13 @@ def spread_table(found: Sequence[Spread], objectives: Sequence[Objective]) -> Ta
 def write_spread(found: Sequence[Spread], folder: Path) -> Path:
     """``spread.csv``: a row per metric and group."""
     path = folder / "spread.csv"
-    with _replacing(path).open("w", newline="", encoding="utf-8") as file:
+    with appearing(path) as half, half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["metric", "chosen", "mean", "standard_deviation", "runs", "of"])
         for row in found:
             deviation = "" if math.isnan(row.deviation) else row.deviation
             writer.writerow([row.metric, row.chosen, row.mean, deviation, row.runs, row.of])
-    return _replacing(path).replace(path)
+    return path
 
 
 def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> Path:
@@ -227,7 +228,7 @@ def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -
     keys = [parameter.key for parameter in plan.parameters]
     metrics = [item.metric for item in plan.objectives]
     path = folder / "trials.csv"
-    with _replacing(path).open("w", newline="", encoding="utf-8") as file:
+    with appearing(path) as half, half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "status", *metrics, *keys, "seconds", "run_id", "run_dir", "reason", "traceback"])
         for job in (trial_to_job(trial, plan.parameters) for trial in trials if trial.state.is_finished()):
@@ -236,7 +237,7 @@ def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -
             row = [job.number, job.status, *values, *(chosen.get(key, "") for key in keys)]
             reason = f"{job.reason}; tried again as trial {again[job.number]}" if job.number in again else job.reason
             writer.writerow([*row, job.seconds, job.run_id, job.run_dir, reason, job.traceback])
-    return _replacing(path).replace(path)
+    return path
 
 
 def write_best(best: Job, plan: StudyPlan, loader: ConfigLoader, folder: Path) -> Path:
@@ -253,8 +254,9 @@ def write_best(best: Job, plan: StudyPlan, loader: ConfigLoader, folder: Path) -
     path = folder / "best.yaml"
     scores = ", ".join(f"{o.metric} {shown(v)}" for o, v in zip(plan.objectives, best.values, strict=True))
     head = f"# @package _global_\n# Trial {best.number} of study {plan.name}: {scores}. Holds no trace of the study.\n"
-    _replacing(path).write_text(head + OmegaConf.to_yaml(OmegaConf.create(body)), encoding="utf-8")
-    return _replacing(path).replace(path)
+    with appearing(path) as half:
+        half.write_text(head + OmegaConf.to_yaml(OmegaConf.create(body)), encoding="utf-8")
+    return path
 
 
 def _but_seed(overrides: Sequence[str]) -> str:
@@ -278,7 +280,3 @@ def _plain(values: Any) -> Mapping[str, Any]:
     plain = OmegaConf.to_container(values)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def _replacing(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
