@@ -46,7 +46,8 @@ class Input:
     Attributes:
         path: Where it is said to lie.
         kind: ``video`` or ``image``; empty where it cannot be looked at.
-        reason: Why it cannot, in a word: ``not_found``, ``nothing_inside`` or ``unsupported``; empty where it can.
+        reason: Why it cannot, in a word: ``not_found``, ``nothing_inside``, ``unreadable`` or ``unsupported``; empty
+            where it can.
         detail: The same for people.
     """
 
@@ -72,8 +73,10 @@ def expand_inputs(named: Sequence[str]) -> list[Input]:
 def _expand(text: str) -> Iterator[Input]:
     path = Path(text).expanduser()
     if path.is_dir():
-        inside = list_files(path, "", _KNOWN, _DEPTH)
-        if not inside:
+        closed: list[Path] = []
+        inside = list_files(path, "", _KNOWN, _DEPTH, closed.append)
+        yield from (Input(one, reason="unreadable", detail="the folder may not be read") for one in sorted(closed))
+        if not inside and not closed:
             yield Input(path, reason="nothing_inside", detail="the folder holds no video and no image")
         yield from (_file(path / file.path) for file in inside)
     elif os.path.lexists(path):

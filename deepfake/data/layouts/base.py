@@ -6,7 +6,7 @@ import heapq
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +58,9 @@ class File:
     bytes: int
 
 
-def list_files(root: Path, folder: str, suffixes: frozenset[str], depth: int = 0) -> list[File]:
+def list_files(
+    root: Path, folder: str, suffixes: frozenset[str], depth: int = 0, closed: Callable[[Path], None] | None = None
+) -> list[File]:
     """The files of one kind in a folder, sorted by path.
 
     Args:
@@ -66,15 +68,18 @@ def list_files(root: Path, folder: str, suffixes: frozenset[str], depth: int = 0
         folder: Relative to ``root``; "" is the root itself. A folder that is missing holds no files.
         suffixes: Lower-case file suffixes with their dot.
         depth: How many levels of folders below it are read too.
+        closed: Told of a folder that may not be read, which is then left out; without it such a one is an error.
 
     A folder that links lead to twice is read once, under its own name before a link's; a link to a folder above is not
     followed.
     """
-    return sorted(_walk(root, folder, suffixes, depth), key=lambda file: file.path)
+    return sorted(_walk(root, folder, suffixes, depth, closed), key=lambda file: file.path)
 
 
-def _walk(root: Path, folder: str, suffixes: frozenset[str], depth: int) -> Iterator[File]:
-    for where in walk_folders(root, folder, depth):
+def _walk(
+    root: Path, folder: str, suffixes: frozenset[str], depth: int, closed: Callable[[Path], None] | None
+) -> Iterator[File]:
+    for where in walk_folders(root, folder, depth, closed):
         with os.scandir(root / where) as entries:
             for entry in entries:
                 stem, suffix = os.path.splitext(entry.name)
@@ -90,13 +95,14 @@ def _size(path: str) -> int:
         return -1
 
 
-def walk_folders(root: Path, folder: str, depth: int) -> Iterator[str]:
+def walk_folders(root: Path, folder: str, depth: int, closed: Callable[[Path], None] | None = None) -> Iterator[str]:
     """A folder and those below it, each once however many links lead to it.
 
     Args:
         root: What the paths are relative to.
         folder: Relative to ``root``; "" is the root itself. One that is missing gives nothing.
         depth: How many levels below it.
+        closed: Told of a folder that may not be read, which is then left out; without it such a one is an error.
     """
     if not (root / folder).is_dir():
         return
@@ -112,6 +118,9 @@ def walk_folders(root: Path, folder: str, depth: int) -> Iterator[str]:
         if own in seen:
             continue
         seen.add(own)
+        if closed is not None and not os.access(root / path, os.R_OK | os.X_OK):
+            closed(root / path)
+            continue
         yield path
         if left == 0:
             continue
