@@ -28,6 +28,7 @@ from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from deepfake.config import RunConfig, load_config
 from deepfake.errors import UserError, nearest, of_a_place
@@ -78,7 +79,7 @@ def guarded_call(call: Callable[[], int]) -> int:
     try:
         with _terminable():
             return call()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         return told(error)
     except Exception as error:
         place = of_a_place(error)
@@ -129,10 +130,12 @@ def told(error: Exception) -> int:
 
 
 def translate(error: Exception) -> UserError:
-    """Hydra's and OmegaConf's exceptions as ours."""
+    """Hydra's, OmegaConf's and YAML's exceptions as ours."""
     if isinstance(error, UserError):
         return error
     text = str(error).strip()
+    if isinstance(error, YAMLError):
+        return UserError(f"a config file cannot be read: {' '.join(text.split())}", "mend it; it is YAML")
     first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hydra.errors import HydraException
 
+from deepfake.errors import UserError
 from deepfake.hydra_app import compose_config as composed
 
 BODY = """# @package _global_
@@ -39,3 +40,34 @@ def test_the_command_line_still_wins(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(HydraException, match="best"):
         composed([f"experiment={tmp_path}/best.yaml"])
+
+
+BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]\n" for before, name in zip("abcdef", "bcdefg", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (BOMB.encode(), "more than 100,000 values"),
+        (b"a: &a [*a]", "stands for what it lies in"),
+        (b"x: !!python/object/apply:os.getpid []", "could not determine a constructor"),
+        (b"\xff\xfe\0", "codec"),
+        (b"a: [1\nb: }", "expected"),
+        (b"- 1\n- 2", "no keys"),
+        (b"", "no keys"),
+        (b"12", "Invalid loaded object"),
+        (b"[" * 5_000, "recursion"),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_told(body: bytes, why: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(body)
+    with pytest.raises(UserError, match=why) as refused:
+        composed([f"experiment={tmp_path}/x.yaml"])
+    assert "x.yaml" in refused.value.message
+
+
+def test_an_alias_may_stand_for_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("# @package _global_\noptimizer: {lr: &rate 0.25}\nbackbone: {lr: *rate}\n")
+    assert composed([f"experiment={tmp_path}/x.yaml"]).backbone.lr == 0.25
