@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,14 +20,30 @@ from deepfake.data.options import DatasetOptions
 from deepfake.errors import UserError, harmless
 from tests.data.layouts.trees import plant
 
-#: The same inputs each time: a test that fails, fails again.
-FUZZ = settings(
-    max_examples=300,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+#: Inputs of each kind; with --full, and without.
+FULL, SAMPLE = 1_500, 60
+
+
+def fuzz(full: bool, inputs: st.SearchStrategy[Any], read: Callable[[Any], object]) -> int:
+    """Give a reader many inputs, the same ones each time: a test that fails, fails again. Returns how many."""
+    count = 0
+
+    @settings(
+        max_examples=FULL if full else SAMPLE,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(one=inputs)
+    def each(one: object) -> None:
+        nonlocal count
+        count += 1
+        _tells(lambda: read(one))
+
+    each()
+    return count
+
 
 WORDS = st.one_of(
     st.text(max_size=40),
@@ -79,111 +97,126 @@ def _tells(read: Callable[[], object]) -> None:
         assert "\x1b" not in str(told)
 
 
-def _read(layout: str, root: Path, **options: object) -> Callable[[], object]:
-    def read() -> None:
-        begins = LAYOUTS[layout].probe(root)
-        given = DatasetOptions(**{"name": "set", "layout": layout, **options})  # type: ignore[arg-type]
-        manifest = LAYOUTS[layout].read(begins or root, given)
-        check_manifest(manifest)
-        manifest.digest()
-
-    return read
+def _read(layout: str, root: Path, **options: object) -> None:
+    begins = LAYOUTS[layout].probe(root)
+    given = DatasetOptions(**{"name": "set", "layout": layout, **options})  # type: ignore[arg-type]
+    manifest = LAYOUTS[layout].read(begins or root, given)
+    check_manifest(manifest)
+    manifest.digest()
 
 
-@FUZZ
-@given(text=TEXTS)
-def test_metadata_of_dfdc(text: bytes, tmp_path: Path) -> None:
+def test_metadata_of_dfdc(full: bool, tell: Callable[[int], None], tmp_path: Path) -> None:
     plant(tmp_path, ["part/a.mp4", "part/b.mp4"])
-    (tmp_path / "part" / "metadata.json").write_bytes(text)
-    _tells(_read("dfdc", tmp_path))
+
+    def read(text: bytes) -> None:
+        (tmp_path / "part" / "metadata.json").write_bytes(text)
+        _read("dfdc", tmp_path)
+
+    tell(fuzz(full, TEXTS, read))
 
 
-@FUZZ
-@given(
-    entries=st.dictionaries(WORDS, st.dictionaries(st.sampled_from(["label", "original", "split"]), VALUES), max_size=4)
-)
-def test_entries_of_dfdc(entries: dict[str, object], tmp_path: Path) -> None:
+def test_entries_of_dfdc(full: bool, tell: Callable[[int], None], tmp_path: Path) -> None:
     plant(tmp_path, ["part/a.mp4", "part/b.mp4"])
-    (tmp_path / "part" / "metadata.json").write_text(json.dumps(entries))
-    _tells(_read("dfdc", tmp_path))
+
+    def read(entries: dict[str, object]) -> None:
+        (tmp_path / "part" / "metadata.json").write_text(json.dumps(entries))
+        _read("dfdc", tmp_path)
+
+    entry = st.dictionaries(st.sampled_from(["label", "original", "split"]), VALUES)
+    tell(fuzz(full, st.dictionaries(WORDS, entry, max_size=4), read))
 
 
-@FUZZ
-@given(text=st.one_of(TEXTS, st.lists(st.lists(WORDS, max_size=3), max_size=4).map(lambda v: json.dumps(v).encode())))
-def test_split_files(text: bytes, tmp_path: Path) -> None:
+def test_split_files(full: bool, tell: Callable[[int], None], tmp_path: Path) -> None:
     for folder, stem in (("original_sequences/youtube", "000"), ("manipulated_sequences/Deepfakes", "000_003")):
         plant(tmp_path, [f"{folder}/c23/videos/{stem}.mp4"])
     (tmp_path / "splits").mkdir(exist_ok=True)
-    (tmp_path / "splits" / "train.json").write_bytes(text)
-    _tells(_read("faceforensics", tmp_path))
+
+    def read(text: bytes) -> None:
+        (tmp_path / "splits" / "train.json").write_bytes(text)
+        _read("faceforensics", tmp_path)
+
+    pairs = st.lists(st.lists(WORDS, max_size=3), max_size=4).map(lambda value: json.dumps(value).encode())
+    tell(fuzz(full, st.one_of(TEXTS, pairs), read))
 
 
 CELLS = st.one_of(WORDS, st.sampled_from(["0", "1", "train", "test", "a;b", "\\;", '"', "a\nb", "\x00", "c.mp4"]))
 
 
-@FUZZ
-@given(
-    header=st.lists(st.one_of(st.sampled_from(["path", "label", "group", "split", "sample_id", "groups"]), CELLS)),
-    rows=st.lists(st.lists(CELLS, max_size=5), max_size=5),
-    quoted=st.booleans(),
-)
-def test_tables(header: list[str], rows: list[list[str]], quoted: bool, tmp_path: Path) -> None:
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def test_tables(full: bool, tell: Callable[[int], None], tmp_path: Path) -> None:
     plant(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
 
-    def cell(text: str) -> str:
-        return '"' + text.replace('"', '""') + '"' if quoted else text
+    def read(given: tuple[list[str], list[list[str]], bool]) -> None:
+        header, rows, quoted = given
+        lines = [",".join(map(_quoted, line) if quoted else line) for line in (header, *rows)]
+        (tmp_path / "t.csv").write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
+        _read("table", tmp_path, table=str(tmp_path / "t.csv"))
 
-    lines = [",".join(map(cell, line)) for line in (header, *rows)]
-    (tmp_path / "t.csv").write_bytes("\n".join(lines).encode("utf-8", "surrogatepass"))
-    _tells(_read("table", tmp_path, table=str(tmp_path / "t.csv")))
+    columns = st.sampled_from(["path", "label", "group", "split", "sample_id", "groups"])
+    rows = st.lists(st.lists(CELLS, max_size=5), max_size=5)
+    tell(fuzz(full, st.tuples(st.lists(st.one_of(columns, CELLS)), rows, st.booleans()), read))
 
 
-@FUZZ
-@given(labels=st.lists(st.tuples(CELLS, st.sampled_from(["0", "1", "real", "fake", "2"])), min_size=1, max_size=5))
-def test_tables_of_paths_and_labels(labels: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_tables_of_paths_and_labels(full: bool, tell: Callable[[int], None], tmp_path: Path) -> None:
     plant(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
-    rows = ['"' + path.replace('"', '""') + f'",{label}' for path, label in labels]
-    (tmp_path / "t.csv").write_bytes("\n".join(["path,label", *rows]).encode("utf-8", "surrogatepass"))
-    _tells(_read("table", tmp_path, table=str(tmp_path / "t.csv")))
+
+    def read(labels: list[tuple[str, str]]) -> None:
+        rows = [f"{_quoted(path)},{label}" for path, label in labels]
+        (tmp_path / "t.csv").write_bytes("\n".join(["path,label", *rows]).encode("utf-8", "surrogatepass"))
+        _read("table", tmp_path, table=str(tmp_path / "t.csv"))
+
+    labels = st.sampled_from(["0", "1", "real", "fake", "2"])
+    tell(fuzz(full, st.lists(st.tuples(CELLS, labels), min_size=1, max_size=5), read))
 
 
-@FUZZ
-@given(data=st.binary(max_size=200), parquet=st.booleans(), whole=st.booleans())
-def test_tables_that_are_none(data: bytes, parquet: bool, whole: bool, tmp_path: Path) -> None:
-    file = tmp_path / ("t.parquet" if parquet else "t.csv")
-    file.write_bytes(b"PAR1" + data + b"PAR1" if whole else data)
-    _tells(_read("table", tmp_path, table=str(file)))
+def test_tables_that_are_none(full: bool, tell: Callable[[int], None], tmp_path: Path) -> None:
+    def read(given: tuple[bytes, bool, bool]) -> None:
+        data, parquet, whole = given
+        file = tmp_path / ("t.parquet" if parquet else "t.csv")
+        file.write_bytes(b"PAR1" + data + b"PAR1" if whole else data)
+        _read("table", tmp_path, table=str(file))
+
+    tell(fuzz(full, st.tuples(st.binary(max_size=200), st.booleans(), st.booleans()), read))
 
 
 #: What a file may be called on Linux: any bytes but a slash and a zero.
 NAMES = st.binary(min_size=1, max_size=60).filter(lambda name: not set(name) & {0, 47} and name not in (b".", b".."))
 
 
-@FUZZ
-@given(names=st.lists(NAMES, min_size=1, max_size=5, unique=True))
-def test_file_names(names: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
-    root = tmp_path_factory.mktemp("names")
-    for place, name in enumerate(names):
-        folder = root / ("real" if place % 2 else "fake")
-        folder.mkdir(exist_ok=True)
-        (folder / (name + b".mp4").decode("utf-8", "surrogateescape")).write_bytes(b"x")
-    (root / "real").mkdir(exist_ok=True)
-    listed = list_files(root, "", VIDEO_SUFFIXES, 1)
-    assert all((root / plain_path(written_path(file.path))).is_file() for file in listed)
-    found = expand_inputs([str(root)])
-    assert len(found) == max(len(listed), 1)
-    assert all(harmless(str(one.path)).encode() for one in found)
-    ids = sample_ids("set", [("m", file.stem) for file in listed], [file.path for file in listed])
-    assert all(name.encode() for name in ids)
-    if listed:
-        _tells(_read("videos", root))
+def test_file_names(full: bool, tell: Callable[[int], None], tmp_path: Path) -> None:
+    root = tmp_path / "names"
+
+    def read(names: list[bytes]) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        for place, name in enumerate(names):
+            folder = root / ("real" if place % 2 else "fake")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / (name + b".mp4").decode("utf-8", "surrogateescape")).write_bytes(b"x")
+        (root / "real").mkdir(exist_ok=True)
+        listed = list_files(root, "", VIDEO_SUFFIXES, 1)
+        assert all((root / plain_path(written_path(file.path))).is_file() for file in listed)
+        found = expand_inputs([str(root)])
+        assert len(found) == max(len(listed), 1)
+        assert all(harmless(str(one.path)).encode() for one in found)
+        ids = sample_ids("set", [("m", file.stem) for file in listed], [file.path for file in listed])
+        assert all(name.encode() for name in ids)
+        if listed:
+            _read("videos", root)
+
+    tell(fuzz(full, st.lists(NAMES, min_size=1, max_size=5, unique=True), read))
 
 
-@FUZZ
-@given(text=st.text(max_size=60).filter(lambda text: text not in ("", ".", "..") and not text.startswith(("/", "~"))))
-def test_named_inputs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_inputs(full: bool, tell: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plant(tmp_path, ["a.mp4"])
-    (one, *more) = expand_inputs([text])
-    assert more == []
-    assert one.kind or one.reason
+
+    def read(text: str) -> None:
+        (one, *more) = expand_inputs([text])
+        assert more == []
+        assert one.kind or one.reason
+
+    names = st.text(max_size=60).filter(lambda text: text not in ("", ".", "..") and not text.startswith(("/", "~")))
+    tell(fuzz(full, names, read))

@@ -10,7 +10,6 @@ from typing import Any
 import optuna
 import pytest
 from hydra.errors import HydraException
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deepfake.config import load_values
@@ -20,30 +19,7 @@ from deepfake.runs.saved_config import _check, check_places
 from deepfake.sweeping.storage import locate, open_storage
 from deepfake.tracking.run_folder import RunRecord
 from deepfake.training.decision import load_decision
-from tests.faults.test_parsers import TEXTS, VALUES, WORDS, _tells
-
-SAMPLE, FULL = 40, 1_500
-
-
-def _fuzz(full: bool, inputs: st.SearchStrategy[Any], read: Callable[[Any], object]) -> int:
-    """Give a reader many inputs, the same ones each time; returns how many."""
-    count = 0
-
-    @settings(
-        max_examples=FULL if full else SAMPLE,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(one=inputs)
-    def each(one: object) -> None:
-        nonlocal count
-        count += 1
-        _tells(lambda: read(one))
-
-    each()
-    return count
+from tests.faults.test_parsers import TEXTS, VALUES, WORDS, fuzz
 
 
 def _record(folder: Path) -> RunRecord:
@@ -121,13 +97,11 @@ def _put(value: Any, at: tuple[Any, ...], new: object) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
-def test_files_of_a_run(name: str, full: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_a_run(name: str, full: bool, tmp_path: Path, tell: Callable[[int], None]) -> None:
     whole = json.dumps(WHOLE[name]).encode()
     READERS[name](_written(tmp_path, name, whole))
     inputs = st.one_of(TEXTS, _mutated(whole), _replaced(WHOLE[name]))
-    count = _fuzz(full, inputs, lambda data: READERS[name](_written(tmp_path, name, data)))
-    with capsys.disabled():
-        print(f"{name}: {count} inputs, 0 crashes")
+    tell(fuzz(full, inputs, lambda data: READERS[name](_written(tmp_path, name, data))))
 
 
 def _written(folder: Path, name: str, data: bytes) -> RunRecord:
@@ -136,7 +110,7 @@ def _written(folder: Path, name: str, data: bytes) -> RunRecord:
 
 
 @pytest.mark.slow
-def test_a_studys_journal(full: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_studys_journal(full: bool, tmp_path: Path, tell: Callable[[int], None]) -> None:
     place = locate("journal", tmp_path)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(storage=open_storage(place), study_name="s")
@@ -155,9 +129,7 @@ def test_a_studys_journal(full: bool, tmp_path: Path, capsys: pytest.CaptureFixt
 
     lines = [json.loads(line) for line in whole.splitlines()]
     replaced = _replaced(lines).map(lambda text: b"".join(json.dumps(x).encode() + b"\n" for x in _listed(text)))
-    count = _fuzz(full, st.one_of(_mutated(whole), replaced, TEXTS), read)
-    with capsys.disabled():
-        print(f"study.journal: {count} inputs, 0 crashes")
+    tell(fuzz(full, st.one_of(_mutated(whole), replaced, TEXTS), read))
 
 
 def _listed(text: bytes) -> list[object]:
@@ -189,7 +161,7 @@ TYPED = st.one_of(
 
 
 @pytest.mark.slow
-def test_overrides(full: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides(full: bool, tell: Callable[[int], None]) -> None:
     def read(text: str) -> None:
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -201,6 +173,4 @@ def test_overrides(full: bool, capsys: pytest.CaptureFixture[str]) -> None:
         except HydraException as error:
             raise UserError(str(error), "it is Hydra's to tell") from error
 
-    count = _fuzz(full, TYPED, read)
-    with capsys.disabled():
-        print(f"overrides: {count} inputs, 0 crashes")
+    tell(fuzz(full, TYPED, read))
