@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from deepfake.config import load_config, to_plain, without_sweep
 from deepfake.errors import UserError
 from deepfake.hydra_app import compose_config
+from deepfake.installation import started_ticks
 from deepfake.runs.context import RunContext
 from deepfake.runs.saved_config import check_places, restore, resumed
 from deepfake.tracking.options import TrackingOptions
@@ -233,7 +234,8 @@ def test_a_killed_run_is_found_in_the_store(go: Go, folder: Path, tmp_path: Path
 
 
 def test_a_run_that_is_going_on_is_refused(go: Go, folder: Path, tmp_path: Path) -> None:
-    run_id = tracked(folder, tmp_path, pid=os.getppid(), host=socket.gethostname())
+    parent = os.getppid()
+    run_id = tracked(folder, tmp_path, pid=parent, process_ticks=str(started_ticks(parent)), host=socket.gethostname())
     with pytest.raises(UserError, match=f"still going on, in process {os.getppid()}"):
         go(run_id)
 

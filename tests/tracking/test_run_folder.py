@@ -98,7 +98,7 @@ def test_a_link_that_leads_out_of_a_folder_is_refused(link: str, tmp_path: Path)
     outside.mkdir()
     (run / link).parent.mkdir(parents=True)
     (run / link).symlink_to(outside / "not there" if "." in link else outside)
-    with pytest.raises(UserError, match=f"^error: {link} in .* that leads out"):
+    with pytest.raises(UserError, match=rf"^error: {link} in .* that leads out"):
         refuse_links(run)
 
 
