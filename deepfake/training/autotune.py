@@ -132,7 +132,7 @@ _AMPLE = 1.5
 def choose_batch_size(
     detector: Detector, train: ClipSource, asked: int | str, fabric: Fabric, resumed: Path | None
 ) -> tuple[int, list[str]]:
-    """The batch size asked for, or for ``auto`` the largest of ``memory.SIZES`` that fits.
+    """The batch size asked for, or for ``auto`` the largest of :data:`SIZES` that fits.
 
     Args:
         detector: On the device; left as it was.
