@@ -15,6 +15,8 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from deepfake.errors import naming
+from deepfake.files import appearing
 from deepfake.sweeping.jobs import pick_best
 from deepfake.sweeping.results import trial_to_job
 from deepfake.sweeping.search_space import Parameter
@@ -69,9 +71,9 @@ def _draw(path: Path, draw: Callable[[Axes], None]) -> Path:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=_DPI, format="png")
-    return partial.replace(path)
+    with appearing(path) as partial, naming(path):
+        figure.savefig(partial, dpi=_DPI, format="png")
+    return path
 
 
 def _whole_numbers(axis: Axis) -> None:

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from deepfake.errors import UserError
+from deepfake.errors import UserError, naming
 from deepfake.files import appearing
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.jobs import is_sweep_override
@@ -213,7 +213,7 @@ def spread_table(found: Sequence[Spread], objectives: Sequence[Objective]) -> Ta
 def write_spread(found: Sequence[Spread], folder: Path) -> Path:
     """``spread.csv``: a row per metric and group."""
     path = folder / "spread.csv"
-    with appearing(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+    with appearing(path) as half, naming(path), half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["metric", "chosen", "mean", "standard_deviation", "runs", "of"])
         for row in found:
@@ -228,7 +228,7 @@ def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -
     keys = [parameter.key for parameter in plan.parameters]
     metrics = [item.metric for item in plan.objectives]
     path = folder / "trials.csv"
-    with appearing(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+    with appearing(path) as half, naming(path), half.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "status", *metrics, *keys, "seconds", "run_id", "run_dir", "reason", "traceback"])
         for job in (trial_to_job(trial, plan.parameters) for trial in trials if trial.state.is_finished()):
@@ -254,7 +254,7 @@ def write_best(best: Job, plan: StudyPlan, loader: ConfigLoader, folder: Path) -
     path = folder / "best.yaml"
     scores = ", ".join(f"{o.metric} {shown(v)}" for o, v in zip(plan.objectives, best.values, strict=True))
     head = f"# @package _global_\n# Trial {best.number} of study {plan.name}: {scores}. Holds no trace of the study.\n"
-    with appearing(path) as half:
+    with appearing(path) as half, naming(path):
         half.write_text(head + OmegaConf.to_yaml(OmegaConf.create(body)), encoding="utf-8")
     return path
 

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from deepfake.errors import naming
 from deepfake.files import appearing
 
 #: Okabe and Ito 2008, "Color Universal Design"; the yellow is left out, as it vanishes on white paper.
@@ -104,7 +105,7 @@ def say_why(axis: Axes, reason: str) -> None:
 def save(figure: Figure, path: Path) -> Path:
     """Write a PNG that appears whole; returns its path. Halves of it that killed processes left are removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with appearing(path) as partial:
+    with appearing(path) as partial, naming(path):
         # The lightest compression: it costs a fifth of the time for files a tenth larger.
         figure.savefig(partial, format="png", facecolor="white", pil_kwargs={"compress_level": 1})
     return path
