@@ -235,7 +235,7 @@ class Originals:
         self._originals: dict[str, tuple[str, Path]] = {}
         if not (record.has(files.MANIFEST) and record.has(files.PROVENANCE)):
             return
-        table = record.manifest()
+        table = record.manifest("dataset", "path")
         if "original" not in table or "sha256" not in table:
             return
         roots = record.provenance().get("data", {}).get("roots", {})
@@ -371,7 +371,7 @@ def _warn_of_kinds(record: RunRecord, kinds: Sequence[str], console: Console) ->
     """A detector that saw only face pictures knows nothing of whole frames, nor the other way round."""
     if not record.has(files.MANIFEST):
         return
-    trained_on = set(record.manifest()["kind"])
+    trained_on = set(record.manifest("kind")["kind"])
     strange = {kind for kind in kinds if kind and kind not in trained_on}
     for kind in sorted(strange):
         console.warn(

@@ -67,7 +67,8 @@ def look_around(record: RunRecord, restored: Restored, console: Console) -> Surr
     differences, same = compare_worlds(then, now)
     code = own_code(then.get("git") or {}) if differences["what"].isin(_CODE).any() else ""
     roots = (then.get("data", {}).get("roots", {}), now["data"]["roots"])  # type: ignore[index]
-    return Surroundings(differences, same, compare_manifests(record.manifest(), manifest.table, roots), notes, code)
+    kept = record.manifest("sha256", "bytes", "label", "split", "method")
+    return Surroundings(differences, same, compare_manifests(kept, manifest.table, roots), notes, code)
 
 
 def own_code(git: Mapping[str, Any]) -> str:
@@ -166,7 +167,7 @@ def _check_result(record: RunRecord) -> None:
             f"({' '.join(record.overrides())})",
         )
     record.require_finished().provenance()
-    record.predictions()
+    record.predictions("split")
 
 
 def _again(record: RunRecord, restored: Restored, around: Surroundings, tolerance: float, console: Console) -> int:

@@ -56,7 +56,7 @@ def kinship(record: RunRecord, scored: pd.DataFrame, digests: pd.Series) -> Kins
     """
     if not record.has(files.MANIFEST):
         return Kinship(True, 0)
-    own = record.manifest()
+    own = record.manifest("split", "bytes")
     trained = own[own["split"] == "train"]
     known, seen = (set(table["sha256"].fillna("")) - {""} if "sha256" in table else set() for table in (own, trained))
     digests = digests.fillna("").reset_index(drop=True)

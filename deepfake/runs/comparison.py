@@ -83,7 +83,7 @@ def enter(records: Sequence[RunRecord]) -> list[Entry]:
     for record, label in zip(records, _labels(records), strict=True):
         if "pruned" in record.tags:
             raise UserError(f"run {record} was pruned: it has no test scores", "leave it out")
-        predictions = record.require_finished().predictions()
+        predictions = record.require_finished().predictions("split", "label", "status")
         kept = predictions[(predictions["split"] == SPLIT) & (predictions["status"] == "ok")]
         scores = kept.set_index("sample_id")[["label", "score"]]
         entries.append(Entry(label, record, flatten(record.config()), record.metrics(), scores))

@@ -194,7 +194,7 @@ def read_part(config: RunConfig, split: str, record: RunRecord, console: Console
     if split not in (*SPLITS, ALL):
         raise UserError(f"split={split!r} is not a split", nearest(split, (*SPLITS, ALL)))
     manifest = read_dataset(config.dataset, config.cache, config.demo, trains=False)
-    if record.has(files.MANIFEST) and holds_own(record.manifest(), manifest.table):
+    if record.has(files.MANIFEST) and holds_own(record.manifest("bytes"), manifest.table):
         manifest = read_dataset(config.dataset, config.cache, config.demo)
     for note in manifest.notes:
         console.say(f"note: {note}")

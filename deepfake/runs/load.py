@@ -147,7 +147,7 @@ def validation(record: RunRecord, options: EvaluationOptions) -> pd.DataFrame:
     """
     from deepfake.training.scoring import pool_clips
 
-    predictions = record.predictions()
+    predictions = record.predictions("split", "status", "label")
     val = predictions[predictions["split"] == "val"].reset_index(drop=True)
     if not record.has(files.CLIPS):
         if options.clips == "mean":

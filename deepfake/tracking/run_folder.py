@@ -348,18 +348,32 @@ class RunRecord:
             )
         return found
 
-    def manifest(self) -> pd.DataFrame:
-        """Every sample that was selected; ``groups`` are tuples again."""
-        table = self._table(MANIFEST, "sample_id", "groups")
+    def manifest(self, *columns: str) -> pd.DataFrame:
+        """Every sample that was selected; ``groups`` are tuples again.
+
+        Args:
+            columns: Those that the caller reads, beside ``sample_id`` and ``groups``.
+
+        Raises:
+            UserError: It is damaged, or one of them is not there.
+        """
+        table = self._table(MANIFEST, "sample_id", "groups", *columns)
         try:
             groups = table["groups"].map(lambda names: tuple(map(str, names)))
         except TypeError as error:
             raise _damaged(self.file(MANIFEST), "its groups are no lists") from error
         return table.assign(groups=groups)
 
-    def predictions(self) -> pd.DataFrame:
-        """The scores of every sample."""
-        return self._table(PREDICTIONS, "sample_id", "score")
+    def predictions(self, *columns: str) -> pd.DataFrame:
+        """The scores of every sample.
+
+        Args:
+            columns: Those that the caller reads, beside ``sample_id`` and ``score``.
+
+        Raises:
+            UserError: It is damaged, or one of them is not there.
+        """
+        return self._table(PREDICTIONS, "sample_id", "score", *columns)
 
     def clips(self) -> pd.DataFrame:
         """The logit of every clip that was scored."""

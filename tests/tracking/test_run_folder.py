@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from deepfake.errors import UserError
-from deepfake.tracking.run_folder import RunFolder, read_yaml, refuse_links, write_json, write_text
+from deepfake.tracking.run_folder import RunFolder, RunRecord, read_yaml, refuse_links, write_json, write_text
 
 
 @pytest.fixture
@@ -117,3 +117,15 @@ def test_only_the_part_that_is_written_to_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "run" / "unsent").symlink_to(tmp_path)
     with pytest.raises(UserError, match="unsent"):
         refuse_links(tmp_path / "run", "unsent")
+
+
+def test_a_table_without_a_column_that_is_read_is_damaged(tmp_path: Path) -> None:
+    table = pd.DataFrame({"sample_id": ["a"], "score": [0.5], "groups": [["a"]], "label": [1]})
+    table.to_parquet(tmp_path / "predictions.parquet")
+    table.to_parquet(tmp_path / "manifest.parquet")
+    record = RunRecord("r", None, "FINISHED", None, (tmp_path,))
+    assert len(record.predictions("label")) == len(record.manifest("label")) == 1
+    with pytest.raises(UserError, match=r"predictions.parquet is damaged: it has no column split, status"):
+        record.predictions("split", "status")
+    with pytest.raises(UserError, match=r"manifest.parquet is damaged: it has no column kind"):
+        record.manifest("kind")
