@@ -51,7 +51,7 @@ TRIALS = {1: 3, 8: 8}
 #: Seconds within which a run that goes on at all gets from one sign of life to the next, on a machine in use.
 PATIENCE = 400.0
 #: Seconds within which SIGTERM is obeyed: three for each server, and what ending takes processes on a machine in use.
-OBEYED = {1: 20, 8: 60}
+OBEYED = {1: 20, 8: 45}
 #: Seconds that a slow server takes for each answer; of a database hundreds are asked for before a run has begun.
 SLOW = {"mlflow": 0.5, "tracking-database": 0.1, "storage": 0.1}
 
