@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
-from deepfake.errors import UserError
+from deepfake.errors import UserError, of_a_place
 
 log = logging.getLogger(__name__)
 
@@ -163,5 +163,9 @@ def tell(what: str, call: Callable[[], None]) -> None:
     """Call a listener; its own trouble is reported and never ends the sweep."""
     try:
         call()
-    except Exception:
-        log.exception("the sweep goes on, but %s could not be recorded", what)
+    except Exception as error:
+        mistake = error if isinstance(error, UserError) else of_a_place(error)
+        if mistake is None:
+            log.exception("the sweep goes on, but %s could not be recorded", what)
+        else:
+            log.warning("the sweep goes on, but %s could not be recorded: %s; %s", what, mistake.message, mistake.hint)
