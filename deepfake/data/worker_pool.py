@@ -92,7 +92,9 @@ class _Pool:
         for process in list(self._processes):
             process.kill()
         for thread in self._threads:
-            thread.join()
+            # An interruption may have come before the last one began.
+            if thread.ident is not None:
+                thread.join()
 
     def _feed(self) -> None:
         process = None

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,11 +52,14 @@ def scratch_folder(verb: str) -> Iterator[Path]:
     """
     begins = f"deepfake-{verb}-{socket.gethostname()}-"
     _remove_leftovers(Path(tempfile.gettempdir()), begins)
-    with (
-        tempfile.TemporaryDirectory(prefix=f"{begins}{os.getpid()}-") as name,
-        FileLock(Path(name) / _LOCK),
-    ):
-        yield Path(name)
+    # Named before it is made: a signal may come in between.
+    folder = Path(tempfile.gettempdir()) / f"{begins}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        folder.mkdir(mode=0o700)
+        with FileLock(folder / _LOCK):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers(place: Path, begins: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,12 @@ def test_a_worker_process_lets_no_file_have_all_memory(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (record,) = run_jobs([Job("bomb", tmp_path / "bomb.png", "image")], tmp_path / "store", SETTINGS, 1)
     assert record["status"] == "too_large"
+
+
+def test_an_interruption_before_a_thread_began_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker_pool.threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, ["a"])

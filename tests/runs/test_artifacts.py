@@ -49,6 +49,19 @@ def test_a_killed_commands_folder_goes_with_the_next_and_a_living_ones_stays(pla
     assert list(place.iterdir()) == []
 
 
+def test_a_signal_as_the_folder_is_made_leaves_none(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = Path.mkdir
+
+    def interrupted(self: Path, *arguments: object, **more: object) -> None:
+        make(self, *arguments, **more)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt), scratch_folder("predict"):
+        pass
+    assert list(place.iterdir()) == []
+
+
 def _plant(place: Path, host: str, process: int) -> Path:
     folder = place / f"deepfake-predict-{host}-{process}-abc"
     folder.mkdir()
