@@ -110,7 +110,7 @@ def naming(path: Path) -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, OSError) and cause.filename is None:
+            if isinstance(cause, OSError) and cause.errno is not None and cause.filename is None:
                 cause.filename = str(path)
             cause = cause.__cause__ or cause.__context__
         raise

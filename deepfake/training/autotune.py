@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from deepfake.compat import forget_compiled
 from deepfake.data.clips import Batch
 from deepfake.models.detector import Detector
-from deepfake.training.checkpoint import load_state
+from deepfake.training.checkpoint import damaged_state, load_state
 from deepfake.training.runtime import gather, loader_workers
 from deepfake.training.sampler import ClipSource
 
@@ -146,8 +146,11 @@ def choose_batch_size(
     """
     if asked != "auto":
         return int(asked), []
-    if resumed is not None and resumed.is_file():
-        return int(load_state(resumed)["identity"]["batch_size"]), []
+    if resumed is not None and resumed.exists():
+        try:
+            return int(load_state(resumed)["identity"]["batch_size"]), []
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged_state(resumed, f"{type(error).__name__}: {error}") from error
     if len(train) == 0:
         return SIZES[-1], []
     processes = fabric.world_size

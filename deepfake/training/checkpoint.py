@@ -91,12 +91,17 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(
-            f"{path} cannot be read: {error}", "start the run anew, or remove the file to begin from its first step"
-        ) from error
+        raise damaged_state(path, error) from error
+    if not isinstance(state, dict) or not isinstance(state.get("version", 0), int):
+        raise damaged_state(path, "it holds no training state")
     if state.get("version", 0) > VERSION:
         raise UserError(f"{path} was written by a newer version of this program", "update the program to go on from it")
     return state
+
+
+def damaged_state(path: Path, why: object) -> UserError:
+    """What is told of a training state that cannot be gone on from."""
+    return UserError(f"{path} cannot be read: {why}", "start the run anew, or remove it to begin from the first step")
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -23,7 +23,7 @@ from deepfake.models.compat import prepare_torchvision
 from deepfake.models.detector import Detector, parameter_groups
 from deepfake.progress import Progress, Silent, bar
 from deepfake.training.autotune import choose_batch_size, choose_workers, try_to_compile
-from deepfake.training.checkpoint import BEST, LAST, load_state, load_weights, save_state, save_weights
+from deepfake.training.checkpoint import BEST, LAST, damaged_state, load_state, load_weights, save_state, save_weights
 from deepfake.training.monitor import create_monitor
 from deepfake.training.optimizers import create_optimizer, create_schedule
 from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
@@ -347,9 +347,15 @@ class Trainer:
 
     def _resume(self) -> list[str]:
         """Go on from what :meth:`_save` wrote; returns what differs from the fit that wrote it, for the user."""
-        if not self.last_state.is_file():
+        if not self.last_state.exists():
             return [f"nothing to resume from at {self.last_state}: started from the first step"]
         state = load_state(self.last_state)
+        try:
+            return self._take_up(state)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise damaged_state(self.last_state, f"{type(error).__name__}: {error}") from error
+
+    def _take_up(self, state: dict[str, Any]) -> list[str]:
         whole = not self.detector.freeze
         self.detector.load_state_dict(state["detector"], strict=whole)
         if self.average is not None and state["average"] is not None:

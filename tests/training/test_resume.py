@@ -189,3 +189,24 @@ def test_a_loader_process_still_dies_of_a_signal() -> None:
         child.terminate()
         child.join(timeout=30)
     assert child.exitcode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("kind", ["a list", "no parts", "parts of another kind", "a folder", "no version number"])
+def test_a_state_that_is_none_is_told_and_stays(tmp_path: Path, kind: str) -> None:
+    run(tmp_path, epochs=1)
+    last = tmp_path / "checkpoints" / "last.pt"
+    whole = torch.load(last, weights_only=True)
+    made = {
+        "a list": [1, 2],
+        "no parts": {"version": whole["version"]},
+        "parts of another kind": {**dict.fromkeys(whole, 3), "version": whole["version"]},
+        "no version number": {**whole, "version": "one"},
+    }
+    last.unlink()
+    if kind == "a folder":
+        last.mkdir()
+    else:
+        torch.save(made[kind], last)
+    with pytest.raises(UserError, match=r"last\.pt cannot be read"):
+        run(tmp_path, epochs=2, resume=True)
+    assert last.exists()
