@@ -18,7 +18,6 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake.errors import UserError
-from deepfake.sweeping import launcher
 from deepfake.sweeping.grid import refusal_hint
 from deepfake.sweeping.heartbeat import new_owner, process_identity
 from deepfake.sweeping.launcher import Launched, signing
@@ -54,14 +53,14 @@ class Refusing:
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Launched]:
     """``start(launcher, workers)`` gives workers on a study of four trials, none of which has ended."""
-    monkeypatch.setattr(launcher, "_NOTICE_SECONDS", 0.0)
+    monkeypatch.setattr("deepfake.sweeping.launcher._NOTICE_SECONDS", 0.0)
     plan = SimpleNamespace(folder=tmp_path, total=4, fixed=[], name="s")
     study: Any = SimpleNamespace(owner={"token": "t"}, plan=plan, trials=list)
     runner: Any = SimpleNamespace(folder=tmp_path, config=OmegaConf.create({}), context=None)
 
     def begin(launcher: Any, workers: int) -> Launched:
-        monkeypatch.setattr(launcher, "create_launcher", lambda runner: launcher)
-        monkeypatch.setattr(launcher, "JobRunner", lambda *_: runner)
+        monkeypatch.setattr("deepfake.sweeping.launcher.create_launcher", lambda runner: launcher)
+        monkeypatch.setattr("deepfake.sweeping.launcher.JobRunner", lambda *_: runner)
         return Launched(study, runner, workers, say=lambda text: None)
 
     return begin
