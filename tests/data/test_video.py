@@ -168,7 +168,7 @@ def test_a_frame_of_another_size_is_scaled_alike_each_time() -> None:
         sink = Sink(2)
         for place, frame in enumerate(frames):
             sink.put(place, frame.reformat(format="yuv420p"), float(place))
-        made.append(video._images)
+        made.append(sink._images)
     assert all(np.array_equal(made[0], images) for images in made[1:])
 
 
