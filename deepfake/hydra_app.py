@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from deepfake.config import RunConfig, load_config
+from deepfake.config import RunConfig, environment_keys, is_environment_key, known_keys, load_config
 from deepfake.errors import UserError, nearest, of_a_place
 from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
 
@@ -45,7 +45,7 @@ def register_resolvers() -> None:
     folder = str(project_folder())
     OmegaConf.register_new_resolver("project", lambda: folder, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: _UNIQUE, replace=True)
-    OmegaConf.register_new_resolver("environment_keys", _environment_keys, replace=True)
+    OmegaConf.register_new_resolver("environment_keys", environment_keys, replace=True)
 
 
 def guarded(entry: Callable[[], object]) -> int:
@@ -150,8 +150,6 @@ def translate(error: Exception) -> UserError:
         )
     unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"Key '([^']+)' is not in struct", text)
     if unknown:
-        from deepfake.config import known_keys
-
         key = unknown.group(1)
         if key in known_keys():
             group = key.partition(".")[0]
@@ -168,12 +166,6 @@ def translate(error: Exception) -> UserError:
     if isinstance(error, HydraException) and cause is not None and str(cause).strip():
         first = f"{first}: {str(cause).strip().splitlines()[0]}"
     return UserError(first, f"{TRAIN} --help lists the groups and keys")
-
-
-def _environment_keys(kind: str) -> list[str]:
-    from deepfake.config import environment_keys
-
-    return environment_keys(kind)
 
 
 def _groups() -> list[str]:
@@ -299,7 +291,6 @@ def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _instead(folder: Path, overrides: Sequence[str]) -> UserError:
-    from deepfake.config import is_environment_key
 
     changes = [word for text in overrides for word in ([text] if is_environment_key(text) else ["--set", text])]
     return UserError(

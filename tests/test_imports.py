@@ -14,3 +14,9 @@ def test_the_way_in_imports_nothing_heavy() -> None:
     code = f"import sys, deepfake.cli, deepfake.commands.train; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_watches_its_parent_before_anything_heavy_is_imported() -> None:
+    code = f"import sys, deepfake.sweeping.worker; print([m for m in {(*HEAVY, 'hydra', 'numpy')} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

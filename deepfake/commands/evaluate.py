@@ -17,7 +17,7 @@ from rich.text import Text
 from deepfake.errors import UserError, harmless
 from deepfake.runs.artifacts import file_evaluation, run_folder
 from deepfake.runs.console import Console
-from deepfake.runs.evaluate import FOLDER, Evaluated, Target, evaluate_data, read_part
+from deepfake.runs.evaluate import FOLDER, Evaluated, Target, evaluate_data, read_part, robustness_curves
 from deepfake.runs.evaluation_table import breakdown_table, curves_table, scorecard
 from deepfake.runs.load import Trained, open_run
 from deepfake.runs.saved_config import lay_over, typed
@@ -250,8 +250,6 @@ def evaluate_one(
     result = evaluate_data(trained, target, by, console)
     curves: Mapping[str, pd.DataFrame] = {}
     if robustness:
-        from deepfake.runs.evaluate import robustness_curves
-
         curves = robustness_curves(trained, result, console)
     place = file_evaluation(trained, result, curves, overrides)
     console.table(scorecard(trained.record.name, trained.decision, result))

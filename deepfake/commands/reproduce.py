@@ -16,7 +16,7 @@ from deepfake.data.crop_records import read_records
 from deepfake.data.crop_store import store_folder
 from deepfake.data.manifest import Manifest
 from deepfake.data.prepare import cut_settings, digest_files
-from deepfake.errors import UserError
+from deepfake.errors import Interrupted, UserError
 from deepfake.hydra_app import compose_run
 from deepfake.installation import TRAIN
 from deepfake.models.detector import Detector
@@ -171,7 +171,6 @@ def _check_result(record: RunRecord) -> None:
 
 
 def _again(record: RunRecord, restored: Restored, around: Surroundings, tolerance: float, console: Console) -> int:
-    from deepfake.errors import Interrupted
     from deepfake.runs.train import run
 
     source = record.run_id or str(record.places[0])

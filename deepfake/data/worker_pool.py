@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepfake.data.crop_records import Record
+from deepfake.data.crop_records import Record, StoreWriter
 from deepfake.data.cropping import CutSettings
 from deepfake.data.media import Deadline, timed_out
-from deepfake.data.prepare_worker import Job, Worker, pack_job, pack_settings, time_limit, worker_environment
+from deepfake.data.prepare_worker import Job, Worker, pack_job, pack_settings, stamp, time_limit, worker_environment
 from deepfake.errors import DataError
 from deepfake.installation import child_environment, module_command
 
@@ -155,8 +155,6 @@ class _Pool:
 
     def _write_down(self, job: Job, status: str, reason: str) -> Record:
         """A file that its worker has no answer for is listed; the others go on."""
-        from deepfake.data.crop_records import StoreWriter
-        from deepfake.data.prepare_worker import stamp
 
         writer = StoreWriter(self._folder)
         # What could not be read through in time is not read through again.

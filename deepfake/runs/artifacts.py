@@ -19,13 +19,13 @@ import psutil
 from filelock import FileLock, Timeout
 
 from deepfake.config import RunConfig
-from deepfake.runs.build import FAILURES
+from deepfake.runs.build import FAILURES, Data, failures
 from deepfake.runs.console import Console
 from deepfake.runs.context import RunContext
-from deepfake.runs.evaluate import FOLDER, Evaluated
+from deepfake.runs.evaluate import FOLDER, Evaluated, Judgement, judge
 from deepfake.runs.load import Trained
 from deepfake.tracking import run_folder as files
-from deepfake.tracking.figures import Scored, draw_evaluation
+from deepfake.tracking.figures import Scored, draw_evaluation, draw_run
 from deepfake.tracking.run import RunLog, TrackedRun, reopen
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder, refuse_links, write_json, write_text
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from deepfake.data.manifest import Manifest
     from deepfake.models.detector import Detector
-    from deepfake.runs.build import Data
-    from deepfake.runs.evaluate import Judgement
     from deepfake.training.trainer import FitResult
 
 
@@ -96,7 +94,6 @@ def keep_inputs(
 ) -> None:
     """What the run is made of: its config, samples, what is wrong with them, and where and from what it ran."""
     from deepfake.data.prepare import known_digests
-    from deepfake.runs.build import FAILURES, failures
 
     folder.write_config(context.composed, context.resolved, context.overrides)
     folder.write_manifest(known_digests(data.manifest, data.store.records))
@@ -150,7 +147,6 @@ def score_and_keep(
     console: Console,
 ) -> dict[str, float]:
     """Validation and, once, test are scored with the best epoch's weights."""
-    from deepfake.runs.evaluate import judge
     from deepfake.training.profiling import latency_ms
 
     judgement = judge(config, data, detector, fabric, result.batch_size, result.workers)
@@ -173,7 +169,6 @@ def score_and_keep(
 
 
 def _keep_outputs(folder: RunFolder, log: RunLog, result: FitResult, judgement: Judgement, config: RunConfig) -> None:
-    from deepfake.tracking.figures import draw_run
 
     metrics, unavailable, predictions = judgement.metrics, judgement.unavailable, judgement.predictions
     folder.write_predictions(predictions)

@@ -278,7 +278,6 @@ def offered(
         return detector, _near(config, data, fabric, console)
     import torch
 
-    from deepfake.data.clips import ClipSet
     from deepfake.training.features.cache import FeatureCache
 
     if config.trainer.channels_last:

@@ -75,7 +75,6 @@ def judge(
     config: RunConfig, data: Data, detector: Detector, fabric: Fabric, batch_size: int, workers: int = 0
 ) -> Judgement:
     """Score validation, fit on it, and score test once; intervals are drawn over groups."""
-    from deepfake.training.scoring import score
 
     options = config.evaluation
     val, test = (

@@ -17,12 +17,16 @@ from deepfake.config import RunConfig, flatten, is_environment_key
 from deepfake.errors import Interrupted
 from deepfake.runs.artifacts import keep_inputs, log_model, score_and_keep
 from deepfake.runs.build import (
+    Data,
     Shelf,
     check_features,
     clips_key,
+    described,
     first_detector,
     of_process,
     offered,
+    open_data,
+    read_manifest,
     samples_key,
     settle_heap,
     size_note,
@@ -38,7 +42,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from deepfake.models.detector import Detector
-    from deepfake.runs.build import Data
     from deepfake.training.trainer import FitResult
 
 
@@ -62,7 +65,6 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         parameters: The resolved config with dotted keys, as it is logged.
     """
     began = time.monotonic()
-    from deepfake.runs.build import described, open_data, read_manifest
     from deepfake.training.runtime import create_fabric, seed_everything
 
     fabric = create_fabric(config.trainer)

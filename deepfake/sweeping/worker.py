@@ -1,6 +1,7 @@
 """A worker of the pool: ``python -m deepfake.sweeping.worker`` reads its work from standard input and does it.
 
-It pays its imports once and lives as long as its parent holds the pipe open, never longer.
+It pays its imports once and lives as long as its parent holds the pipe open, never longer: nothing heavy is imported
+before the parent is watched.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-from hydra.core.singleton import Singleton
-
-from deepfake.sweeping.jobs import JobRunner
-from deepfake.sweeping.study_plan import StudyPlan
-
 if TYPE_CHECKING:
     from deepfake.sweeping.callbacks import Job
+    from deepfake.sweeping.jobs import JobRunner
+    from deepfake.sweeping.study_plan import StudyPlan
+
+#: How long a job may take to stop once the parent is gone, before the process is ended from inside.
+GRACE_SECONDS = 20.0
+_INTERRUPTED = 130
+#: How a worker ends whose trial made it useless; what becomes of the trial is settled.
+LOST_STATUS = 75
 
 
 @dataclass(frozen=True)
@@ -40,24 +43,24 @@ class Work:
 
 def pack(work: Work) -> bytes:
     """The work as bytes, with the places Python imports from first: unpacking the rest needs them."""
+    import cloudpickle
+    from hydra.core.singleton import Singleton
+
     return bytes(cloudpickle.dumps((list(sys.path), cloudpickle.dumps((Singleton.get_state(), work)))))
 
 
 def unpack(data: bytes) -> Work:
     """The work again, with Hydra's state restored; only for bytes that :func:`pack` made."""
+    import cloudpickle
+
     paths, rest = cloudpickle.loads(data)
     sys.path.extend(path for path in paths if path not in sys.path)
+    from hydra.core.singleton import Singleton
+
     state, work = cloudpickle.loads(rest)
     Singleton.set_state(state)
     assert isinstance(work, Work)
     return work
-
-
-#: How long a job may take to stop once the parent is gone, before the process is ended from inside.
-GRACE_SECONDS = 20.0
-_INTERRUPTED = 130
-#: How a worker ends whose trial made it useless; what becomes of the trial is settled.
-LOST_STATUS = 75
 
 
 def main() -> int:
