@@ -24,11 +24,11 @@ from lightning_fabric import Fabric
 from benchmarks.making import make_splits
 from benchmarks.measure import in_turns, machine, report, row
 from deepfake.models.backbone import Backbone, create_backbone
-from deepfake.models.detector import Detector, parameter_groups
+from deepfake.models.detector import Detector
 from deepfake.models.heads import create_head
 from deepfake.models.options import BackboneOptions, Gru, HeadOptions, Lstm, Mean
 from deepfake.training.features.cache import FeatureCache
-from deepfake.training.optimizers import create_optimizer
+from deepfake.training.optimizers import create_optimizer, parameter_groups
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.profiling import Clock
 from deepfake.training.runtime import create_fabric
@@ -174,7 +174,8 @@ def step(folder: Path, fabric: Fabric) -> dict[str, object]:
 
 def _stepping(detector: Detector, source: ClipSource, fabric: Fabric) -> Callable[[], None]:
     detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = create_optimizer(AdamW(), parameter_groups(detector, 1e-3, None, 0.01), fused=True)
+    options = AdamW(lr=1e-3, weight_decay=0.01)
+    optimizer = create_optimizer(options, parameter_groups(detector, options), fused=True)
     model, wrapped = fabric.setup(detector, optimizer)
     updater = Updater(fabric, model, wrapped, Loss(torch.tensor(1.0)), 1.0, Clock(fabric.device, False))
     detector.train()

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from benchmarks.measure import in_turns, machine, report, row
 from deepfake.data.clips import Batch
-from deepfake.models.detector import Detector, create_detector, parameter_groups
+from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Lstm
-from deepfake.training.optimizers import Schedule, create_optimizer, create_schedule
+from deepfake.training.optimizers import Schedule, create_optimizer, create_schedule, parameter_groups
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.profiling import Clock
 from deepfake.training.runtime import create_fabric
@@ -51,7 +51,8 @@ def updater_for(
     if channels_last:
         detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     detector.to(fabric.device)
-    optimizer = create_optimizer(AdamW(lr=LR), parameter_groups(detector, LR, LR, 0.01), fused=True)
+    options = AdamW(lr=LR, weight_decay=0.01)
+    optimizer = create_optimizer(options, parameter_groups(detector, options, LR), fused=True)
     schedule = create_schedule(Cosine(), optimizer, updates=UPDATES, mode="max")
     model, wrapped = fabric.setup(detector, optimizer)
     loss = Loss(torch.tensor(1.0, device=fabric.device))

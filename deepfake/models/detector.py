@@ -101,33 +101,6 @@ def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int, kee
     return detector
 
 
-def parameter_groups(
-    detector: Detector, lr: float, backbone_lr: float | None, weight_decay: float
-) -> list[dict[str, object]]:
-    """The trained parameters with their rates, for an optimizer.
-
-    Args:
-        detector: Parameters that need no gradient are left out.
-        lr: The head's rate.
-        backbone_lr: The backbone's; None means a tenth of the head's.
-        weight_decay: For weights; norms, biases and positions get none.
-
-    Returns:
-        Groups named ``head``, ``head/no_decay``, ``backbone``, ``backbone/no_decay``, without empty ones.
-    """
-    rates = {"head": lr, "backbone": lr / 10 if backbone_lr is None else backbone_lr}
-    modules = {"head": detector.head, "backbone": detector.backbone.model}
-    groups: list[dict[str, object]] = []
-    for part, module in modules.items():
-        exempt = module.no_weight_decay() if hasattr(module, "no_weight_decay") else set()
-        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        decayed = [p for name, p in trained if p.ndim > 1 and name not in exempt]
-        plain = [p for name, p in trained if p.ndim <= 1 or name in exempt]
-        groups.append({"name": part, "params": decayed, "lr": rates[part], "weight_decay": weight_decay})
-        groups.append({"name": f"{part}/no_decay", "params": plain, "lr": rates[part], "weight_decay": 0.0})
-    return [group for group in groups if group["params"]]
-
-
 def _drop_unread(detector: Detector, size: int) -> None:
     """Stop training what a maps reader never reaches, such as layers behind the pooling.
 

@@ -1,9 +1,9 @@
-"""Optimizers and learning-rate schedules by the class of their options. Knows no data."""
+"""The parameters to train as groups; optimizers and learning-rate schedules by the class of their options."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from deepfake.errors import UserError, nearest
 from deepfake.models.compat import prepare_torchvision
+from deepfake.models.detector import Detector
 from deepfake.training.options import (
     Adam,
     AdamW,
@@ -29,19 +30,43 @@ from deepfake.training.options import (
 Groups = list[dict[str, Any]]
 
 
-def create_optimizer(options: OptimizerOptions, groups: Iterable[dict[str, object]], *, fused: bool) -> Optimizer:
+def parameter_groups(detector: Detector, options: OptimizerOptions, backbone_lr: float | None = None) -> Groups:
+    """The trained parameters with their rates, for an optimizer.
+
+    Args:
+        detector: Parameters that need no gradient are left out.
+        options: The head's rate, and the decay of weights; norms, biases and positions get none.
+        backbone_lr: The backbone's rate; None means a tenth of the head's, as it is trained already.
+
+    Returns:
+        Groups named ``head``, ``head/no_decay``, ``backbone``, ``backbone/no_decay``, without empty ones.
+    """
+    rates = {"head": options.lr, "backbone": options.lr / 10 if backbone_lr is None else backbone_lr}
+    modules = {"head": detector.head, "backbone": detector.backbone.model}
+    groups: Groups = []
+    for part, module in modules.items():
+        exempt = module.no_weight_decay() if hasattr(module, "no_weight_decay") else set()
+        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        decayed = [p for name, p in trained if p.ndim > 1 and name not in exempt]
+        plain = [p for name, p in trained if p.ndim <= 1 or name in exempt]
+        groups.append({"name": part, "params": decayed, "lr": rates[part], "weight_decay": options.weight_decay})
+        groups.append({"name": f"{part}/no_decay", "params": plain, "lr": rates[part], "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def create_optimizer(options: OptimizerOptions, groups: Groups, *, fused: bool) -> Optimizer:
     """The optimizer that ``options`` describes.
 
     Args:
         options: An instance of one of the classes in :data:`OPTIMIZERS`.
-        groups: Parameters with their own ``lr`` and ``weight_decay``; see ``models.detector.parameter_groups``.
+        groups: From :func:`parameter_groups`: each has its own rate and decay.
         fused: One kernel for all parameters; not where a loss scaler must see the gradients before the step.
 
     Raises:
         UserError: No optimizer belongs to the options' class.
     """
     build = _of_class(OPTIMIZERS, options, "optimizer")
-    optimizer: Optimizer = build(options, list(groups), fused)
+    optimizer: Optimizer = build(options, groups, fused)
     return optimizer
 
 
@@ -105,17 +130,17 @@ def cosine_factor(update: int, updates: int, warmup: float, floor: float) -> flo
 
 def _adam(options: Adam, groups: Groups, fused: bool) -> Optimizer:
     beta1, beta2 = options.betas
-    return TorchAdam(groups, lr=options.lr, betas=(beta1, beta2), eps=options.eps, fused=fused)
+    return TorchAdam(groups, betas=(beta1, beta2), eps=options.eps, fused=fused)
 
 
 def _adamw(options: AdamW, groups: Groups, fused: bool) -> Optimizer:
     beta1, beta2 = options.betas
-    return TorchAdamW(groups, lr=options.lr, betas=(beta1, beta2), eps=options.eps, fused=fused)
+    return TorchAdamW(groups, betas=(beta1, beta2), eps=options.eps, fused=fused)
 
 
 def _sgd(options: Sgd, groups: Groups, fused: bool) -> Optimizer:
     nesterov = options.nesterov and options.momentum > 0
-    return SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov, fused=fused)
+    return SGD(groups, momentum=options.momentum, nesterov=nesterov, fused=fused)
 
 
 def _timm(options: Timm, groups: Groups, fused: bool) -> Optimizer:
@@ -128,7 +153,7 @@ def _timm(options: Timm, groups: Groups, fused: bool) -> Optimizer:
         raise UserError(f"optimizer.name={options.name!r} is no optimizer of timm", nearest(options.name, known))
     decay, arguments = options.weight_decay, dict(options.arguments)
     try:
-        # As groups of parameters, each with its own rate and decay, which win over those given here.
+        # The groups' own rates and decays win; but without a rate of its own Adafactor would choose one.
         made: Optimizer = create_optimizer_v2(groups, options.name, options.lr, decay, **arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(

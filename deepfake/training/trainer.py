@@ -20,12 +20,12 @@ from deepfake.data.clips import Batch
 from deepfake.errors import Interrupted, TrainingDiverged
 from deepfake.metrics import sample_metrics
 from deepfake.models.compat import prepare_torchvision
-from deepfake.models.detector import Detector, parameter_groups
+from deepfake.models.detector import Detector
 from deepfake.progress import Progress, Silent, bar
 from deepfake.training.autotune import choose_batch_size, choose_workers, try_to_compile
 from deepfake.training.checkpoint import BEST, LAST, damaged_state, load_state, load_weights, save_state, save_weights
 from deepfake.training.monitor import create_monitor
-from deepfake.training.optimizers import create_optimizer, create_schedule
+from deepfake.training.optimizers import create_optimizer, create_schedule, parameter_groups
 from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
 from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
 from deepfake.training.runtime import Interruption, gather, share_buffers
@@ -187,9 +187,8 @@ class Trainer:
             notes += try_to_compile(detector, self.train, mine, fabric)
         self.workers, more = choose_workers(detector, self.train, keys.num_workers, mine, fabric)
         notes += more
-        rates = self.options.optimizer
-        groups = parameter_groups(detector, rates.lr, self.options.backbone_lr, rates.weight_decay)
-        self.optimizer = create_optimizer(rates, groups, fused=_can_fuse(fabric))
+        groups = parameter_groups(detector, self.options.optimizer, self.options.backbone_lr)
+        self.optimizer = create_optimizer(self.options.optimizer, groups, fused=_can_fuse(fabric))
         updates = keys.epochs * -(-len(self.plan) // keys.accumulate)
         self.schedule = create_schedule(self.options.scheduler, self.optimizer, updates=updates, mode=self.monitor.mode)
         model, wrapped = fabric.setup(detector, self.optimizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deepfake.models.detector import Detector, create_detector, parameter_groups
+from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, ConvLstm, Gru, HeadOptions, Mean, Vit
 
 
@@ -54,36 +54,6 @@ def test_a_frozen_backbone_keeps_its_statistics() -> None:
     assert all(torch.equal(before[k], v) for k, v in detector.backbone.state_dict().items())
     assert all(p.grad is None for p in detector.backbone.parameters())
     assert all(p.grad is not None for p in detector.head.parameters())
-
-
-def test_frozen_parameters_are_in_no_group() -> None:
-    groups = parameter_groups(detector_of(freeze=True), 0.1, None, 0.01)
-    assert {group["name"] for group in groups} == {"head", "head/no_decay"}
-
-
-def test_the_backbone_learns_at_a_tenth_unless_told() -> None:
-    detector = detector_of()
-    rates = {g["name"]: g["lr"] for g in parameter_groups(detector, 0.1, None, 0.0)}
-    assert rates == pytest.approx({"head": 0.1, "head/no_decay": 0.1, "backbone": 0.01, "backbone/no_decay": 0.01})
-    rates = {g["name"]: g["lr"] for g in parameter_groups(detector, 0.1, 0.5, 0.0)}
-    assert rates["backbone"] == 0.5
-
-
-def test_norms_biases_and_positions_do_not_decay() -> None:
-    detector = detector_of(Vit(width=16, depth=1))
-    groups = {str(g["name"]): g for g in parameter_groups(detector, 0.1, None, 0.3)}
-    assert groups["head"]["weight_decay"] == 0.3
-    assert groups["head/no_decay"]["weight_decay"] == 0.0
-    decayed = {id(p) for p in groups["head"]["params"]}  # type: ignore[attr-defined]
-    assert id(detector.head.rows) not in decayed
-    assert id(detector.head.classifier.bias) not in decayed  # type: ignore[union-attr]
-    assert id(detector.head.classifier.weight) in decayed  # type: ignore[union-attr]
-
-
-def test_groups_hold_each_parameter_once() -> None:
-    detector = detector_of()
-    held = [id(p) for g in parameter_groups(detector, 0.1, None, 0.0) for p in g["params"]]  # type: ignore[attr-defined]
-    assert sorted(held) == sorted(id(p) for p in detector.parameters())
 
 
 def test_layers_a_maps_head_never_reads_are_not_trained() -> None:

@@ -99,6 +99,6 @@ def small_detector(head: HeadOptions | None = None) -> Detector:
     return Detector(Backbone(Pooled()), create_head(options, 6), "vectors")
 
 
-def tiny_detector(head: HeadOptions, size: int = 64) -> Detector:
+def tiny_detector(head: HeadOptions, size: int = 64, *, freeze: bool = False) -> Detector:
     torch.manual_seed(0)
-    return create_detector(BackboneOptions(name="tiny", pretrained=False), head, size)
+    return create_detector(BackboneOptions(name="tiny", pretrained=False, freeze=freeze), head, size)

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from deepfake.errors import UserError
-from deepfake.training.optimizers import OPTIMIZERS, SCHEDULES, cosine_factor, create_optimizer, create_schedule
+from deepfake.models.options import Gru, Mean, Vit
+from deepfake.training.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    cosine_factor,
+    create_optimizer,
+    create_schedule,
+    parameter_groups,
+)
 from deepfake.training.options import (
     Adam,
     AdamW,
@@ -21,9 +29,10 @@ from deepfake.training.options import (
     Sgd,
     Timm,
 )
+from tests.training.fakes import tiny_detector
 
 
-def groups() -> list[dict[str, object]]:
+def groups() -> list[dict[str, Any]]:
     return [
         {"name": name, "params": [torch.nn.Parameter(torch.ones(2))], "lr": lr, "weight_decay": 0.0}
         for name, lr in (("head", 0.1), ("backbone", 0.01))
@@ -43,6 +52,36 @@ def trace(options: SchedulerOptions, updates: int) -> list[list[float]]:
         optimizer.step()
         schedule.after_update()
     return seen
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    groups = parameter_groups(tiny_detector(Mean(), freeze=True), AdamW())
+    assert {group["name"] for group in groups} == {"head", "head/no_decay"}
+
+
+def test_the_backbone_learns_at_a_tenth_unless_told() -> None:
+    detector = tiny_detector(Gru())
+    rates = {g["name"]: g["lr"] for g in parameter_groups(detector, AdamW(lr=0.1))}
+    assert rates == pytest.approx({"head": 0.1, "head/no_decay": 0.1, "backbone": 0.01, "backbone/no_decay": 0.01})
+    rates = {g["name"]: g["lr"] for g in parameter_groups(detector, AdamW(lr=0.1), 0.5)}
+    assert rates["backbone"] == 0.5
+
+
+def test_norms_biases_and_positions_do_not_decay() -> None:
+    detector = tiny_detector(Vit(width=16, depth=1))
+    groups = {str(g["name"]): g for g in parameter_groups(detector, AdamW(weight_decay=0.3))}
+    assert groups["head"]["weight_decay"] == 0.3
+    assert groups["head/no_decay"]["weight_decay"] == 0.0
+    decayed = {id(p) for p in groups["head"]["params"]}
+    assert id(detector.head.rows) not in decayed
+    assert id(detector.head.classifier.bias) not in decayed  # type: ignore[union-attr]
+    assert id(detector.head.classifier.weight) in decayed  # type: ignore[union-attr]
+
+
+def test_groups_hold_each_parameter_once() -> None:
+    detector = tiny_detector(Gru())
+    held = [id(p) for g in parameter_groups(detector, AdamW()) for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in detector.parameters())
 
 
 @pytest.mark.parametrize("options", [Adam(), AdamW(), Sgd(momentum=0.0), Sgd()], ids=repr)
