@@ -22,7 +22,7 @@ from omegaconf.errors import (
 )
 
 from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
-from deepfake.errors import UserError, nearest
+from deepfake.errors import UserError, first_line, nearest
 from deepfake.models import options as model_options
 from deepfake.models.options import BackboneOptions, HeadOptions
 from deepfake.options import check, environment
@@ -124,7 +124,7 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(without_sweep(config), resolve=True, throw_on_missing=True)
     except (InterpolationResolutionError, OmegaConfBaseException) as error:
-        raise UserError(f"the config cannot be resolved: {_first_line(error)}", "check the ${...} it names") from error
+        raise UserError(f"the config cannot be resolved: {first_line(error)}", "check the ${...} it names") from error
     assert isinstance(plain, dict)
     _settle_size(plain)
     return {str(key): value for key, value in plain.items()}
@@ -271,7 +271,3 @@ def _expected(kind: type, name: str, dotted: str) -> str:
     default = getattr(kind(), field.name)
     words = "".join(f" or {word}" for word in field.metadata.get("words", ()))
     return f"{dotted} takes {str(field.type).replace(' | ', ' or ')}{words}, such as {default!r}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

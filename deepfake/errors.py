@@ -144,8 +144,19 @@ def nearest(value: object, choices: Iterable[str]) -> str:
     """
     known = sorted(choices)
     listed = f"choices: {', '.join(known)}" if known else "there are no choices"
-    close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'? {listed}" if close else listed
+    return f"{closest(value, known)} {listed}".lstrip()
+
+
+def closest(value: object, choices: Iterable[str]) -> str:
+    """``did you mean 'cnn_lstm'?``, for more choices than anybody reads; empty where none is close."""
+    close = difflib.get_close_matches(str(value), sorted(choices), n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its type where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 _USER_INFO = re.compile(r"(?<=://)([^/@\s:]*):[^/\s]*@")

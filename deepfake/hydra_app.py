@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from deepfake.config import RunConfig, environment_keys, is_environment_key, known_keys, load_config
-from deepfake.errors import UserError, nearest, of_a_place
+from deepfake.errors import UserError, closest, first_line, nearest, of_a_place
 from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
 
 USER_ERROR = 2
@@ -136,7 +136,7 @@ def translate(error: Exception) -> UserError:
     text = str(error).strip()
     if isinstance(error, YAMLError):
         return UserError(f"a config file cannot be read: {' '.join(text.split())}", "mend it; it is YAML")
-    first = text.splitlines()[0] if text else type(error).__name__
+    first = first_line(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         known = [option for option in error.options or [] if not option.startswith("_")]
@@ -161,20 +161,16 @@ def translate(error: Exception) -> UserError:
             from deepfake.sweeping.options import hint_for
 
             return UserError(f"unknown key {key!r}", hint_for(key))
-        return UserError(f"unknown key {key!r}", _short(nearest(key, [*known_keys(), *_groups()])))
+        lists = f"{TRAIN} --cfg job lists every key"
+        return UserError(f"unknown key {key!r}", closest(key, [*known_keys(), *_groups()]) or lists)
     cause = error.__cause__
     if isinstance(error, HydraException) and cause is not None and str(cause).strip():
-        first = f"{first}: {str(cause).strip().splitlines()[0]}"
+        first = f"{first}: {first_line(cause)}"
     return UserError(first, f"{TRAIN} --help lists the groups and keys")
 
 
 def _groups() -> list[str]:
     return [path.name for root in (CONF, SWEEPS) for path in root.iterdir() if path.is_dir()]
-
-
-def _short(hint: str) -> str:
-    meant, _, _ = hint.partition("? choices:")
-    return f"{meant}?" if meant != hint else f"{TRAIN} --cfg job lists every key"
 
 
 def _keep_ranks_apart() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deepfake.errors import UserError, nearest
@@ -117,6 +117,21 @@ def check(options: Any, where: str) -> None:
             raise UserError(f"{key}={value!r} is not a choice", nearest(value, field.metadata["choices"]))
         if dataclasses.is_dataclass(value):
             check(value, key)
+
+
+def split_override(text: str) -> tuple[str, str]:
+    """The key and the value of ``key=value`` as it was typed, without ``+``, ``++`` or ``~`` before it.
+
+    >>> split_override("+dataset.root=/a=b")
+    ('dataset.root', '/a=b')
+    """
+    key, _, value = text.lstrip("+~").partition("=")
+    return key, value
+
+
+def overrides_by_key(texts: Iterable[str]) -> dict[str, str]:
+    """The value, as it was typed, of every key that is given one; of two the later."""
+    return dict(split_override(text) for text in texts if "=" in text)
 
 
 def _check_word(key: str, word: str, metadata: Mapping[str, Any]) -> None:

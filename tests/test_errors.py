@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from deepfake.errors import UserError, harmless, masked, of_a_place
+from deepfake.errors import UserError, closest, first_line, harmless, masked, of_a_place
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,11 @@ def test_what_libraries_say_of_a_full_disk_is_understood() -> None:
 )
 def test_other_errors_keep_their_traceback(error: Exception | None) -> None:
     assert of_a_place(error) is None
+
+
+def test_the_first_line_of_an_error_is_its_type_where_it_says_nothing() -> None:
+    assert [first_line(ValueError("\n one\ntwo")), first_line(KeyError())] == ["one", "KeyError"]
+
+
+def test_a_close_choice_is_named_and_none_where_none_is_close() -> None:
+    assert [closest("cnn_lstn", ["cnn", "cnn_lstm"]), closest("zebra", ["cnn"])] == ["did you mean 'cnn_lstm'?", ""]

@@ -15,6 +15,7 @@ from deepfake.data.crop_store import StoreInfo, list_stores, prune_stores
 from deepfake.data.manifest import Manifest, rooted_table, save_manifest
 from deepfake.errors import UserError
 from deepfake.hydra_app import compose_run
+from deepfake.options import split_override
 from deepfake.runs.build import audit, described, prepare, read_manifest
 from deepfake.runs.console import Console
 
@@ -88,7 +89,7 @@ def _shard(overrides: list[str]) -> tuple[tuple[int, int], list[str]]:
     """``prepare.shard=i/n`` says which machine this is; it is no part of a run's config."""
     shard, rest = (0, 1), []
     for text in overrides:
-        key, _, value = text.partition("=")
+        key, value = split_override(text)
         if key != "prepare.shard":
             rest.append(text)
             continue

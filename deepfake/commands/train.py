@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from deepfake.config import flatten, load_config, to_plain
-from deepfake.errors import Interrupted, UserError, is_device_lost
+from deepfake.errors import Interrupted, UserError, first_line, is_device_lost
 from deepfake.hydra_app import told
 from deepfake.installation import TRAIN
 from deepfake.runs.context import RunContext, refuse_sweep_keys
@@ -57,8 +57,7 @@ def _lost(error: RuntimeError, context: RunContext) -> SystemExit | None:
     if not is_device_lost(error):
         return None
     again = f"{TRAIN} resume={context.folder}" if context.number is None else "the same command"
-    first = str(error).strip().splitlines()[0]
-    lost = UserError(f"the device was lost in mid-run: {first}", f"once it is back, go on with: {again}")
+    lost = UserError(f"the device was lost in mid-run: {first_line(error)}", f"once it is back, go on with: {again}")
     return SystemExit(told(lost))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from deepfake.config import flatten, is_environment_key
 from deepfake.errors import UserError, nearest
 from deepfake.metrics import METRICS, metric_names, sample_metrics
+from deepfake.options import overrides_by_key
 from deepfake.tracking import tables
 from deepfake.tracking.reproducibility import is_timing
 from deepfake.tracking.run_folder import HISTORY, PREDICTIONS, PROVENANCE, RunRecord
@@ -258,8 +259,7 @@ def _gpu_hours(entry: Entry) -> dict[str, float]:
 
 
 def _typed(overrides: Sequence[str]) -> dict[str, str]:
-    pairs = (text.lstrip("+~").split("=", 1) for text in overrides if "=" in text)
-    return {key: value for key, value in pairs if not is_environment_key(key)}
+    return {key: value for key, value in overrides_by_key(overrides).items() if not is_environment_key(key)}
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake.config import plain_yaml, to_plain, without_sweep
 from deepfake.errors import UserError
+from deepfake.options import split_override
 from deepfake.sweeping.jobs import is_sweep_override
 
 #: Written into a sweep's folder before its first job: which tracking run its jobs are nested under.
@@ -87,7 +88,7 @@ def refuse_sweep_keys(hydra: HydraConf) -> None:
         UserError: Naming what it was told.
     """
     for text in hydra.overrides.task if hydra.mode != RunMode.MULTIRUN else ():
-        if is_sweep_override(text) and text.partition("=")[2] not in ("", "null"):
+        if is_sweep_override(text) and split_override(text)[1] not in ("", "null"):
             raise UserError(
                 f"{text} is of a sweep, and this is a single run",
                 "add -m and sweep a key, or name a search: search=seeds",

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from deepfake import __version__
-from deepfake.errors import UserError, nearest
+from deepfake.errors import UserError, closest, first_line, nearest
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
@@ -369,9 +369,8 @@ def _check_keys(
             config = runner.compose([*fixed, *to_overrides(point)])
         except (HydraException, OmegaConfBaseException) as error:
             _explain(runner, parameters, {key: point[key] for key in point if key in groups}, fixed, flat)
-            first = str(error).splitlines()[0]
             raise UserError(
-                f"{' '.join(to_overrides(point))} cannot be composed: {first}", "check the space"
+                f"{' '.join(to_overrides(point))} cannot be composed: {first_line(error)}", "check the space"
             ) from error
         check(config)
 
@@ -390,12 +389,9 @@ def _explain(
         known = key in chosen or key.startswith("+") or not parameter.applies(chosen)
         if not known and OmegaConf.select(config, key, default=_MISSING) is _MISSING:
             beside = f" beside {' '.join(to_overrides(chosen))}" if chosen else ""
-            raise UserError(f"the config has no key {key!r}{beside}, which is swept", _short(nearest(key, flat)))
-
-
-def _short(hint: str) -> str:
-    meant, found, _ = hint.partition("? choices:")
-    return f"{meant}? or limit it with when: {{model: [...]}}" if found else "--cfg job lists every key"
+            meant = closest(key, flat)
+            hint = f"{meant} or limit it with when: {{model: [...]}}" if meant else "--cfg job lists every key"
+            raise UserError(f"the config has no key {key!r}{beside}, which is swept", hint)
 
 
 _MISSING = object()
