@@ -10,9 +10,12 @@ import errno
 import os
 import re
 import shutil
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 
 class UserError(Exception):
@@ -47,6 +50,32 @@ class TrainingDiverged(UserError, RuntimeError):  # noqa: N818 - it names what h
 
 class Interrupted(RuntimeError):  # noqa: N818
     """SIGTERM came; everything was saved and the fit goes on from there bit for bit."""
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """While entered, SIGTERM does what Ctrl-C does: runs are ended, folders removed, and what was saved is named.
+
+    Does nothing where SIGTERM has a handler already, or outside the main thread, which alone receives signals.
+    """
+    process = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            raise KeyboardInterrupt("SIGTERM")
+        # A forked process inherits this handler; SIGTERM is how its parent ends it.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def is_device_lost(error: BaseException | None) -> bool:

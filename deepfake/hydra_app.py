@@ -11,15 +11,11 @@ import gc
 import os
 import re
 import shlex
-import signal
 import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -31,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from deepfake.config import RunConfig, environment_keys, is_environment_key, known_keys, load_config
-from deepfake.errors import UserError, closest, first_line, nearest, of_a_place
+from deepfake.errors import UserError, closest, first_line, nearest, of_a_place, sigterm_interrupts
 from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
 
 USER_ERROR = 2
@@ -77,7 +73,7 @@ def guarded_call(call: Callable[[], int]) -> int:
     # To look through all that was imported for what refers to itself takes a second or two, and it ends anyway.
     atexit.register(gc.freeze)
     try:
-        with _terminable():
+        with sigterm_interrupts():
             return call()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         return told(error)
@@ -89,30 +85,6 @@ def guarded_call(call: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C, so that runs are ended, folders removed and what is kept is said."""
-    own = os.getpid()
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == own:
-            raise KeyboardInterrupt("SIGTERM")
-        # A process that was forked off inherits this; for it SIGTERM is its parent saying that it is over.
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    # Whoever asked for something else is to have it, and only the main thread takes signals.
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _settle_home() -> None:

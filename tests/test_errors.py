@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 import pytest
 
-from deepfake.errors import UserError, closest, first_line, harmless, masked, of_a_place
+from deepfake.errors import UserError, closest, first_line, harmless, masked, of_a_place, sigterm_interrupts
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,24 @@ def test_the_first_line_of_an_error_is_its_type_where_it_says_nothing() -> None:
 
 def test_a_close_choice_is_named_and_none_where_none_is_close() -> None:
     assert [closest("cnn_lstn", ["cnn", "cnn_lstm"]), closest("zebra", ["cnn"])] == ["did you mean 'cnn_lstm'?", ""]
+
+
+def test_sigterm_is_an_interruption_while_asked_for_and_ends_a_forked_process() -> None:
+    with sigterm_interrupts():
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_handler_of_sigterm_that_is_there_stays() -> None:
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with sigterm_interrupts():
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, former)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from filelock import FileLock
 from omegaconf import DictConfig
@@ -24,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.compat import is_basic_launcher
+from deepfake.errors import sigterm_interrupts
 from deepfake.sweeping.agent import work
 from deepfake.sweeping.callbacks import COMPLETED, LOCK, PRUNED, Job, SweepInfo, SweepObserver, SweepResult, tell
 from deepfake.sweeping.figures import draw_study
@@ -175,7 +174,7 @@ def conduct(
     start(info)
     status = "interrupted"
     try:
-        with interruptible(), Display(plan, workers, live=not here) as display:
+        with sigterm_interrupts(), Display(plan, workers, live=not here) as display:
             watch = _Watcher(study, display, listener, info)
             for note in [*_greeting(study), *notes]:
                 display.say(note)
@@ -200,23 +199,6 @@ def conduct(
         raise mistake
     _show(study, display, result, options.report, again=again_command(runner.config))
     return result
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C: trials are let go of and the sweep is brought to its end."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt("SIGTERM")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 class _Watcher:

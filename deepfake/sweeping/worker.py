@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from deepfake.errors import UserError, sigterm_interrupts
+
 if TYPE_CHECKING:
     from deepfake.sweeping.callbacks import Job
     from deepfake.sweeping.jobs import JobRunner
@@ -71,8 +73,11 @@ def main() -> int:
     pipe = sys.stdin.fileno()
     data = _read(pipe, int.from_bytes(_read(pipe, 8), "big"))
     watch_parent(pipe)
-    signal.signal(signal.SIGTERM, _interrupt)
-    from deepfake.errors import UserError
+    with sigterm_interrupts():
+        return _work(data)
+
+
+def _work(data: bytes) -> int:
     from deepfake.sweeping.agent import OVERDUE_STATUS, work
     from deepfake.sweeping.study import Study
 
@@ -94,10 +99,6 @@ def _say_failure(job: Job) -> None:
     """The log of the worker shows a failed trial's exception too."""
     if job.traceback is not None:
         print(f"trial {job.number} failed:\n{Path(job.traceback).read_text(encoding='utf-8')}", file=sys.stderr)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _read(pipe: int, size: int) -> bytes:
