@@ -23,6 +23,7 @@ from lightning_fabric import Fabric
 
 from benchmarks.making import make_splits
 from benchmarks.measure import in_turns, machine, report, row
+from deepfake.data.clips import ClipSource
 from deepfake.models.backbone import Backbone, create_backbone
 from deepfake.models.detector import Detector
 from deepfake.models.heads import create_head
@@ -32,7 +33,6 @@ from deepfake.training.optimizers import create_optimizer, parameter_groups
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.profiling import Clock
 from deepfake.training.runtime import create_fabric
-from deepfake.training.sampler import ClipSource
 from deepfake.training.scoring import score
 from deepfake.training.train_step import EpochSums, Loss, Updater
 from deepfake.training.trainer import FitOptions, Trainer

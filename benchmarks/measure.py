@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from deepfake.installation import available_cores
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -38,7 +40,7 @@ def machine(*packages: str) -> dict[str, Any]:
     """Where and with what this was measured."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": platform.platform(),
         "python": platform.python_version(),

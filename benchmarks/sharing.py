@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from deepfake.data.clips import Readable
+from deepfake.data.clips import ClipSource
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Lstm
 from deepfake.training.features.extract import FeatureReader, FeatureSet
-from deepfake.training.features.feature_store import Layout
+from deepfake.training.features.feature_store import FeatureLayout
 from deepfake.training.options import AdamW, Cosine, TrainerOptions
 from deepfake.training.runtime import create_fabric
 from deepfake.training.trainer import FitOptions, Trainer
@@ -29,7 +29,7 @@ _FRAMES = 8
 _PATIENCE = 300  # seconds for all processes to be ready
 
 
-class _Clips(Readable):
+class _Clips(ClipSource):
     """As much of a split as its features need: names, labels, lengths."""
 
     def __init__(self, name: str, clips: int) -> None:
@@ -41,9 +41,6 @@ class _Clips(Readable):
         self.items = np.stack([np.arange(clips), np.zeros(clips, np.int64)], 1)
         self.labels = labels.astype(np.float32)
         self.lengths = np.full(clips, _FRAMES)
-
-    def __len__(self) -> int:
-        return len(self.items)
 
 
 def trials_a_second(processes: int, trials: int, clips: int, epochs: int, device: str) -> float:
@@ -84,7 +81,7 @@ def _work(ready: Barrier, done: Barrier, trials: int, clips: int, epochs: int, d
 def _features(clips: int, device: str) -> dict[str, FeatureSet]:
     splits = {name: _Clips(name, clips) for name in ("train", "val")}
     contents = {name: name for split in splits.values() for name in split.table["sample_id"]}
-    layout = Layout.of(list(splits.values()), contents, drawn=False)
+    layout = FeatureLayout.of(list(splits.values()), contents, drawn=False)
     width = _detector().backbone.features
     frames = torch.randn(layout.frames, width, generator=torch.Generator().manual_seed(0)).to(device)
     return {name: FeatureSet(split, frames, layout, seed=0) for name, split in splits.items()}

@@ -202,13 +202,16 @@ def harmless(text: str) -> str:
 
     Letters of every script, spaces and line ends stay.
     """
+    text = printable(text)
     return "".join(char if char.isprintable() or char in "\n\t" else _escaped(char) for char in text)
 
 
+def printable(text: str) -> str:
+    """The text with bytes that are no UTF-8, which Python holds as surrogates, written as ``%FF``."""
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
+
+
 def _escaped(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"%{code - 0xDC00:02X}"  # how Python holds a byte of a name that is no UTF-8
     return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))
 
 

@@ -47,6 +47,11 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return child
 
 
+def available_cores() -> int:
+    """The processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def started_ticks(pid: int) -> int | None:
     """When a process of this machine started, in clock ticks since the boot: no setting of the clock changes it.
 

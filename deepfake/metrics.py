@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 ECE_BINS = 15
 #: What metrics read of scores, in the order in which an evaluation tells them.
 READS = ("ranks", "calls", "probabilities")
+#: The parts of a profiled epoch, in the order in which it goes through them; their seconds are ``profile/<part>``.
+EPOCH_PARTS = ("data_wait", "transfer", "forward", "backward", "optimizer", "validation", "logging")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,18 @@ class Metric:
     def heading(self) -> str:
         """The title as a column has it."""
         return self.title[:1].upper() + self.title[1:]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the bounds it lies between with a certain confidence."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass
@@ -135,6 +150,12 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
     which = np.minimum((scores * bins).astype(np.int64), bins - 1)
     gap = np.bincount(which, weights=scores - labels, minlength=bins)
     return float(np.abs(gap).sum() / len(scores))
+
+
+def class_counts(labels: npt.ArrayLike) -> dict[str, int]:
+    """How many samples are ``real`` and how many ``fake``, from labels 0 and 1 [n]."""
+    fake = np.asarray(labels) == 1
+    return {"real": int((~fake).sum()), "fake": int(fake.sum())}
 
 
 def check_scores(labels: np.ndarray, scores: np.ndarray) -> None:

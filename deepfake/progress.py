@@ -1,4 +1,4 @@
-"""How the loop tells how far it is. The front door draws bars with it; here nothing is drawn."""
+"""How far long work is: what whoever draws a bar is told, and one that draws none."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """One bar at a time, counted in clips."""
+    """One bar at a time, counted in samples or clips."""
 
     def start(self, total: int, text: str) -> None:
-        """Begin a bar of ``total`` clips that says what is being done."""
+        """Begin a bar of ``total`` steps with a text that says what is being done."""
 
-    def advance(self, n: int) -> None:
+    def advance(self, n: int = 1) -> None:
         """``n`` more are done."""
 
     def stop(self) -> None:
         """The bar that was begun is over, finished or not."""
 
 
-class Silent:
-    """Tells nobody."""
+class NoProgress:
+    """Draws nothing."""
 
     def start(self, total: int, text: str) -> None:
         pass
 
-    def advance(self, n: int) -> None:
+    def advance(self, n: int = 1) -> None:
         pass
 
     def stop(self) -> None:
@@ -34,8 +34,9 @@ class Silent:
 
 
 @contextmanager
-def bar(progress: Progress, total: int, text: str) -> Iterator[Progress]:
-    """A bar for the length of a block, stopped however the block ends."""
+def bar(progress: Progress | None, total: int, text: str) -> Iterator[Progress]:
+    """A bar for the length of a block, stopped however the block ends; None draws none."""
+    progress = progress or NoProgress()
     progress.start(total, text)
     try:
         yield progress

@@ -12,7 +12,7 @@ import pandas as pd
 from deepfake.config import RunConfig, is_environment_key
 from deepfake.errors import UserError
 from deepfake.hydra_app import compose_run
-from deepfake.metrics import METRICS
+from deepfake.metrics import METRICS, Interval, class_counts
 from deepfake.runs.comparison import (
     SPLIT,
     Entry,
@@ -163,8 +163,8 @@ def _row(found: Difference, level: float) -> dict[str, object]:
 
 
 def _how(shared: Shared, config: RunConfig) -> str:
-    fakes = int(shared.labels.sum())
-    counts = f"{len(shared.labels) - fakes} real and {fakes} fake {SPLIT} samples."
+    classes = class_counts(shared.labels)
+    counts = f"{classes['real']} real and {classes['fake']} fake {SPLIT} samples."
     if shared.too_few:
         return counts
     level = f"{100 * config.evaluation.level:g}%"
@@ -173,7 +173,6 @@ def _how(shared: Shared, config: RunConfig) -> str:
 
 def _draw(ordered: Sequence[Entry], shared: Shared, ranked: pd.DataFrame, folder: Path) -> dict[str, Path]:
     from deepfake.tracking.figures.curves import overlaid_learning, overlaid_roc
-    from deepfake.tracking.figures.scores import Interval
     from deepfake.tracking.figures.style import save
 
     tables = {

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import UserError, harmless
+from deepfake.metrics import class_counts
 from deepfake.runs.artifacts import file_evaluation, run_folder
 from deepfake.runs.console import Console
 from deepfake.runs.evaluate import FOLDER, Evaluated, Target, evaluate_data, read_part, robustness_curves
@@ -120,15 +121,13 @@ def _quoted(value: object) -> str:
 
 def _row(trained: Trained, result: Evaluated) -> dict[str, object]:
     values = result.found.values
-    labels = result.target.manifest.table["label"]
     names = ("roc_auc", "roc_auc_low", "roc_auc_high", "average_precision", "eer", "accuracy_fitted", "f1_fitted")
     return {
         "run": trained.record.name,
         "trained_on": trained.record.config()["dataset"]["name"],
         "tested_on": result.name,
         "same_data": not result.kin.other,
-        "real": int((labels == 0).sum()),
-        "fake": int((labels == 1).sum()),
+        **class_counts(result.target.manifest.table["label"]),
         **{name: values.get(name, float("nan")) for name in names},
         "macro_roc_auc": float("nan") if result.macro is None else result.macro,
         "coverage": result.coverage["share"],

@@ -24,9 +24,10 @@ from deepfake.data.cropping import CutSettings
 from deepfake.data.layouts.base import kind_of, list_files, walk_folders
 from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES, plain_path
 from deepfake.data.media import Deadline
-from deepfake.data.prepare import Progress, cut_settings, prepare_jobs
+from deepfake.data.prepare import cut_settings, prepare_jobs
 from deepfake.data.prepare_worker import Job, stamp, time_limit
-from deepfake.errors import UserError, harmless
+from deepfake.errors import UserError, harmless, printable
+from deepfake.progress import Progress
 from deepfake.runs.artifacts import scratch_folder
 from deepfake.runs.console import Console
 from deepfake.runs.load import Trained, open_run
@@ -280,7 +281,7 @@ def as_json(trained: Trained, answers: Sequence[Answer]) -> dict[str, Any]:
 def _result(answer: Answer) -> dict[str, Any]:
     clips = np.array(answer.clips)
     return {
-        "path": str(answer.input.path).encode("utf-8", "backslashreplace").decode(),
+        "path": printable(str(answer.input.path)),
         "kind": answer.input.kind or None,
         "class": answer.called,
         "probability": answer.probability,

@@ -64,16 +64,32 @@ class Batch:
 _Request = tuple[Sequence[int], int]
 
 
-class Readable:
-    """Base of clip sets: what they fetch, batch by batch."""
+class ClipSource:
+    """Base of what gives a split's clips, batch by batch.
+
+    Attributes:
+        table: One row per sample of the split, failed ones included, indexed from 0.
+        items: int64 [n, 2]: each clip's row in ``table`` and its number within the sample; one item is one clip.
+        labels: float32 [n]; 1 is fake.
+        lengths: int64 [n]: how many frames of each clip are no fillers.
+    """
 
     #: Whether fetching costs next to nothing, or happens on the device, so that no process reads ahead.
     at_hand = False
 
+    table: pd.DataFrame
+    items: np.ndarray
+    labels: np.ndarray
+    lengths: np.ndarray
+
     _kept: _Ahead | None = None
 
+    def __len__(self) -> int:
+        """The number of clips."""
+        return len(self.items)
+
     def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
-        """The clips of these items."""
+        """The clips of these items; random changes depend only on the source's seed, the epoch and the item."""
         raise NotImplementedError
 
     def read(
@@ -94,6 +110,10 @@ class Readable:
             self._kept = _Ahead(self, workers, pin)
         return self._kept.of(batches, epoch)
 
+    def describe_as(self, clips: ClipSource) -> None:
+        """Take over another source's table, items, labels and lengths: the same clips, held in another form."""
+        self.table, self.items, self.labels, self.lengths = clips.table, clips.items, clips.labels, clips.lengths
+
     def close(self) -> None:
         """End the processes that read ahead; reading again starts new ones."""
         self._kept = None
@@ -106,7 +126,7 @@ class Readable:
 class _Ahead:
     """Loader processes and the batches they are asked for."""
 
-    def __init__(self, clips: Readable, workers: int, pin: bool) -> None:
+    def __init__(self, clips: ClipSource, workers: int, pin: bool) -> None:
         self.kind = (workers, pin)
         self._asked: list[_Request] = []
         self._loader = DataLoader(
@@ -141,7 +161,7 @@ class _Sampler:
 class _Requests(Dataset[Batch]):
     """Each index says all that a process needs to know, so that it can outlive an epoch."""
 
-    def __init__(self, clips: Readable) -> None:
+    def __init__(self, clips: ClipSource) -> None:
         self._clips = clips
 
     def __getitem__(self, request: _Request) -> Batch:
@@ -152,7 +172,7 @@ class _Requests(Dataset[Batch]):
 class _InProcess:
     """A plain loop that can be run through more than once."""
 
-    def __init__(self, clips: Readable, batches: Sequence[Sequence[int]], epoch: int, pin: bool) -> None:
+    def __init__(self, clips: ClipSource, batches: Sequence[Sequence[int]], epoch: int, pin: bool) -> None:
         self._clips = clips
         self._batches = batches
         self._epoch = epoch
@@ -167,7 +187,7 @@ class _InProcess:
             yield batch.pin_memory() if self._pin else batch
 
 
-class ClipSet(Readable):
+class ClipSet(ClipSource):
     """The clips of some samples, read from a crop store a batch at a time.
 
     Args:
@@ -178,10 +198,7 @@ class ClipSet(Readable):
 
     Attributes:
         table: The rows, indexed from 0, with a ``status``: ``ok``, or why a sample gives no clips.
-        items: int64 [items, 2]: row of the table and clip of the sample; one item is one clip.
-        labels: float32 [items]; 1 is fake.
         shape: T, H, W, C of a clip; the longest in the set, shorter ones are filled up.
-        lengths: int64 [items]: frames of each clip that are no fillers.
     """
 
     def __init__(
@@ -207,10 +224,6 @@ class ClipSet(Readable):
         self._size = _repeat([math.prod(record["shape"][1:]) for _, record in ready], counts)
         self._start = _repeat([record["offset"] for _, record in ready], counts) + self._size * clip
         self.lengths = np.array([length for _, record in ready for length in record["lengths"]], np.int64)
-
-    def __len__(self) -> int:
-        """The number of clips."""
-        return len(self.items)
 
     def fetch(self, items: Sequence[int] | np.ndarray, epoch: int = 0) -> Batch:
         """Gather clips and change them at random; an item's changes depend on (seed, epoch, item) only."""

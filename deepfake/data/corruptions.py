@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
 
-from deepfake.data.clips import Batch, ClipSet, Readable
+from deepfake.data.clips import Batch, ClipSet, ClipSource
 from deepfake.data.encoding import to_rgb, write_video
 from deepfake.data.media import Pixels, enlarge
 
@@ -38,8 +37,8 @@ class Kind:
     over_time: bool = False
 
 
-class DamagedClips(Readable):
-    """The clips of a set, each damaged alike; a :class:`deepfake.training.sampler.ClipSource`.
+class DamagedClips(ClipSource):
+    """The clips of a set, each damaged alike.
 
     Args:
         clips: The untouched ones.
@@ -51,14 +50,7 @@ class DamagedClips(Readable):
         self._clips = clips
         self._kind = kind
         self._severity = severity
-        self.table: pd.DataFrame = clips.table
-        self.items: np.ndarray = clips.items
-        self.labels: np.ndarray = clips.labels
-        self.lengths: np.ndarray = clips.lengths
-
-    def __len__(self) -> int:
-        """How many clips there are."""
-        return len(self._clips)
+        self.describe_as(clips)
 
     def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         """The clips of these items, damaged; what is repeated to fill a short one is repeated again."""

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -29,6 +28,8 @@ from deepfake.data.options import DatasetOptions
 from deepfake.data.prepare_worker import Job, stamp
 from deepfake.data.worker_pool import run_jobs
 from deepfake.errors import DataError
+from deepfake.installation import available_cores
+from deepfake.progress import Progress, bar
 
 _SPARE = 256 << 20  # bytes left free on the disk
 _PASSING = (
@@ -36,20 +37,7 @@ _PASSING = (
     "unreadable",
     "timeout",
 )  # may be the machine's fault rather than the file's: tried again each time
-_FEW = 6  # with fewer samples to prepare, starting more than one worker process costs more than it saves
-
-
-class Progress(Protocol):
-    """What is told while samples are prepared."""
-
-    def start(self, total: int, text: str) -> None:
-        """So many samples are to be prepared."""
-
-    def advance(self, n: int = 1) -> None:
-        """So many more are done."""
-
-    def stop(self) -> None:
-        """Nothing more comes."""
+_WORTH_WORKERS = 6  # with fewer samples, starting more than one worker process costs more than it saves
 
 
 def prepare_crops(
@@ -203,21 +191,16 @@ def prepare_jobs(
         DataError: The crops cannot be written.
     """
     count = _worker_count(workers, len(jobs))
-    if progress is not None:
-        progress.start(len(jobs), "preparing crops")
     try:
-        for phase in _phases(jobs, folder, settings):
-            for _ in run_jobs(phase, folder, settings, count):
-                if progress is not None:
-                    progress.advance()
+        with bar(progress, len(jobs), "preparing crops") as prepared:
+            for phase in _phases(jobs, folder, settings):
+                for _ in run_jobs(phase, folder, settings, count):
+                    prepared.advance()
     except OSError as error:
         raise DataError(
             f"cannot write crops to {folder}: {error.strerror or error}",
             "make room and run the same command again; what is done is kept",
         ) from error
-    finally:
-        if progress is not None:
-            progress.stop()
 
 
 def _plan_told(jobs: list[Job], folder: Path, settings: CutSettings) -> str:
@@ -238,8 +221,7 @@ def _phases(jobs: list[Job], folder: Path, settings: CutSettings) -> Iterator[li
 def _worker_count(workers: int | str, jobs: int) -> int:
     if isinstance(workers, int):
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if jobs < _FEW else cores
+    return 1 if jobs < _WORTH_WORKERS else available_cores()
 
 
 def _opened(folder: Path, table: pd.DataFrame, records: dict[str, Record]) -> CropStore:
@@ -284,19 +266,12 @@ def digest_files(manifest: Manifest, records: Mapping[str, Record], progress: Pr
     """
     rows = manifest.table[["sample_id", "dataset", "path"]].itertuples(index=False)
     files = [(str(row.sample_id), manifest.file(str(row.dataset), str(row.path))) for row in rows]
-    if progress is not None:
-        progress.start(len(files), "comparing files")
     found = []
-    try:
-        # Reading and hashing both let other threads work.
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for facts in pool.map(lambda pair: _facts(pair[1], records.get(pair[0])), files):
-                found.append(facts)
-                if progress is not None:
-                    progress.advance()
-    finally:
-        if progress is not None:
-            progress.stop()
+    # Reading and hashing both let other threads work.
+    with bar(progress, len(files), "comparing files") as compared, ThreadPoolExecutor(_THREADS) as pool:
+        for facts in pool.map(lambda pair: _facts(pair[1], records.get(pair[0])), files):
+            found.append(facts)
+            compared.advance()
     table = manifest.table.assign(
         bytes=pd.Series([facts["bytes"] for facts in found], manifest.table.index, dtype="int64"),
         sha256=pd.Series([facts["sha256"] for facts in found], manifest.table.index, dtype=object),

@@ -19,13 +19,14 @@ import psutil
 from filelock import FileLock, Timeout
 
 from deepfake.config import RunConfig
+from deepfake.metrics import Interval, class_counts
 from deepfake.runs.build import FAILURES, Data, failures
 from deepfake.runs.console import Console
 from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import FOLDER, Evaluated, Judgement, judge
 from deepfake.runs.load import Trained
 from deepfake.tracking import run_folder as files
-from deepfake.tracking.figures import Scored, draw_evaluation, draw_run
+from deepfake.tracking.figures import EvaluationNumbers, draw_evaluation, draw_run
 from deepfake.tracking.run import RunLog, TrackedRun, reopen
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder, refuse_links, write_json, write_text
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
@@ -301,14 +302,13 @@ def _told(trained: Trained, result: Evaluated, overrides: Sequence[str]) -> dict
 
 
 def _described(result: Evaluated) -> str:
-    table = result.target.manifest.table
-    fake = int((table["label"] == 1).sum())
-    return f"{result.target.config.dataset.name}, {result.target.split}: {len(table) - fake} real + {fake} fake"
+    counts = class_counts(result.target.manifest.table["label"])
+    return f"{result.target.config.dataset.name}, {result.target.split}: {counts['real']} real + {counts['fake']} fake"
 
 
-def _drawn(trained: Trained, result: Evaluated, curves: Mapping[str, pd.DataFrame]) -> Scored:
+def _drawn(trained: Trained, result: Evaluated, curves: Mapping[str, pd.DataFrame]) -> EvaluationNumbers:
     from deepfake.tracking.figures.evaluation import most_wrong
-    from deepfake.tracking.figures.scores import Band, Interval
+    from deepfake.tracking.figures.scores import Band
 
     values, options = result.found.values, result.target.config.evaluation
     table = result.predictions
@@ -330,10 +330,10 @@ def _drawn(trained: Trained, result: Evaluated, curves: Mapping[str, pd.DataFram
     if trained.decision.threshold is not None:
         cuts["confusion_matrix_fitted"] = trained.decision.threshold
     columns = {str(column): own for column, own in result.groups.groupby("by", sort=False)}
-    return Scored(
+    return EvaluationNumbers(
         predictions=table,
         thresholds=cuts,
-        cut=trained.decision.cut,
+        threshold=trained.decision.cut,
         auc=interval("roc_auc"),
         average=interval("average_precision"),
         roc_band=bands[0],

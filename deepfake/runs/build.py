@@ -17,16 +17,16 @@ import pandas as pd
 
 from deepfake.config import RunConfig
 from deepfake.data.audit import VERSION, Audit, audit_dataset
-from deepfake.data.clips import ClipSet
+from deepfake.data.clips import ClipSet, ClipSource
 from deepfake.data.crop_store import CropStore
 from deepfake.data.dataset import read_dataset
 from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.data.prepare import prepare_crops
 from deepfake.errors import UserError
+from deepfake.metrics import class_counts
 from deepfake.runs.console import Console
 from deepfake.tracking.run_folder import write_json
 from deepfake.tracking.store import Store
-from deepfake.training.sampler import ClipSource
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -126,9 +126,8 @@ def described(manifest: Manifest) -> str:
     """One line: how many samples of which class lie in which split."""
     parts = []
     for name in SPLITS:
-        table = manifest.split(name)
-        fake = int((table["label"] == 1).sum())
-        parts.append(f"{name} {len(table) - fake} real + {fake} fake")
+        counts = class_counts(manifest.split(name)["label"])
+        parts.append(f"{name} {counts['real']} real + {counts['fake']} fake")
     return ", ".join(parts)
 
 

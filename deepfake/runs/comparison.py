@@ -11,14 +11,14 @@ import pandas as pd
 
 from deepfake.config import flatten, is_environment_key
 from deepfake.errors import UserError, nearest
-from deepfake.metrics import METRICS, metric_names, sample_metrics
+from deepfake.metrics import METRICS, Interval, metric_names, sample_metrics
 from deepfake.options import overrides_by_key
 from deepfake.tracking import tables
 from deepfake.tracking.reproducibility import is_timing
 from deepfake.tracking.run_folder import HISTORY, PREDICTIONS, PROVENANCE, RunRecord
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.evaluation import Units, resampling_units
-from deepfake.training.intervals import Interval, too_few
+from deepfake.training.intervals import too_few
 
 #: The split that runs are compared on.
 SPLIT = "test"

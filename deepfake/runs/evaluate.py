@@ -27,17 +27,16 @@ from deepfake.runs.load import Trained
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_folder import RunRecord
 from deepfake.training.decision import Decision, fit_decision
-from deepfake.training.delong import auc_interval
 from deepfake.training.evaluation import (
     Evaluation,
     Units,
+    auc_bounds,
     break_down,
     evaluate_predictions,
     macro_average,
     resampling_units,
     usual_columns,
 )
-from deepfake.training.intervals import too_few
 from deepfake.training.scoring import Scored, sample_table, score, score_clips
 
 if TYPE_CHECKING:
@@ -384,11 +383,7 @@ def _curve(trained: Trained, result: Evaluated, name: str, kind: Kind, console: 
 
 def _numbers(table: pd.DataFrame, level: float, units: Units) -> dict[str, float]:
     scored = (table["status"] == "ok").to_numpy()
-    counted, codes = table[scored], units.codes[scored]
+    counted = table[scored]
     labels, scores = counted["label"].to_numpy(np.int64), counted["score"].to_numpy(np.float64)
-    found = sample_metrics(counted).values
-    numbers = {"value": found["roc_auc"], "low": float("nan"), "high": float("nan")}
-    if not too_few(labels, codes):
-        interval = auc_interval(labels, scores, level, codes)
-        numbers |= {"low": interval.low, "high": interval.high}
-    return numbers
+    low, high, _ = auc_bounds(labels, scores, units.of(scored), level)
+    return {"value": sample_metrics(counted).values["roc_auc"], "low": low, "high": high}

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import harmless
-from deepfake.metrics import METRICS, READS, metric_names
+from deepfake.metrics import METRICS, READS, class_counts, metric_names
 from deepfake.runs.evaluate import Evaluated
 from deepfake.training.decision import Decision
 
@@ -85,10 +85,9 @@ def curves_table(curves: Mapping[str, pd.DataFrame]) -> Table:
 
 
 def _title(run: str, decision: Decision, result: Evaluated) -> str:
-    labels = result.target.manifest.table["label"]
-    fake = int((labels == 1).sum())
+    counts = class_counts(result.target.manifest.table["label"])
     return (
-        f"{run} on {result.name}: {len(labels) - fake} real + {fake} fake, a sample's score is the "
+        f"{run} on {result.name}: {counts['real']} real + {counts['fake']} fake, a sample's score is the "
         f"{decision.pooling} of its clips', threshold {decision.default:g}"
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from deepfake.errors import UserError
-from deepfake.installation import child_environment, module_command
+from deepfake.installation import available_cores, child_environment, module_command
 from deepfake.sweeping.agent import OVERDUE_STATUS
 from deepfake.sweeping.heartbeat import process_identity
 from deepfake.sweeping.jobs import JobRunner
@@ -53,17 +53,13 @@ def worker_environment(index: int, workers: int, gpus: list[str], environment: M
         index: Which of them, from 0; with more workers than GPUs, several share one.
         environment: The parent's; numbers of threads set there are kept.
     """
-    share = max(1, _cores() // workers)
+    share = max(1, available_cores() // workers)
     own = dict(environment)
     if gpus:
         own["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     for name in _THREADS:
         own.setdefault(name, str(share))
     return own
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 #: So many workers dying one after another without having ended a trial mean that none can start.

@@ -18,6 +18,7 @@ import pandas as pd
 
 from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.errors import masked
+from deepfake.metrics import class_counts
 from deepfake.tracking.delivery import BEST_DIR, BEST_ID, MARK, Delivery, plain_dataset
 from deepfake.tracking.spool import FOLDER, Entry
 
@@ -33,11 +34,7 @@ _DIGEST_LENGTH = 32
 
 def counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Samples by split and class: ``{"train": {"real": 10, "fake": 12}, ...}``."""
-    found = {}
-    for split in SPLITS:
-        labels = table.loc[table["split"] == split, "label"]
-        found[split] = {"real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}
-    return found
+    return {split: class_counts(table.loc[table["split"] == split, "label"]) for split in SPLITS}
 
 
 def dataset_entities(manifest: Manifest) -> list[Dataset]:

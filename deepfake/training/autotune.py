@@ -15,11 +15,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from deepfake.compat import forget_compiled
-from deepfake.data.clips import Batch
+from deepfake.data.clips import Batch, ClipSource
 from deepfake.models.detector import Detector
 from deepfake.training.checkpoint import damaged_state, load_state
 from deepfake.training.runtime import gather, loader_workers
-from deepfake.training.sampler import ClipSource
 
 #: What ``trainer.batch_size=auto`` chooses from, largest first.
 SIZES = (64, 48, 32, 24, 16)

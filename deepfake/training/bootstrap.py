@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
-from deepfake.metrics import METRICS, WeightedMetrics, check_scores
-from deepfake.training.intervals import Effective, Interval, effective, share_bounds, too_few
+from deepfake.metrics import METRICS, Interval, WeightedMetrics, check_scores
+from deepfake.training.intervals import Effective, effective, share_bounds, too_few
 from deepfake.training.options import EvaluationOptions
 
 #: Rows of weights computed at once; more would only leave the processor's cache.

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from deepfake.errors import UserError, nearest
-from deepfake.metrics import check_scores, expected_calibration_error
+from deepfake.metrics import check_scores, class_counts, expected_calibration_error
 
 #: How far a temperature may go; beyond, scores say nothing at all of the classes, or next to everything.
 COLDEST, HOTTEST = 0.05, 20.0
@@ -198,7 +198,7 @@ def _fit_temperature(labels: np.ndarray, scores: np.ndarray) -> Iterable[Tempera
     certain, for there the colder is always the likelier. Then ever less of it.
     """
     z = _logits(scores)
-    fakes, reals = int(labels.sum()), int((1 - labels).sum())
+    reals, fakes = class_counts(labels).values()
     targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
 
     def slope(factor: float) -> float:

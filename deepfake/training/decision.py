@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from deepfake.errors import UserError, nearest
-from deepfake.metrics import check_scores
+from deepfake.metrics import check_scores, class_counts
 from deepfake.training.calibration import Calibrator, fit_calibrator, load_calibrator
 from deepfake.training.options import EvaluationOptions
 
@@ -171,7 +171,7 @@ def fit_decision(predictions: pd.DataFrame, options: EvaluationOptions, default:
     labels = counted["label"].to_numpy(np.int64)
     scores = counted["score"].to_numpy(np.float64)
     check_scores(labels, scores)
-    fitted_on = {"data": data, "n": len(labels), "real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}
+    fitted_on = {"data": data, "n": len(labels), **class_counts(labels)}
     reason = _lacking(labels)
     unavailable = {}
     threshold, calibrator = None, None

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepfake.training.intervals import Interval, effective, share_bounds
+from deepfake.metrics import Interval
+from deepfake.training.intervals import effective, share_bounds
 
 
 @dataclass(frozen=True)

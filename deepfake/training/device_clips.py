@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from deepfake.data.clips import Batch, ClipSet, Readable
+from deepfake.data.clips import Batch, ClipSet, ClipSource
 from deepfake.training.autotune import is_out_of_memory
-from deepfake.training.sampler import ClipSource
 
 #: The share of the free memory that clips may take: the model, its gradients and activations want the rest.
 _SHARE = 0.4
 _BLOCK = 256 << 20  # bytes copied at once
 
 
-class DeviceClips(Readable):
+class DeviceClips(ClipSource):
     """A clip set whose pixels lie on a device; batches are gathered there.
 
     Random changes are drawn as the clip set draws them and all done on the device: those to single pixels cannot be.
@@ -30,17 +29,13 @@ class DeviceClips(Readable):
     at_hand = True
 
     def __init__(self, clips: ClipSet, device: torch.device) -> None:
-        self.table, self.items, self.labels, self.lengths = clips.table, clips.items, clips.labels, clips.lengths
+        self.describe_as(clips)
         self._clips = clips
         self._pixels = torch.empty((len(clips), *clips.shape), dtype=torch.uint8, device=device)
         step = max(1, _BLOCK // max(1, math.prod(clips.shape)))
         for start in range(0, len(clips), step):
             items = np.arange(start, min(start + step, len(clips)))
             self._pixels[start : start + len(items)] = clips.pixels(items).to(device)
-
-    def __len__(self) -> int:
-        """The number of clips."""
-        return len(self.items)
 
     def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         """The clips of these items, gathered on the device."""

@@ -12,11 +12,11 @@ import pandas as pd
 
 from deepfake.data.splits import components
 from deepfake.errors import UserError, nearest
-from deepfake.metrics import METRICS, READS, Metrics, metric_names, sample_metrics
+from deepfake.metrics import METRICS, READS, Interval, Metrics, class_counts, lacking, metric_names, sample_metrics
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.decision import Decision, tpr_at_fpr
 from deepfake.training.delong import auc_interval
-from deepfake.training.intervals import Interval, too_few
+from deepfake.training.intervals import too_few
 from deepfake.training.options import EvaluationOptions
 
 #: False-positive rates at which the share of fakes found is told.
@@ -53,6 +53,10 @@ class Units:
         """How many there are."""
         return len(np.unique(self.codes))
 
+    def of(self, rows: np.ndarray) -> Units:
+        """Those of some of the samples, by a mask or by places."""
+        return Units(self.codes[rows], self.name)
+
 
 def evaluate_predictions(
     predictions: pd.DataFrame,
@@ -84,17 +88,9 @@ def evaluate_predictions(
     _calibrated(found, table, decision)
     labels, scores = table["label"].to_numpy(np.int64), table["score"].to_numpy(np.float64)
     _at_rates(found, labels, scores)
-    codes = np.arange(len(table)) if units is None else units.codes[counted]
-    name = "samples" if units is None else units.name
-    _intervals(
-        found,
-        labels,
-        scores,
-        Units(codes, name),
-        decision.default,
-        options,
-        METRICS if intervals is None else intervals,
-    )
+    drawn = (units or single_samples(len(predictions))).of(counted)
+    wanted = METRICS if intervals is None else intervals
+    _intervals(found, labels, scores, drawn, decision.default, options, wanted)
     return found
 
 
@@ -154,11 +150,11 @@ def _intervals(
     reason = too_few(labels, units.codes, units.name)
     count = len(units)
     if "roc_auc" in found.values:
-        if reason:
-            found.unavailable["roc_auc_delong"] = reason
+        low, high, why = auc_bounds(labels, scores, units, options.level)
+        if why:
+            found.unavailable["roc_auc_delong"] = why
         else:
-            delong = auc_interval(labels, scores, options.level, units.codes)
-            found.values |= {"roc_auc_delong_low": delong.low, "roc_auc_delong_high": delong.high}
+            found.values |= {"roc_auc_delong_low": low, "roc_auc_delong_high": high}
             found.intervals["roc_auc_delong"] = f"DeLong over {count} {units.name}"
     drawn: dict[str, Interval] = {}
     undrawn = dict.fromkeys(wanted, reason)
@@ -177,6 +173,20 @@ def _intervals(
             found.intervals[name] = f"bootstrap over {count} {units.name}, {options.resamples} draws"
         elif name in found.values:
             found.unavailable[f"{name}_low"] = undrawn.get(name, "not defined on these samples")
+
+
+def auc_bounds(labels: np.ndarray, scores: np.ndarray, units: Units, level: float) -> tuple[float, float, str]:
+    """The bounds of a ROC-AUC by DeLong's variance over units; NaN and the reason where there are none."""
+    reason = lacking(METRICS["roc_auc"], labels) or too_few(labels, units.codes, units.name)
+    if reason:
+        return float("nan"), float("nan"), reason
+    interval = auc_interval(labels, scores, level, units.codes)
+    return interval.low, interval.high, ""
+
+
+def single_samples(count: int) -> Units:
+    """Each of so many samples as a unit of its own."""
+    return Units(np.arange(count), "samples")
 
 
 def resampling_units(groups: pd.Series, labels: np.ndarray | None = None) -> Units:
@@ -229,20 +239,18 @@ def break_down(
     Raises:
         UserError: A column that is not there, naming those there are.
     """
-    codes = np.arange(len(predictions)) if units is None else units.codes
-    name = "samples" if units is None else units.name
     counted = (predictions["status"] == "ok").to_numpy()
-    table = predictions[counted]
-    drawn = pd.Series(codes[counted], table.index)
+    table, drawn = predictions[counted], (units or single_samples(len(predictions))).of(counted)
+    places = pd.Series(np.arange(len(table)), table.index)
     rows = []
     for column in columns:
         if column not in table.columns:
             known = sorted(set(table.columns) - {"score", "calibrated", "status", "frames_used", "label"})
             raise UserError(f"there is no column {column!r} to break down by", nearest(column, known))
-        for group, own in _parts(table, column):
-            own_units = Units(drawn.loc[own.index].to_numpy(), name)
-            rows.append({"by": column, "group": group, **_numbers(own, decision.cut, level, own_units)})
-    names = ("by", "group", "n", "real", "fake", *_told(), "roc_auc_low", "roc_auc_high", "reason")
+        for group, part in _parts(table, column):
+            numbers = _numbers(part, decision.cut, level, drawn.of(places.loc[part.index].to_numpy()))
+            rows.append({"by": column, "group": group, **numbers})
+    names = ("by", "group", "n", "real", "fake", *_group_metrics(), "roc_auc_low", "roc_auc_high", "reason")
     return pd.DataFrame(rows, columns=list(names))
 
 
@@ -258,26 +266,27 @@ def macro_average(groups: pd.DataFrame, metric: str = "roc_auc") -> float | None
     return float(values.mean()) if len(values) else None
 
 
-def _told() -> list[str]:
+def _group_metrics() -> list[str]:
     return [name for reads in READS for name in metric_names(reads, by_group=True)]
 
 
 def _parts(table: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
     if column == "method":
         reals, fakes = table[table["label"] == 0], table[table["label"] == 1]
-        return [(str(name), pd.concat([reals, own])) for name, own in fakes.groupby("method", sort=True)]
+        return [(str(name), pd.concat([reals, part])) for name, part in fakes.groupby("method", sort=True)]
     # Lists, such as groups, are values like any other here.
-    return [(str(name), own) for name, own in table.groupby(table[column].astype(str), sort=True)]
+    return [(str(name), part) for name, part in table.groupby(table[column].astype(str), sort=True)]
 
 
-def _numbers(own: pd.DataFrame, threshold: float, level: float, units: Units) -> dict[str, object]:
-    found = sample_metrics(own, threshold)
-    labels = own["label"].to_numpy(np.int64)
-    row: dict[str, object] = {"n": len(own), "real": int((labels == 0).sum()), "fake": int((labels == 1).sum())}
-    row |= {name: found.values.get(name, float("nan")) for name in _told()}
-    reason = found.unavailable.get("roc_auc", "") or too_few(labels, units.codes, units.name)
-    row |= {"roc_auc_low": float("nan"), "roc_auc_high": float("nan"), "reason": reason}
-    if not reason:
-        interval = auc_interval(labels, own["score"].to_numpy(np.float64), level, units.codes)
-        row |= {"roc_auc_low": interval.low, "roc_auc_high": interval.high}
-    return row
+def _numbers(part: pd.DataFrame, threshold: float, level: float, units: Units) -> dict[str, object]:
+    values = sample_metrics(part, threshold).values
+    labels, scores = part["label"].to_numpy(np.int64), part["score"].to_numpy(np.float64)
+    low, high, reason = auc_bounds(labels, scores, units, level)
+    return {
+        "n": len(part),
+        **class_counts(labels),
+        **{name: values.get(name, float("nan")) for name in _group_metrics()},
+        "roc_auc_low": low,
+        "roc_auc_high": high,
+        "reason": reason,
+    }

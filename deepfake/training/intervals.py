@@ -22,15 +22,6 @@ _HALVINGS = 50
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value and the bounds it lies between with a certain confidence."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Effective:
     """How many units of equal size would say as much (Kish 1965): of the reals, of the fakes, of all samples."""
 

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.flop_counter import FlopCounterMode
 
+from deepfake.metrics import EPOCH_PARTS
 from deepfake.models.detector import Detector
 
 #: Dense 16-bit operations a second by what a device's name holds, without sparsity.
@@ -26,9 +27,6 @@ PEAKS = {
     "V100": 125e12,
     "T4": 65e12,
 }
-
-#: The parts of an epoch, in the order in which it goes through them.
-PARTS = ("data_wait", "transfer", "forward", "backward", "optimizer", "validation", "logging")
 
 
 class Clock:
@@ -76,7 +74,7 @@ class Clock:
             torch.cuda.synchronize()
             for part, first, last in self._events:
                 self._seconds[part] += first.elapsed_time(last) / 1000
-        seconds = {f"profile/{part}": self._seconds[part] for part in PARTS}
+        seconds = {f"profile/{part}": self._seconds[part] for part in EPOCH_PARTS}
         self._seconds.clear()
         self._events.clear()
         return seconds

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from deepfake.errors import UserError
-from deepfake.installation import SCRIPT
+from deepfake.installation import SCRIPT, available_cores
 from deepfake.training.options import TrainerOptions
 
 T = TypeVar("T")
@@ -167,8 +167,7 @@ def loader_workers(asked: str | int, fabric: Fabric) -> int:
         return int(asked)
     if fabric.device.type == "cpu":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // fabric.world_size - 1))
+    return max(1, min(8, available_cores() // fabric.world_size - 1))
 
 
 def _accelerator(asked: str) -> str:

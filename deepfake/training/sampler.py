@@ -1,48 +1,17 @@
-"""Where clips come from, and which of them make each step's batch. Knows no model.
+"""Which clips make each step's batch. Knows no model.
 
 The order of an epoch is a function of (seed, epoch) alone, so a run can be entered at any step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import pandas as pd
 
-from deepfake.data.clips import Batch
+from deepfake.data.clips import ClipSource
 from deepfake.errors import UserError
-
-
-class ClipSource(Protocol):
-    """What training needs of a split; ``deepfake.data.clips.ClipSet`` is one.
-
-    Attributes:
-        table: One row per sample of the split, failed ones included.
-        items: int [n, 2]: each clip's row in ``table`` and its number within the sample.
-        labels: float [n]; 1 is fake.
-        lengths: int [n]: how many frames of each clip are no fillers.
-        at_hand: Its batches cost next to nothing, or lie on the device, so that no loader process reads them ahead.
-    """
-
-    table: pd.DataFrame
-    items: np.ndarray
-    labels: np.ndarray
-    lengths: np.ndarray
-    at_hand: bool
-
-    def __len__(self) -> int:
-        """How many clips there are."""
-
-    def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
-        """The clips of these items; random changes depend only on the source's seed, the epoch and the item."""
-
-    def read(
-        self, batches: Sequence[Sequence[int]], epoch: int = 0, workers: int = 0, pin: bool = False
-    ) -> Iterable[Batch]:
-        """Batches in the order given; see :class:`deepfake.data.clips.Readable`."""
 
 
 @dataclass(frozen=True)

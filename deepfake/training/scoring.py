@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
+from deepfake.data.clips import ClipSource
 from deepfake.errors import UserError, nearest
 from deepfake.metrics import Metrics, sample_metrics
 from deepfake.models.detector import Detector
-from deepfake.progress import Progress, Silent, bar
+from deepfake.progress import Progress, bar
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.runtime import gather
-from deepfake.training.sampler import ClipSource, share
+from deepfake.training.sampler import share
 from deepfake.training.train_step import Transfer
 
 
@@ -202,7 +203,7 @@ def score_clips(
     detector.eval()
     move = Transfer(fabric.device)
     casting = fabric.autocast() if autocast else nullcontext()
-    with bar(progress or Silent(), len(mine), text) as told, torch.inference_mode(), casting:
+    with bar(progress, len(mine), text) as told, torch.inference_mode(), casting:
         for batch in clips.read(batches, 0, num_workers, fabric.device.type == "cuda"):
             moved = move(batch)
             output = detector(moved.clips, moved.mask)

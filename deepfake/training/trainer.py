@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from deepfake.data.clips import Batch
+from deepfake.data.clips import Batch, ClipSource
 from deepfake.errors import Interrupted, TrainingDiverged
 from deepfake.metrics import sample_metrics
 from deepfake.models.compat import prepare_torchvision
 from deepfake.models.detector import Detector
-from deepfake.progress import Progress, Silent, bar
+from deepfake.progress import Progress, bar
 from deepfake.training.autotune import choose_batch_size, choose_workers, try_to_compile
 from deepfake.training.checkpoint import BEST, LAST, damaged_state, load_state, load_weights, save_state, save_weights
 from deepfake.training.monitor import create_monitor
@@ -29,7 +29,7 @@ from deepfake.training.optimizers import create_optimizer, create_schedule, para
 from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
 from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
 from deepfake.training.runtime import Interruption, gather, share_buffers
-from deepfake.training.sampler import ClipSource, plan_batches, share
+from deepfake.training.sampler import plan_batches, share
 from deepfake.training.scoring import sample_table, score_clips
 from deepfake.training.train_step import EpochSums, Loss, Updater
 
@@ -111,7 +111,7 @@ class Trainer:
         self.options, self.keys, self.fabric = options, options.trainer, fabric
         self.best_weights = folder / "checkpoints" / BEST
         self.last_state = folder / "checkpoints" / LAST
-        self.progress = progress or Silent()
+        self.progress = progress
         # Where it stands: the epoch in work, from 0; its batches that are done; optimizer steps over all epochs.
         self.epoch = self.batch = self.updates = 0
         # What the epoch's clips came to so far, and each finished epoch's metrics.

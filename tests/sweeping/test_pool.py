@@ -38,7 +38,7 @@ def test_no_gpu_where_they_are_hidden() -> None:
 
 
 def test_the_cpu_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake.sweeping.pool._cores", lambda: 8)
+    monkeypatch.setattr("deepfake.sweeping.pool.available_cores", lambda: 8)
     assert worker_environment(0, 4, [], {})["OMP_NUM_THREADS"] == "2"
 
 

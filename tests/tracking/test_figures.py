@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from deepfake.metrics import Interval
 from deepfake.tracking.figures import curves, draw_run, evaluation, profile, scores
 from deepfake.tracking.figures.style import save
 
@@ -64,7 +65,7 @@ def test_roc_names_the_area_scikit_learn_finds(predictions: pd.DataFrame) -> Non
 
 
 def test_interval_is_named_where_given(predictions: pd.DataFrame) -> None:
-    figure = scores.roc(predictions, auc=scores.Interval(0.83, 0.7, 0.95))
+    figure = scores.roc(predictions, auc=Interval(0.83, 0.7, 0.95))
     assert "0.830 [0.700, 0.950]" in texts(figure)
 
 

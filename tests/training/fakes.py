@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from lightning_fabric import Fabric
 
-from deepfake.data.clips import Batch, Readable
+from deepfake.data.clips import Batch, ClipSource
 from deepfake.models.backbone import Backbone
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.heads import create_head
@@ -18,7 +18,7 @@ from deepfake.training.options import TrainerOptions
 from deepfake.training.runtime import create_fabric
 
 
-class FakeClips(Readable):
+class FakeClips(ClipSource):
     """``samples`` samples of two clips each; every third sample of ``failed`` has none."""
 
     def __init__(
@@ -56,9 +56,6 @@ class FakeClips(Readable):
         self.mask = np.ones((len(self.items), frames), bool)
         self.mask[::5, -1] = frames == 1
         self.lengths = self.mask.sum(1)
-
-    def __len__(self) -> int:
-        return len(self.items)
 
     def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         chosen = np.asarray(items, dtype=np.int64)

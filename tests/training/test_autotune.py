@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from deepfake.metrics import EPOCH_PARTS
 from deepfake.models.detector import Detector
 from deepfake.models.options import Mean
 from deepfake.training import autotune
@@ -23,7 +24,7 @@ from deepfake.training.autotune import (
     split_batch,
     without_trace,
 )
-from deepfake.training.profiling import PARTS, Clock, clip_flops, peak_flops, peak_memory, waiting_note
+from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
 from tests.training.fakes import FakeClips, cpu, small_detector
 from tests.training.test_trainer import lasting, run
 
@@ -165,10 +166,10 @@ def test_the_peak_of_a_processor_is_what_was_once_in_use() -> None:
 def test_a_profile_tells_all_parts(tmp_path: Path) -> None:
     result, _ = run(tmp_path, epochs=2, profile=True)
     last = result.history[-1]
-    assert {f"profile/{part}" for part in PARTS} <= set(last)
+    assert {f"profile/{part}" for part in EPOCH_PARTS} <= set(last)
     assert last["profile/forward"] > 0
     assert last["profile/peak_memory_bytes"] > 1e6
-    parts = sum(last[f"profile/{part}"] for part in PARTS if part != "logging")
+    parts = sum(last[f"profile/{part}"] for part in EPOCH_PARTS if part != "logging")
     assert parts <= last["epoch_seconds"]
 
 
@@ -214,7 +215,7 @@ def test_a_cpu_has_no_peak_in_the_tables() -> None:
 
 @pytest.mark.parametrize(("wait", "told"), [(0.5, True), (0.05, False)])
 def test_waiting_for_clips_is_told_with_what_helps(wait: float, told: bool) -> None:
-    epoch = {f"profile/{part}": 0.0 for part in PARTS} | {"profile/data_wait": wait, "profile/forward": 1 - wait}
+    epoch = {f"profile/{part}": 0.0 for part in EPOCH_PARTS} | {"profile/data_wait": wait, "profile/forward": 1 - wait}
     notes = waiting_note([epoch, epoch])
     assert any("trainer.num_workers" in note for note in notes) == told
 

@@ -23,7 +23,7 @@ from deepfake.training.checkpoint import BEST, LAST, load_weights
 from deepfake.training.features import cache, feature_store
 from deepfake.training.features.cache import FeatureCache
 from deepfake.training.features.extract import FeatureReader, FeatureSet
-from deepfake.training.features.feature_store import Layout
+from deepfake.training.features.feature_store import FeatureLayout
 from deepfake.training.scoring import score
 from tests.training.fakes import FakeClips, cpu, small_detector, tiny_detector
 from tests.training.test_trainer import lasting, run
@@ -195,15 +195,18 @@ def test_neither_labels_nor_splits_are_in_the_key() -> None:
     for clips in other.values():
         clips.labels = 1 - clips.labels
         clips.table["label"] = 1 - clips.table["label"]
-    layout = Layout.of(list(one.values()), both, drawn=False)
-    assert layout == Layout.of(list(other.values())[::-1], both, drawn=False)
+    layout = FeatureLayout.of(list(one.values()), both, drawn=False)
+    assert layout == FeatureLayout.of(list(other.values())[::-1], both, drawn=False)
 
 
 def test_other_pixels_are_in_the_key() -> None:
     one = splits()
     changed = contents(one) | {one["val"].table["sample_id"].iloc[0]: "other pixels"}
     sources = list(one.values())
-    assert Layout.of(sources, contents(one), drawn=False).digest != Layout.of(sources, changed, drawn=False).digest
+    assert (
+        FeatureLayout.of(sources, contents(one), drawn=False).digest
+        != FeatureLayout.of(sources, changed, drawn=False).digest
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from deepfake.data.manifest import FAKE, IMAGE_SUFFIXES, REAL, VIDEO_SUFFIXES, Manifest
 from deepfake.data.options import DatasetOptions
-from deepfake.errors import DataError
+from deepfake.errors import DataError, printable
 
 #: What operating systems and unzippers leave behind.
 _LITTER = ("__macosx", ".", "_", "thumbs.db", "desktop.ini")
@@ -210,11 +210,6 @@ def kind_of(path: str) -> str:
     """``video`` or ``image``, by suffix; "" for neither."""
     suffix = os.path.splitext(path)[1].lower()
     return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else ""
-
-
-def printable(text: str) -> str:
-    """The text with bytes that are no UTF-8 written as ``%FF``, so that it can be stored and printed anywhere."""
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
 
 
 def sample_ids(dataset: str, names: list[tuple[str, str]], paths: list[str]) -> list[str]:

@@ -21,12 +21,11 @@ from deepfake.data.layouts.base import (
     list_files,
     list_folders,
     listed,
-    printable,
     sample_ids,
 )
 from deepfake.data.manifest import FAKE, IMAGE_SUFFIXES, REAL, VIDEO_SUFFIXES, Manifest, make_rows
 from deepfake.data.options import DatasetOptions
-from deepfake.errors import DataError
+from deepfake.errors import DataError, printable
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),

@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from deepfake.data.layouts.base import check_paths, kind_of, listed, note_names, printable, sample_ids
+from deepfake.data.layouts.base import check_paths, kind_of, listed, note_names, sample_ids
 from deepfake.data.layouts.class_folders import SPLIT_FOLDERS
 from deepfake.data.manifest import COLUMNS, FAKE, REAL, Manifest, make_rows, plain_path
 from deepfake.data.options import DatasetOptions
-from deepfake.errors import DataError, nearest
+from deepfake.errors import DataError, nearest, printable
 
 SUFFIXES = (".csv", ".parquet")
 #: What a column may be called where ``dataset.columns`` does not say.

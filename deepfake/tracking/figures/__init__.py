@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 if TYPE_CHECKING:
-    from deepfake.tracking.figures.scores import Band, Interval
+    from deepfake.metrics import Interval
+    from deepfake.tracking.figures.scores import Band
 
 
 def draw_run(
@@ -55,25 +56,25 @@ def draw_run(
 
 
 @dataclass
-class Scored:
-    """What there is to draw of one set of scored samples; every number is computed elsewhere.
+class EvaluationNumbers:
+    """What the figures of one evaluation draw; every number is computed elsewhere.
 
     Attributes:
         predictions: ``sample_id``, ``label``, ``method``, ``score``, and ``calibrated`` where there is a calibrator.
         thresholds: Where a confusion matrix is wanted, by the name of its file.
-        cut: The threshold in use.
+        threshold: The one in use.
         auc: ROC-AUC with its interval; ``average`` likewise the average precision.
         roc_band: And ``precision_band``: bands about the curves.
         ece: Before and after calibration, where known.
         breakdowns: By column: the table that :func:`deepfake.tracking.figures.evaluation.group_bars` draws.
         macro: The ROC-AUC's mean over methods.
         wrong: The most wrong samples, with a crop of each.
-        robustness: Curves by kind of damage.
+        robustness: Curves by kind of corruption.
     """
 
     predictions: pd.DataFrame
     thresholds: Mapping[str, float]
-    cut: float
+    threshold: float
     auc: Interval | None = None
     average: Interval | None = None
     roc_band: Band | None = None
@@ -85,30 +86,30 @@ class Scored:
     robustness: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def draw_evaluation(folder: Path, scored: Scored) -> list[Path]:
+def draw_evaluation(folder: Path, numbers: EvaluationNumbers) -> list[Path]:
     """Every figure of an evaluation, as PNG files in a folder; returns them in reading order."""
     from deepfake.tracking.figures import evaluation, scores
     from deepfake.tracking.figures.style import save
 
-    table, cut = scored.predictions, scored.cut
+    table, threshold = numbers.predictions, numbers.threshold
     figures = {
-        "roc": scores.roc(table, threshold=cut, band=scored.roc_band, auc=scored.auc),
+        "roc": scores.roc(table, threshold=threshold, band=numbers.roc_band, auc=numbers.auc),
         "precision_recall": scores.precision_recall(
-            table, threshold=cut, band=scored.precision_band, average=scored.average
+            table, threshold=threshold, band=numbers.precision_band, average=numbers.average
         ),
-        **{name: scores.confusion(table, threshold=at) for name, at in scored.thresholds.items()},
-        "score_histogram": scores.histogram(table, threshold=cut),
-        "reliability": scores.reliability(table, ece=scored.ece[0]),
+        **{name: scores.confusion(table, threshold=value) for name, value in numbers.thresholds.items()},
+        "score_histogram": scores.histogram(table, threshold=threshold),
+        "reliability": scores.reliability(table, ece=numbers.ece[0]),
     }
     if "calibrated" in table and table["calibrated"].notna().any():
         calibrated = table.assign(score=table["calibrated"])
-        figures["reliability_calibrated"] = scores.reliability(calibrated, ece=scored.ece[1])
-    for column, groups in scored.breakdowns.items():
-        macro = scored.macro if column == "method" else None
+        figures["reliability_calibrated"] = scores.reliability(calibrated, ece=numbers.ece[1])
+    for column, groups in numbers.breakdowns.items():
+        macro = numbers.macro if column == "method" else None
         figures[f"by_{column}"] = evaluation.group_bars(groups, metric="ROC-AUC", by=column, macro=macro)
-    if scored.wrong is not None:
-        figures["most_wrong"] = evaluation.contact_sheet(scored.wrong[1], scored.wrong[0])
-    if scored.robustness:
-        clean = None if scored.auc is None else scored.auc.value
-        figures["robustness"] = evaluation.robustness(scored.robustness, clean=clean)
+    if numbers.wrong is not None:
+        figures["most_wrong"] = evaluation.contact_sheet(numbers.wrong[1], numbers.wrong[0])
+    if numbers.robustness:
+        clean = None if numbers.auc is None else numbers.auc.value
+        figures["robustness"] = evaluation.robustness(numbers.robustness, clean=clean)
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deepfake.metrics import READS, metric_names
-from deepfake.tracking.figures.scores import Interval, one_class, scored
+from deepfake.metrics import READS, Interval, metric_names
+from deepfake.tracking.figures.scores import one_class, scored
 from deepfake.tracking.figures.style import BLACK, GREY, LINES, MARKERS, PALETTE, legend, new_figure, say_why, title
 
 History = Sequence[Mapping[str, float]]

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from deepfake.metrics import EPOCH_PARTS
 from deepfake.tracking.figures.style import (
     BLUE,
     GREEN,
@@ -21,19 +22,9 @@ from deepfake.tracking.figures.style import (
     title,
 )
 
-#: In the order in which a step goes through them; waiting has the alarming colour.
-PARTS = {
-    "data_wait": (VERMILLION, "////"),
-    "transfer": (ORANGE, "...."),
-    "forward": (BLUE, ""),
-    "backward": (SKY, ""),
-    "optimizer": (GREEN, ""),
-    "validation": (PURPLE, ""),
-    "logging": ("#BBBBBB", "xxxx"),
-    "other": ("#E5E5E5", ""),
-}
-
-
+#: Colour and hatching of each part; waiting for data has the alarming one.
+_LOOKS = ((VERMILLION, "////"), (ORANGE, "...."), (BLUE, ""), (SKY, ""), (GREEN, ""), (PURPLE, ""), ("#BBBBBB", "xxxx"))
+_STYLES = {**dict(zip(EPOCH_PARTS, _LOOKS, strict=True)), "other": ("#E5E5E5", "")}
 #: How the metrics of a profiled epoch begin; those that are no seconds say what they are.
 _PREFIX = "profile/"
 _OTHERS = ("peak_memory_bytes", "flops_per_second", "mfu")
@@ -48,20 +39,20 @@ def recorded(epoch: Mapping[str, float]) -> dict[str, float]:
 def remark(history: Sequence[Mapping[str, float]]) -> str:
     """Speed and memory of the last epoch, as far as they were recorded."""
     last = history[-1] if history else {}
-    told: dict[str, Callable[[float], str]] = {
+    shown: dict[str, Callable[[float], str]] = {
         "samples_per_second": lambda value: f"{value:.0f} clips/s",
         "profile/peak_memory_bytes": lambda value: f"{value / 1e9:.1f} GB at most",
         "profile/flops_per_second": lambda value: f"{value / 1e9:.0f} GFLOP/s",
         "profile/mfu": lambda value: f"MFU {value:.0%}",
     }
-    return ", ".join(say(last[name]) for name, say in told.items() if name in last)
+    return ", ".join(say(last[name]) for name, say in shown.items() if name in last)
 
 
 def epoch_times(epochs: Sequence[Mapping[str, float]], remark: str = "") -> Figure:
-    """A bar for each epoch, made of the seconds each part took, and the share of each over all epochs.
+    """A bar for each epoch, made of the seconds each part took, and the fraction of each over all epochs.
 
     Args:
-        epochs: Seconds by part for each epoch; parts other than :data:`PARTS` are added up as ``other``.
+        epochs: Seconds by part for each epoch; parts other than ``metrics.EPOCH_PARTS`` are added up as ``other``.
         remark: A line below the title, such as samples a second, peak memory and MFU.
     """
     figure, (axis,) = new_figure(7.2, 3.9, fitted=True)
@@ -69,18 +60,17 @@ def epoch_times(epochs: Sequence[Mapping[str, float]], remark: str = "") -> Figu
     if not epochs or not any(sum(epoch.values()) > 0 for epoch in epochs):
         say_why(axis, "no times were recorded: set trainer.profile=true")
         return figure
-    known = [{part: float(epoch.get(part, 0.0)) for part in PARTS if part != "other"} for epoch in epochs]
-    for kept, epoch in zip(known, epochs, strict=True):
-        kept["other"] = sum(epoch.values()) - sum(kept.values())
+    known = [{part: float(epoch.get(part, 0.0)) for part in EPOCH_PARTS} for epoch in epochs]
+    for parts, epoch in zip(known, epochs, strict=True):
+        parts["other"] = sum(epoch.values()) - sum(parts.values())
     total = sum(sum(epoch.values()) for epoch in epochs)
     bottom = np.zeros(len(epochs))
     places = np.arange(1, len(epochs) + 1)
-    for part, (colour, hatch) in PARTS.items():
+    for part, (colour, hatch) in _STYLES.items():
         seconds = np.array([epoch[part] for epoch in known])
         if not seconds.any():
             continue
-        share = seconds.sum() / total
-        label = f"{part.replace('_', ' ')} {share:.1%}"
+        label = f"{part.replace('_', ' ')} {seconds.sum() / total:.1%}"
         axis.bar(
             places,
             seconds,

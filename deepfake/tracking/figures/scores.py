@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from deepfake.metrics import Interval
 from deepfake.tracking.figures.style import (
     BLACK,
     BLUE,
@@ -34,18 +35,6 @@ class Band:
     low: Array
     high: Array
     level: float = 0.95
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number with its interval, for legends."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def roc(

@@ -17,15 +17,16 @@ from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from deepfake.data.clips import ClipSource
 from deepfake.errors import UserError
 from deepfake.models.detector import Detector
-from deepfake.progress import Progress, Silent
+from deepfake.progress import Progress
 from deepfake.training.autotune import is_out_of_memory
 from deepfake.training.features.extract import Extractor, FeatureReader, FeatureSet
 from deepfake.training.features.feature_store import (
+    FeatureLayout,
     FeatureSpec,
     FrameKind,
-    Layout,
     NoRoomError,
     describe,
     open_features,
@@ -34,7 +35,6 @@ from deepfake.training.features.feature_store import (
     write_features,
 )
 from deepfake.training.runtime import loader_workers
-from deepfake.training.sampler import ClipSource
 
 #: The share of a device's free memory that features may take.
 _SHARE = 0.5
@@ -58,7 +58,7 @@ class FeatureCache:
     name: str
     fabric: Fabric
     say: Callable[[str], None]
-    progress: Progress = field(default_factory=Silent)
+    progress: Progress | None = None
     keep: Callable[[str, Callable[[], Tensor]], Tensor] = lambda key, open_them: open_them()
     keys: list[str] = field(default_factory=list)
 
@@ -98,7 +98,7 @@ class FeatureCache:
         try:
             for count, exact in sorted(set(kinds.values())):
                 group = {name: clips for name, clips in splits.items() if kinds[name] == (count, exact)}
-                layout = Layout.of(list(group.values()), contents, drawn=count > 0)
+                layout = FeatureLayout.of(list(group.values()), contents, drawn=count > 0)
                 how = changes if count else ""
                 spec = describe(detector, self.name, layout, self.fabric, views=count, changes=how, exact=exact)
                 stored = self._stored(detector, list(group.values()), layout, spec, exact)
@@ -110,7 +110,7 @@ class FeatureCache:
         return FeatureReader(detector, next((one.dtype for one in trained_on), torch.float32)), found
 
     def _stored(
-        self, detector: Detector, sources: list[ClipSource], layout: Layout, spec: FeatureSpec, exact: bool
+        self, detector: Detector, sources: list[ClipSource], layout: FeatureLayout, spec: FeatureSpec, exact: bool
     ) -> Tensor:
         if layout.frames == 0:
             return torch.empty(0, 1)

@@ -13,12 +13,11 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from deepfake.data.augment import apply_draws
-from deepfake.data.clips import Batch, Readable
+from deepfake.data.clips import Batch, ClipSource
 from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
 from deepfake.training.autotune import is_out_of_memory
-from deepfake.training.features.feature_store import FrameKind, Layout, Written
-from deepfake.training.sampler import ClipSource
+from deepfake.training.features.feature_store import FeatureLayout, FrameKind, Written
 from deepfake.training.scoring import full_precision
 
 
@@ -41,7 +40,7 @@ class FeatureReader(Detector):
         return clips.to(self.dtype) if torch.is_autocast_enabled(clips.device.type) else clips.float()
 
 
-class FeatureSet(Readable):
+class FeatureSet(ClipSource):
     """The features of a split's clips; batches carry them where others carry pixels.
 
     Args:
@@ -51,17 +50,13 @@ class FeatureSet(Readable):
         seed: With epoch and clip, decides which view is read.
 
     Attributes:
-        table, items, labels, lengths: The split's own.
         dtype: What the backbone gave.
     """
 
     at_hand = True
 
-    def __init__(self, clips: ClipSource, frames: Tensor, layout: Layout, seed: int) -> None:
-        self.table = clips.table
-        self.items = clips.items
-        self.labels = clips.labels
-        self.lengths = clips.lengths
+    def __init__(self, clips: ClipSource, frames: Tensor, layout: FeatureLayout, seed: int) -> None:
+        self.describe_as(clips)
         self.dtype = frames.dtype
         self._frames = frames
         self._views = len(frames) // max(1, layout.frames)
@@ -78,10 +73,6 @@ class FeatureSet(Readable):
         self._labels = torch.from_numpy(np.asarray(clips.labels, np.float32)).to(device)
         self._rows = torch.from_numpy(np.ascontiguousarray(clips.items[:, 0])).to(device)
         self._per_view = layout.frames
-
-    def __len__(self) -> int:
-        """The number of clips."""
-        return len(self.items)
 
     def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         """Features of these clips; which view of each depends on (seed, epoch, item) only."""
@@ -127,7 +118,7 @@ class Extractor:
         self,
         detector: Detector,
         sources: Sequence[ClipSource],
-        layout: Layout,
+        layout: FeatureLayout,
         views: int,
         fabric: Fabric,
         workers: int,
@@ -155,7 +146,7 @@ class Extractor:
         features = self._extract(source.fetch([0], 0))
         return FrameKind(tuple(features.shape[1:]), features.dtype)
 
-    def all(self, progress: Progress) -> Iterator[Written]:
+    def all(self, progress: Progress | None) -> Iterator[Written]:
         """Every clip of every view; the start of a run of frames, and their features on the CPU."""
         clips = sum(map(len, self._sources)) * self._views
         with bar(progress, clips, "computing features") as told:

@@ -19,10 +19,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from deepfake.data.clips import ClipSource
 from deepfake.files import appearing
 from deepfake.models.detector import Detector
 from deepfake.training.checkpoint import weights_digest
-from deepfake.training.sampler import ClipSource
 
 #: Raised when what is stored changes its meaning.
 FORMAT = 1
@@ -32,7 +32,7 @@ EXACT = "32-true"
 
 
 @dataclass(frozen=True)
-class Layout:
+class FeatureLayout:
     """Which clips' frames lie where in a file of features.
 
     Attributes:
@@ -46,7 +46,7 @@ class Layout:
     digest: str
 
     @classmethod
-    def of(cls, sources: Sequence[ClipSource], contents: Mapping[str, str], *, drawn: bool) -> Layout:
+    def of(cls, sources: Sequence[ClipSource], contents: Mapping[str, str], *, drawn: bool) -> FeatureLayout:
         """Lay clips out one after another.
 
         Args:
@@ -79,7 +79,7 @@ class FeatureSpec:
     """All that a file of features depends on.
 
     Attributes:
-        clips: :attr:`Layout.digest`.
+        clips: :attr:`FeatureLayout.digest`.
         backbone: Its name.
         weights: Digest of its parameters and statistics.
         normalisation: Mean and deviation of the pixels it reads.
@@ -120,7 +120,7 @@ def trains_exactly(fabric: Fabric) -> bool:
 def describe(
     detector: Detector,
     name: str,
-    layout: Layout,
+    layout: FeatureLayout,
     fabric: Fabric,
     *,
     views: int = 0,
