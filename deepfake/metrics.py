@@ -39,7 +39,7 @@ class Metric:
         units: What its variance is counted in: independent units of ``all`` samples, of ``fake`` ones, of the class
             that has the ``fewest``, or as areas of ``ranked`` samples have them.
         trust: How many errors the sample taken for granted weighs; see
-            :func:`deepfake.training.intervals.share_bounds`. Rates vary as their errors do; areas and squared errors
+            :func:`deepfake.training.intervals.fraction_bounds`. Rates vary as their errors do; areas and squared errors
             are made of few large ones. Set by simulation: ``benchmarks/coverage.py``.
         low: The least it can be.
         high: The most it can be; infinity for a mean of log losses.

@@ -205,15 +205,15 @@ def _read(trained: Trained, one: Input, record: Record, score: float, clips: np.
     if np.isnan(score):
         return Answer(one, faces=faces, frames=frames, reason="not_a_number", detail="the model's score is NaN")
     decision = trained.decision
-    fake = bool(decision.calls(np.array([score]))[0])
-    cut = decision.cut_probability
+    fake = bool(decision.predicts_fake(np.array([score]))[0])
+    cut = decision.applied_probability
     probability = None if cut is None else float(decision.calibrated(np.array([score]))[0])
     return Answer(
         input=one,
         called="FAKE" if fake else "REAL",
         probability=probability,
         confidence=None if probability is None else probability if fake else 1 - probability,
-        tied=probability is not None and probability == cut and score != decision.cut,
+        tied=probability is not None and probability == cut and score != decision.applied_threshold,
         score=score,
         clips=tuple(clips.tolist()),
         faces=faces,
@@ -268,8 +268,8 @@ def as_json(trained: Trained, answers: Sequence[Answer]) -> dict[str, Any]:
     return {
         "schema": "deepfake/predict/1",
         "run": {"name": record.name, "id": record.run_id},
-        "threshold": decision.cut,
-        "threshold_probability": decision.cut_probability,
+        "threshold": decision.applied_threshold,
+        "threshold_probability": decision.applied_probability,
         "threshold_fitted_by": None if decision.threshold is None else decision.method,
         "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
         "unavailable": dict(decision.unavailable),
@@ -351,14 +351,14 @@ def _threshold(decision: Decision) -> str:
     """Where FAKE begins, on the scale of each number that is shown, and where that comes from."""
     how = f"fitted by {decision.method} on {decision.fitted_on.get('data')}"
     said = how if decision.threshold is not None and decision.method != "fixed" else "not fitted"
-    cut = decision.cut_probability
+    cut = decision.applied_probability
     probable = "" if cut is None else f", that is from a probability of {cut:.4f} on"
-    return f"FAKE from score {decision.cut:.4f} on{probable} ({said})"
+    return f"FAKE from score {decision.applied_threshold:.4f} on{probable} ({said})"
 
 
 def _doubt(answer: Answer, decision: Decision) -> str:
     """Why a class is named that is the less probable one, or one that is as probable as the threshold."""
-    cut = decision.cut_probability
+    cut = decision.applied_probability
     if cut is None or answer.confidence is None:
         return ""
     if answer.tied:

@@ -57,9 +57,9 @@ def near_duplicates(table: pd.DataFrame, bits: int = BITS) -> pd.DataFrame:
 
 def _flatten(column: pd.Series) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """All hashes that show something, and the row each belongs to."""
-    lists = [list(own) if isinstance(own, (list, tuple)) else [] for own in column]
-    owners = np.repeat(np.arange(len(lists)), [len(own) for own in lists])
-    hashes = np.array([value for own in lists for value in own], dtype=np.uint64)
+    lists = [list(values) if isinstance(values, (list, tuple)) else [] for values in column]
+    owners = np.repeat(np.arange(len(lists)), [len(values) for values in lists])
+    hashes = np.array([value for values in lists for value in values], dtype=np.uint64)
     ones = np.bitwise_count(hashes)
     telling = (ones >= _FLAT) & (ones <= 64 - _FLAT)
     return hashes[telling], owners[telling]
@@ -124,8 +124,8 @@ VERSION = 2
 METADATA_LIMIT = 0.7
 FRAMING_LIMIT = 0.75
 _IMBALANCE = 4.0
-_CHANCE = 0.005  # the share of sets without a difference between classes in which each kind is found all the same
-_FEW = 30  # samples of a class below which a ROC-AUC has an interval wider than +-0.1
+_CHANCE = 0.005  # the fraction of sets without a difference between classes in which each kind is found all the same
+_FEW_SAMPLES = 30  # samples of a class below which a ROC-AUC has an interval wider than +-0.1
 _NAMES = {REAL: "real", FAKE: "fake"}
 
 
@@ -198,14 +198,14 @@ def _count(found: Audit, table: pd.DataFrame) -> None:
         name: {word: int(((table["split"] == name) & (label == word)).sum()) for word in _NAMES.values()}
         for name in SPLITS
     }
-    for name, own in found.facts["samples"].items():
-        few, many = sorted(own.values())
+    for name, counted in found.facts["samples"].items():
+        few, many = sorted(counted.values())
         if few and many / few >= _IMBALANCE:
             found.warnings.append(
-                f"{name}: {own['fake']} fake to {own['real']} real samples: accuracy says little, "
+                f"{name}: {counted['fake']} fake to {counted['real']} real samples: accuracy says little, "
                 "read balanced accuracy and ROC-AUC, and balance the training"
             )
-        if name != "train" and 0 < few < _FEW:
+        if name != "train" and 0 < few < _FEW_SAMPLES:
             half = 1.96 * np.sqrt(0.25 / few)
             found.warnings.append(
                 f"{name} has only {few} {'sample' if few == 1 else 'samples'} of one class: "
@@ -332,7 +332,7 @@ def _shortcuts(found: Audit, known: pd.DataFrame) -> None:
         )
         found.facts[f"{name}_shortcut"] = _shortcut_facts(shortcut)
         if shortcut.tells(limit):
-            found.warnings.append(f"{shortcut.told} (ROC-AUC {shortcut.roc_auc:.3f}); {advice}")
+            found.warnings.append(f"{shortcut.sentence} (ROC-AUC {shortcut.roc_auc:.3f}); {advice}")
     found.tables["class from what should not tell it (by other footage; p: by chance alone)"] = pd.DataFrame(rows)
 
 

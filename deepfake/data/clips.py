@@ -276,8 +276,8 @@ class ClipSet(ClipSource):
             start, length = int(self._start[item]), int(self._size[item])
             flat[place, :length] = self.store.pixels(self._parts[self._part[item]])[start : start + length]
             if length < size:
-                kept = length // (size // out.shape[1])
-                out[place, kept:] = out[place, kept - 1]
+                held = length // (size // out.shape[1])
+                out[place, held:] = out[place, held - 1]
 
 
 def _repeat(values: list[int], counts: np.ndarray) -> np.ndarray:

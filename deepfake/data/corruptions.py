@@ -58,9 +58,11 @@ class DamagedClips(ClipSource):
         clips = batch.clips.permute(0, 1, 3, 4, 2).numpy()
         damaged = np.empty_like(clips)
         for place, item in enumerate(items):
-            kept = int(batch.mask[place].sum())
-            damaged[place, :kept] = self._kind.apply(np.ascontiguousarray(clips[place, :kept]), self._severity, item)
-            damaged[place, kept:] = damaged[place, kept - 1]
+            length = int(batch.mask[place].sum())
+            damaged[place, :length] = self._kind.apply(
+                np.ascontiguousarray(clips[place, :length]), self._severity, item
+            )
+            damaged[place, length:] = damaged[place, length - 1]
         return replace(batch, clips=torch.from_numpy(damaged).permute(0, 1, 4, 2, 3))
 
 
@@ -71,12 +73,12 @@ def _jpeg(clip: Pixels, quality: float, item: int) -> Pixels:
     return np.stack([simplejpeg.decode_jpeg(data) for data in encoded])
 
 
-def _resize(clip: Pixels, share: float, item: int) -> Pixels:
-    """Down to a share of the side and up again: what was finer is gone."""
+def _resize(clip: Pixels, fraction: float, item: int) -> Pixels:
+    """Down to a fraction of the side and up again: what was finer is gone."""
     import cv2
 
     height, width = clip.shape[1:3]
-    small = (max(1, round(width * share)), max(1, round(height * share)))
+    small = (max(1, round(width * fraction)), max(1, round(height * fraction)))
     shrunk = (cv2.resize(frame, small, interpolation=cv2.INTER_AREA) for frame in clip)
     return np.stack([enlarge(frame, (width, height)) for frame in shrunk])
 
@@ -108,11 +110,11 @@ def _h264(clip: Pixels, crf: float, item: int) -> Pixels:
     return np.stack(decoded)[:, : clip.shape[1], : clip.shape[2]]
 
 
-def _drop(clip: Pixels, share: float, item: int) -> Pixels:
+def _drop(clip: Pixels, fraction: float, item: int) -> Pixels:
     """Frames lost at random; a player shows the one before instead. The first is always there."""
-    kept = np.random.default_rng(item).random(len(clip)) >= share
-    kept[0] = True
-    return clip[np.maximum.accumulate(np.where(kept, np.arange(len(clip)), 0))]
+    left = np.random.default_rng(item).random(len(clip)) >= fraction
+    left[0] = True
+    return clip[np.maximum.accumulate(np.where(left, np.arange(len(clip)), 0))]
 
 
 KINDS: dict[str, Kind] = {

@@ -199,9 +199,9 @@ def cut_sample(
         chosen = settings.plan.indices(frames.info.frames)
     views = Views(frames.images)
     cutter, found = _known_boxes(frames, settings, known, detector) or _boxes(frames, settings, detector)
-    cut = np.stack([cutter(image, i) for i, image in enumerate(views)])  # [N, S, S, 3]
+    crops = np.stack([cutter(image, i) for i, image in enumerate(views)])  # [N, S, S, 3]
     if settings.normalise:
-        for crop in cut:
+        for crop in crops:
             normalise(crop)
     places = np.searchsorted(frames.indices, chosen.indices)  # [clips, T]
     records = np.zeros(len(frames.images), FRAME)
@@ -210,7 +210,7 @@ def cut_sample(
         records[name] = column
     first, middle, last = 0, len(frames.images) // 2, len(frames.images) - 1
     return Crops(
-        pixels=cut[places],
+        pixels=crops[places],
         lengths=chosen.lengths,
         frames=records[places],
         info=frames.info,
@@ -284,13 +284,13 @@ def _confirmed(
     """Whether a few looks find the face in the known crops: a mirrored or shifted fake has a track of its own."""
     seen = np.flatnonzero(found)
     looks = sorted({int(seen[0]), int(seen[len(seen) // 2]), int(seen[-1])}) if len(seen) else []
-    hits, views = 0, Views(frames.images)
+    found_again, views = 0, Views(frames.images)
     for i in looks:
         centre, half = (boxes[i, :2] + boxes[i, 2:]) / 2, (boxes[i, 2:] - boxes[i, :2]) / (2 * (1 + margin))
         inner = np.concatenate([centre - half, centre + half])
         face = look_near(views[i], Face(inner, 1.0, np.zeros((5, 2), np.float32)), detector)
-        hits += face is not None and overlap(face.box, inner) > 0.3
-    return 2 * hits >= len(looks)
+        found_again += face is not None and overlap(face.box, inner) > 0.3
+    return 2 * found_again >= len(looks)
 
 
 def square_boxes(boxes: NDArray[np.float32], margin: float) -> NDArray[np.float32]:

@@ -89,13 +89,13 @@ def read_mix(options: DatasetOptions, cache: Path) -> Manifest:
                 raise DataError(f"dataset.parts[{number}] has the key {key!r}", nearest(key, known))
         if "layout" not in part:
             raise DataError(f"dataset.parts[{number}] names no layout", nearest("", LAYOUTS))
-        own = DatasetOptions(**{"name": str(part["layout"]), **part})
-        name, count = own.name, 1
-        while own.name in taken:
+        part_options = DatasetOptions(**{"name": str(part["layout"]), **part})
+        name, count = part_options.name, 1
+        while part_options.name in taken:
             count += 1
-            own.name = f"{name}-{count}"
-        taken.add(own.name)
-        manifests.append(_read_one(own, cache, None))
+            part_options.name = f"{name}-{count}"
+        taken.add(part_options.name)
+        manifests.append(_read_one(part_options, cache, None))
         for other in manifests[:-1]:
             for shared in sorted(set(other.roots) & set(manifests[-1].roots)):
                 raise DataError(

@@ -29,7 +29,7 @@ from deepfake.files import appearing
 Picture = NDArray[np.float32]
 
 _BELL = 1000  # four numbers of -1000..1000 are summed
-_GRID = 2**16  # sines and cosines are rounded to a share of one of this
+_GRID = 2**16  # sines and cosines are rounded to a fraction of one of this
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,10 @@ def face_mask(at: Moment, size: int, y: float, width: float, height: float, soft
     Args:
         at: Where the head is.
         size: The picture's side in pixels.
-        y: The ellipse's centre below the face's, as a share of the side.
+        y: The ellipse's centre below the face's, as a fraction of the side.
         width: Its half width; ``height`` likewise.
         height: Its half height.
-        softness: The share of the radius over which it fades.
+        softness: The fraction of the radius over which it fades.
 
     Returns:
         float32 [size, size, 1].
@@ -210,9 +210,9 @@ def _enlarge(image: Picture, size: int) -> Picture:
     for axis in (0, 1):
         place = np.arange(size, dtype=np.float32) * np.float32((image.shape[axis] - 1) / (size - 1))
         before = np.minimum(place.astype(np.int64), image.shape[axis] - 2)
-        share = place - before.astype(np.float32)
-        share = (share * share * (3 - 2 * share)).reshape([-1 if a == axis else 1 for a in range(3)])
-        image = image.take(before, axis) * (1 - share) + image.take(before + 1, axis) * share
+        weight = place - before.astype(np.float32)
+        weight = (weight * weight * (3 - 2 * weight)).reshape([-1 if a == axis else 1 for a in range(3)])
+        image = image.take(before, axis) * (1 - weight) + image.take(before + 1, axis) * weight
     return image
 
 
@@ -242,7 +242,7 @@ TEST_SHARE, VAL_SHARE = 0.25, 0.2
 _PATCH = (0.19, 0.18)  # half width and height, shares of the side
 _BLUSH = np.array([1.0, 0.62, 0.62], np.float32)  # the patch's colour over the skin's, RGB
 _MISMATCH = np.array([0.78, 1.0, 1.15], np.float32)  # the blended face's colour over its own, RGB: a bad colour match
-_SHIFT = 0.03  # how far it is moved, a share of the side
+_SHIFT = 0.03  # how far it is moved, a fraction of the side
 _NOISE = 3.0
 _COARSE = 4  # how many pixels of a side the blended face's are, and
 _STEP = 16  # how far apart its values lie

@@ -56,8 +56,8 @@ class Manifest:
 
     def digest(self) -> str:
         """A SHA-256 of what was selected: identities, labels and splits, not where the files lie."""
-        kept = self.table[["sample_id", "label", "split", "bytes"]]
-        return hashlib.sha256(kept.to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
+        columns = self.table[["sample_id", "label", "split", "bytes"]]
+        return hashlib.sha256(columns.to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
 
     def content_digest(self) -> str:
         """A SHA-256 of what was selected and of the files' content, as far as it is known; see :meth:`digest`."""

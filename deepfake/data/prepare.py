@@ -55,7 +55,7 @@ def prepare_crops(
 
     Args:
         manifest: The samples.
-        options: How to cut, and which share of the samples may fail.
+        options: How to cut, and which fraction of the samples may fail.
         temporal: Whether clips are runs of consecutive frames; see :class:`deepfake.data.frame_sampling.ClipPlan`.
         cache: Where stores are kept, each in ``crops/<key>``.
         workers: Processes; ``auto`` takes one for each core. 0 works in this one, which a decoder that crashes ends.

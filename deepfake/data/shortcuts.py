@@ -51,11 +51,11 @@ class Shortcut:
     Attributes:
         roc_auc: Of the measure that stands out most from what it is under shuffled classes, scaled so that what
             stands out most there is 0.5 on the average; None where it cannot be had.
-        p_value: The share of shufflings of the classes under which something stands out as far.
+        p_value: The fraction of shufflings of the classes under which something stands out as far.
         columns: The ROC-AUC of each column alone, scaled so that its mean under shuffled classes is 0.5.
         guilty: The columns that alone come close to it, worst first.
         reason: Why there is no ROC-AUC; else empty.
-        told: The finding as a sentence.
+        sentence: The finding as a sentence.
     """
 
     roc_auc: float | None = None
@@ -63,7 +63,7 @@ class Shortcut:
     columns: dict[str, float] = field(default_factory=dict)
     guilty: list[str] = field(default_factory=list)
     reason: str = ""
-    told: str = ""
+    sentence: str = ""
 
     def tells(self, limit: float) -> bool:
         """Whether it is no chance, and tells the class better than a ROC-AUC of ``limit``."""
@@ -85,11 +85,11 @@ def metadata_shortcut(table: pd.DataFrame) -> Shortcut:
     facts = pd.DataFrame({name: _numbers(chosen[name]) for name in METADATA if name in chosen})
     facts = facts.loc[:, facts.nunique() > 1]
     if facts.empty:
-        return Shortcut(0.5, 1.0, told="files differ in nothing but their pictures")
+        return Shortcut(0.5, 1.0, sentence="files differ in nothing but their pictures")
     labels, partner = _shuffled(chosen), _partners(chosen)
     measures = _alone(facts, labels)
     names: list[tuple[str, ...]] = [(name,) for name in measures]
-    found = [np.maximum.reduce(own) for own in measures.values()]
+    found = [np.maximum.reduce(values) for values in measures.values()]
     if len(facts.columns) > 1:
         pairs, values = _together(facts, labels)
         names += pairs
@@ -101,7 +101,7 @@ def metadata_shortcut(table: pd.DataFrame) -> Shortcut:
     guilty = [name for name in sorted(alone, key=lambda n: -alone[n]) if alone[name] > 0.5 + 0.8 * (together - 0.5)]
     guilty = guilty[:3] or list(names[best] or sorted(alone, key=lambda n: -alone[n])[:1])
     said = f"metadata alone tells the class, {', '.join(guilty)} above all"
-    return Shortcut(together, p_value, alone, guilty, told=said)
+    return Shortcut(together, p_value, alone, guilty, sentence=said)
 
 
 def framing_shortcut(table: pd.DataFrame) -> Shortcut:
@@ -123,7 +123,7 @@ def framing_shortcut(table: pd.DataFrame) -> Shortcut:
     found = _ridge(pixels, _shuffled(chosen), _partners(chosen))
     _, together, p_value, _ = _stands_out(found[None])
     said = "how pictures are framed tells the class: a 16-pixel grey thumbnail is enough"
-    return Shortcut(together, p_value, told=said)
+    return Shortcut(together, p_value, sentence=said)
 
 
 def thumbnail_of(text: object) -> NDArray[np.uint8] | None:
@@ -158,7 +158,7 @@ def independent_samples(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def chance_of_difference(table: pd.DataFrame, column: str) -> float:
-    """The share of shufflings of the classes under which the classes' means of a column are as far apart.
+    """The fraction of shufflings of the classes under which the classes' means of a column are as far apart.
 
     Args:
         table: Samples with ``label``, ``groups`` and the column, a number or a truth for each.
@@ -183,9 +183,9 @@ def _independent(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 def _shuffled(chosen: pd.DataFrame) -> Floats:
     """The classes as they are, then shuffled again and again: [1 + shuffles, N]."""
-    own = chosen["label"].to_numpy(dtype=np.float64)
+    classes = chosen["label"].to_numpy(dtype=np.float64)
     rng = np.random.default_rng(0)
-    return np.concatenate([own[None], rng.permuted(np.tile(own, (_SHUFFLES, 1)), axis=1)])
+    return np.concatenate([classes[None], rng.permuted(np.tile(classes, (_SHUFFLES, 1)), axis=1)])
 
 
 def _partners(chosen: pd.DataFrame) -> NDArray[np.int64]:
@@ -260,11 +260,11 @@ def _log_odds(facts: pd.DataFrame, labels: Floats, partner: NDArray[np.int64]) -
     paired = (partner != np.arange(len(partner))).astype(np.float64)
     scores = np.zeros_like(labels)
     for name in facts:
-        own = _steps(facts[name].to_numpy(), steps)
-        inside = np.eye(int(own.max()) + 1)[own]
-        alike = paired * (own == own[partner])
-        fakes = (labels @ inside)[:, own] - labels - alike * labels[:, partner]
-        reals = inside.sum(0)[own] - 1 - alike - fakes
+        bins = _steps(facts[name].to_numpy(), steps)
+        inside = np.eye(int(bins.max()) + 1)[bins]
+        alike = paired * (bins == bins[partner])
+        fakes = (labels @ inside)[:, bins] - labels - alike * labels[:, partner]
+        reals = inside.sum(0)[bins] - 1 - alike - fakes
         scores += np.log((fakes + 0.5) / (reals + 0.5))
     return _auc_of_ranks(_ranks(scores), labels)
 
@@ -280,12 +280,12 @@ def _ridge(pixels: Floats, labels: Floats, partner: NDArray[np.int64]) -> Floats
     hat = np.linalg.solve(kernel + _RIDGE * np.eye(count), kernel)
     hat += (1 - hat.sum(1, keepdims=True)) / count  # what the model leaves of the mean
     residual = labels - labels @ hat.T
-    own = 1 - np.diagonal(hat)
+    unexplained = 1 - np.diagonal(hat)
     paired = partner != np.arange(count)
     across = np.where(paired, -hat[np.arange(count), partner], 0.0)
     back = np.where(paired, -hat[partner, np.arange(count)], 0.0)
-    other = np.where(paired, own[partner], 1.0)
-    left_out = (other * residual - across * residual[:, partner]) / (own * other - across * back)
+    other = np.where(paired, unexplained[partner], 1.0)
+    left_out = (other * residual - across * residual[:, partner]) / (unexplained * other - across * back)
     return _auc_of_ranks(_ranks(labels - left_out), labels)
 
 
@@ -318,13 +318,13 @@ def _stands_out(found: Floats) -> tuple[Floats, float, float, int]:
 
     Returns:
         The measures under the true classes, scaled; the one that stands out most, scaled once more by what stands
-        out most under shuffled classes; the share of shufflings (the true classes counted among them) in which any
+        out most under shuffled classes; the fraction of shufflings (the true classes counted among them) in which any
         measure stands out, in its own deviations, as far as any does under the true ones (the permutation test of
         the largest statistic, Westfall & Young 1993); and which that is.
     """
     spread = np.maximum(found.std(1, keepdims=True), _NEVER)
     out = (found - found.mean(1, keepdims=True)) / spread
     largest, best = out.max(0), out.argmax(0)
-    scaled = np.stack([_centred(own) for own in found])
+    scaled = np.stack([_centred(values) for values in found])
     most = _centred(scaled[best, np.arange(found.shape[1])])
     return scaled[:, 0], float(most[0]), float((largest >= largest[0] - _NEVER).mean()), int(best[0])

@@ -70,7 +70,7 @@ def share_out(table: pd.DataFrame, chain: pd.Series, ratios: dict[str, float], s
     Args:
         table: Rows with ``sample_id`` and ``label``.
         chain: Each row's component.
-        ratios: The share of each split; they need not sum to one. The first is the training part.
+        ratios: The fraction of each split; they need not sum to one. The first is the training part.
         seed: Another seed deals components of equal size differently.
     """
     counts = _class_counts(table, chain, seed)
@@ -137,8 +137,8 @@ def _move(dealt: np.ndarray, counts: np.ndarray, side: int, labels: Sequence[int
     for label in labels:
         holders = np.flatnonzero((dealt == 0) & (counts[:, label] > 0))
         for i in holders[::-1]:  # smallest last
-            kept = (dealt == 0) & (np.arange(len(dealt)) != i)
-            if all(counts[kept, c].any() for c in (REAL, FAKE) if counts[:, c].any()):
+            staying = (dealt == 0) & (np.arange(len(dealt)) != i)
+            if all(counts[staying, c].any() for c in (REAL, FAKE) if counts[:, c].any()):
                 dealt[i] = side
                 return
 
@@ -149,7 +149,7 @@ def _hash(name: str, seed: int) -> str:
 
 __all__ = ["assign_splits", "crossing_groups"]
 
-_FAR = 0.4  # how far a split's share may be off, in shares of what was asked, before it is told
+_FAR = 0.4  # how far a split may be off, as a fraction of what was asked, before it is told
 
 
 def assign_splits(manifest: Manifest, options: DatasetOptions) -> Manifest:
@@ -294,35 +294,35 @@ def _fill(
 ) -> pd.DataFrame:
     """Share the rows over splits by whole components, or, where one component is too large, by single groups."""
     wanted = {name: ratios[name] for name in names if ratios[name] > 0}
-    chain = components(table["groups"])
-    largest = chain.value_counts(normalize=True).max() if len(chain) else 0.0
+    component = components(table["groups"])
+    largest = component.value_counts(normalize=True).max() if len(component) else 0.0
     rest = 1 - max(wanted.values()) / sum(wanted.values())
     if len(table) >= 20 and largest > 1 - rest / 2:
-        kept = cut_groups(table, wanted, seed)
-        dropped = int((kept == "").sum())
+        split = cut_groups(table, wanted, seed)
+        dropped = int((split == "").sum())
         notes.append(
             f"nearly all samples are linked by shared footage or people: {dropped} of {len(table)} "
             "that would join two splits are left out"
         )
-        return table.assign(split=kept)[kept != ""]
-    dealt = table.assign(split=share_out(table, chain, wanted, seed))
-    _note_shares(dealt["split"], wanted, chain, notes)
+        return table.assign(split=split)[split != ""]
+    dealt = table.assign(split=share_out(table, component, wanted, seed))
+    _note_far_off(dealt["split"], wanted, component, notes)
     return dealt
 
 
-def _note_shares(split: pd.Series, wanted: dict[str, float], chain: pd.Series, notes: list[str]) -> None:
-    """Say when few large groups leave a split far from the share that was asked for."""
-    told = []
-    for name, share in wanted.items():
-        asked, got = share / sum(wanted.values()), float((split == name).mean())
-        # A set of a few samples has no nearer share to give.
+def _note_far_off(split: pd.Series, wanted: dict[str, float], component: pd.Series, notes: list[str]) -> None:
+    """Say when few large groups leave a split far from the fraction that was asked for."""
+    far_off = []
+    for name, ratio in wanted.items():
+        asked, got = ratio / sum(wanted.values()), float((split == name).mean())
+        # A set of a few samples has no nearer fraction to give.
         if abs(got - asked) > max(_FAR * asked, 1.5 / len(split)):
-            told.append(f"{name} {got:.0%} of the samples rather than {asked:.0%}")
-    if told:
-        count, largest = chain.nunique(), int(chain.value_counts().max())
+            far_off.append(f"{name} {got:.0%} of the samples rather than {asked:.0%}")
+    if far_off:
+        count, largest = component.nunique(), int(component.value_counts().max())
         notes.append(
             f"splits are made of whole groups, and {count} {'group' if count == 1 else 'groups'} (the largest of "
-            f"{largest} samples) give {', '.join(told)}; dataset.split_seed=1 may deal them better, more data will"
+            f"{largest} samples) give {', '.join(far_off)}; dataset.split_seed=1 may deal them better, more data will"
         )
 
 
@@ -346,7 +346,7 @@ def _check_crossing(table: pd.DataFrame, notes: list[str], refuse: bool) -> None
 
 def _rows(table: pd.DataFrame, crossing: pd.DataFrame) -> list[str]:
     groups = set(crossing["group"])
-    hit = table["groups"].map(lambda own: any(group in groups for group in own))
+    hit = table["groups"].map(lambda names: any(group in groups for group in names))
     return table.loc[hit, "sample_id"].tolist()
 
 

@@ -77,9 +77,9 @@ def made_for(name: str) -> int:
     prepare_torchvision()
     import timm
 
-    own = tiny.TinyNet.pretrained_cfg if name == tiny.tiny.__name__ else None
+    ours = tiny.TinyNet.pretrained_cfg if name == tiny.tiny.__name__ else None
     try:
-        config = own or timm.get_pretrained_cfg(name).to_dict()
+        config = ours or timm.get_pretrained_cfg(name).to_dict()
         return int(config["input_size"][1])
     except (AttributeError, RuntimeError):
         return UNKNOWN_SIZE

@@ -324,7 +324,7 @@ def _drawn(trained: Trained, result: Evaluated, curves: Mapping[str, pd.DataFram
         ends = [values.get(key) for key in (name, f"{name}_low", f"{name}_high")]
         return None if None in ends else Interval(*ends)  # type: ignore[arg-type]
 
-    wrong = most_wrong(table, _WRONG, trained.decision.cut)
+    wrong = most_wrong(table, _WRONG, trained.decision.applied_threshold)
     crops = [result.store.clip(name, 0)[0][0] for name in wrong["sample_id"]]
     cuts = {"confusion_matrix": trained.decision.default}
     if trained.decision.threshold is not None:
@@ -333,7 +333,7 @@ def _drawn(trained: Trained, result: Evaluated, curves: Mapping[str, pd.DataFram
     return EvaluationNumbers(
         predictions=table,
         thresholds=cuts,
-        threshold=trained.decision.cut,
+        threshold=trained.decision.applied_threshold,
         auc=interval("roc_auc"),
         average=interval("average_precision"),
         roc_band=bands[0],

@@ -54,7 +54,9 @@ def scorecard(run: str, decision: Decision, result: Evaluated) -> Table:
 
 def breakdown_table(decision: Decision, result: Evaluated) -> Table:
     """A row for each value of each column; ROC-AUC with DeLong's interval over the same units as the whole."""
-    table = Table("by", "", title=f"{result.name} by its parts, called at {decision.cut:.3f}", title_justify="left")
+    table = Table(
+        "by", "", title=f"{result.name} by its parts, called at {decision.applied_threshold:.3f}", title_justify="left"
+    )
     for name in ("real", "fake", "ROC-AUC"):
         table.add_column(name, justify="right")
     table.add_column("interval")

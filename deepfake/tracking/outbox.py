@@ -99,7 +99,7 @@ class Outbox:
         self._closing.set()
         self._wake.set()
         patience = HURRIED if hurried else PATIENCE
-        told = False
+        said = False
         try:
             while thread.is_alive():
                 thread.join(0.1)
@@ -107,8 +107,8 @@ class Outbox:
                 more = 0.0 if hurried else self._in_hand / SLOWEST
                 if now - self._progress > patience + more or now - began > IN_ALL + more:
                     break
-                if not told and not hurried and now - began > 2 and thread.is_alive():
-                    told = True
+                if not said and not hurried and now - began > 2 and thread.is_alive():
+                    said = True
                     _say(
                         f"waiting for {self._server} to take {journal.waiting} entries of this run, {patience:g} s at "
                         "most without an answer; Ctrl-C leaves them in its folder"

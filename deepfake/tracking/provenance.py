@@ -175,7 +175,7 @@ def _normal(name: str) -> str:
 UNKNOWN = "not recorded"
 _COLUMNS = ["what", "then", "now"]
 _SHORT = 12
-_FEW = 4
+_MOST_NAMED = 4
 #: Columns of a manifest that say what a sample is, beside its file.
 _MEANING = ("label", "split", "method")
 
@@ -299,11 +299,15 @@ def _apart(then: list[str] | None, now: list[str] | None) -> tuple[str | None, s
     return _counted(then, sorted({*then} - {*now})), _counted(now, sorted({*now} - {*then}))
 
 
-def _counted(names: list[str] | None, own: Sequence[str]) -> str | None:
+def _counted(names: list[str] | None, only_here: Sequence[str]) -> str | None:
     if names is None:
         return None
-    only = f", only here {', '.join(own[:_FEW])}{' …' if len(own) > _FEW else ''}" if own else ""
-    return f"{len(names)}{only}"
+    suffix = (
+        f", only here {', '.join(only_here[:_MOST_NAMED])}{' …' if len(only_here) > _MOST_NAMED else ''}"
+        if only_here
+        else ""
+    )
+    return f"{len(names)}{suffix}"
 
 
 def _listed(names: list[str] | None) -> str | None:

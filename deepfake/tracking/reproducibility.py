@@ -21,7 +21,7 @@ _TIMINGS = re.compile(
 _KEY = ["split", "sample_id"]
 #: Columns of predictions that must agree to the letter; all other numbers are compared as scores are.
 _EXACT = ("label", "method", "dataset", "status", "frames_used")
-_FEW = 3
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def _metrics_told(table: pd.DataFrame) -> str:
     other = table[table["difference"] != "none"]
     if other.empty:
         return f"metrics: all {len(table)} are the same"
-    few = ", ".join(f"{row.metric} {row.then:.6g} -> {row.now:.6g}" for row in other.head(_FEW).itertuples())
-    return f"metrics: {len(other)} of {len(table)} differ ({few}{', …' if len(other) > _FEW else ''})"
+    few = ", ".join(f"{row.metric} {row.then:.6g} -> {row.now:.6g}" for row in other.head(_MOST_NAMED).itertuples())
+    return f"metrics: {len(other)} of {len(table)} differ ({few}{', …' if len(other) > _MOST_NAMED else ''})"
 
 
 def _epochs(then: Sequence[Mapping[str, float]], now: Sequence[Mapping[str, float]]) -> tuple[str, float]:
@@ -152,5 +152,5 @@ def _largest(gap: float) -> str:
 
 
 def _named(index: pd.Index) -> str:
-    names = [str(key[-1]) for key in index[:_FEW]]
-    return ", ".join(names) + (f" and {len(index) - _FEW} more" if len(index) > _FEW else "")
+    names = [str(key[-1]) for key in index[:_MOST_NAMED]]
+    return ", ".join(names) + (f" and {len(index) - _MOST_NAMED} more" if len(index) > _MOST_NAMED else "")

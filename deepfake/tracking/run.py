@@ -241,8 +241,8 @@ def add_failed(
         params: What was chosen for it.
         trace: A file that holds its exception, kept with it.
     """
-    kept = trace if trace is not None and trace.is_file() else None
-    parent.failed_child(name, _tags(parent.id, {**tags, "failure": why}), param_texts(params), kept)
+    file = trace if trace is not None and trace.is_file() else None
+    parent.failed_child(name, _tags(parent.id, {**tags, "failure": why}), param_texts(params), file)
 
 
 def send_journal(store: Store, journal: Journal, refused: Callable[[Entry, str], None]) -> None:

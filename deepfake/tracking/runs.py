@@ -93,10 +93,10 @@ def end_dead(client: MlflowClient, experiment_id: str) -> list[str]:
     Returns:
         Their ids.
     """
-    own = process_tags()
-    if "pid_namespace" not in own:
+    this_process = process_tags()
+    if "pid_namespace" not in this_process:
         return []
-    condition = " and ".join(f"tags.{name} = '{own[name]}'" for name in ("host", "pid_namespace"))
+    condition = " and ".join(f"tags.{name} = '{this_process[name]}'" for name in ("host", "pid_namespace"))
     ended = []
     for run in search(client, [experiment_id], f"attributes.status = 'RUNNING' and {condition}"):
         tags = run.data.tags

@@ -147,11 +147,11 @@ def _trial(study: str, number: int, client: MlflowClient | None, outputs: Path) 
         parents = sweep_parents(client, study)
         children = [run for parent in parents for run in _children(client, parent.info.run_id)]
         numbers = sorted({int(run.data.tags["job"]) for run in children if run.data.tags.get("job", "").isdigit()})
-        mine = [run for run in children if run.data.tags.get("job") == str(number)]
+        of_job = [run for run in children if run.data.tags.get("job") == str(number)]
         # A trial that was begun again after a crash has several runs; the one that finished is meant.
-        mine = [run for run in mine if run.info.status == "FINISHED"][:1] or mine[:1]
-        if mine:
-            return record(client, mine[0], outputs)
+        of_job = [run for run in of_job if run.info.status == "FINISHED"][:1] or of_job[:1]
+        if of_job:
+            return record(client, of_job[0], outputs)
         held = f"{numbers[0]} to {numbers[-1]}" if numbers else "none"
         raise UserError(f"the sweep {study!r} has no trial {number}", f"its trials are {held}")
     folder = outputs / "sweeps" / study / str(number)
@@ -230,7 +230,7 @@ def _fetcher(client: MlflowClient, run_id: str, cache: Path) -> Callable[[str], 
     return fetch
 
 
-_FEW = 12
+_MOST_NAMED = 12
 
 
 def sweep_runs(name: str, store: Store, outputs: Path) -> list[RunRecord]:
@@ -324,4 +324,4 @@ def _keys(runs: list[Run]) -> str:
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:_FEW]) + (", …" if len(names) > _FEW else "")
+    return ", ".join(names[:_MOST_NAMED]) + (", …" if len(names) > _MOST_NAMED else "")

@@ -213,9 +213,9 @@ def open_journal(folder: Path, name: str, header: Mapping[str, object]) -> Journ
     """
     number = 1
     while True:
-        own = name if number == 1 else f"{name}-{number}"
+        free = name if number == 1 else f"{name}-{number}"
         try:
-            return Journal(folder / FOLDER / f"{own}.jsonl", header)
+            return Journal(folder / FOLDER / f"{free}.jsonl", header)
         except BlockingIOError:
             # Another process tells of the same run: a trial that was taken up, or an evaluation of it.
             number += 1

@@ -116,8 +116,8 @@ def to_markdown(ranked: pd.DataFrame, columns: Sequence[str], by: str) -> str:
 def to_csv(ranked: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
     """The same columns with every digit, and the ends of their intervals, for other programs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = [name for column in columns for name in (column, *interval_of(column)) if name in ranked.columns]
-    ranked[kept].map(_no_formula).to_csv(path, index=False)
+    shown = [name for column in columns for name in (column, *interval_of(column)) if name in ranked.columns]
+    ranked[shown].map(_no_formula).to_csv(path, index=False)
 
 
 def interval_of(column: str) -> tuple[str, str]:

@@ -194,9 +194,9 @@ def choose_workers(
     # Read in this process, a batch would cost the host its head start; a twentieth of a step is too little to notice.
     needed = 0 if reading < step / 20 else math.ceil(_AMPLE * reading / step)
     count = min(most, needed)
-    told = f"a batch is read in {1000 * reading:.1f} ms, a step takes {1000 * step:.1f} ms"
+    times = f"a batch is read in {1000 * reading:.1f} ms, a step takes {1000 * step:.1f} ms"
     short = "" if needed <= most else f", {needed} would be needed and there are cores for {most}"
-    return count, [f"trainer.num_workers=auto: {count} ({told}{short})"]
+    return count, [f"trainer.num_workers=auto: {count} ({times}{short})"]
 
 
 def try_to_compile(detector: Detector, train: ClipSource, size: int, fabric: Fabric) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
 from deepfake.metrics import METRICS, Interval, WeightedMetrics, check_scores
-from deepfake.training.intervals import Effective, effective, share_bounds, too_few
+from deepfake.training.intervals import Effective, effective, fraction_bounds, too_few
 from deepfake.training.options import EvaluationOptions
 
 #: Rows of weights computed at once; more would only leave the processor's cache.
@@ -167,8 +167,8 @@ def drawn_covariance(
         ValueError: As :func:`group_intervals`; or the metric is not defined here.
     """
     values, drawn = [], []
-    for own in scores.values():
-        checked, probabilities = _checked(labels, own, groups)
+    for detector in scores.values():
+        checked, probabilities = _checked(labels, detector, groups)
         metrics = WeightedMetrics(checked, probabilities, threshold)
         values.append(float(metrics()[metric][0]) if len(checked) else np.nan)
         if not np.isfinite(values[-1]):
@@ -205,10 +205,10 @@ def group_weights(
     if labels is not None:
         fake, real = (np.unique(members[np.asarray(labels) == label]) for label in (1, 0))
         if not np.intersect1d(fake, real, assume_unique=True).size:
-            strata = [own for own in (real, fake) if len(own)]
+            strata = [stratum for stratum in (real, fake) if len(stratum)]
     for start in range(0, resamples, _BLOCK):
         rows = min(_BLOCK, resamples - start)
-        drawn = [own[generator.integers(0, len(own), (rows, len(own)))] for own in strata]
+        drawn = [stratum[generator.integers(0, len(stratum), (rows, len(stratum)))] for stratum in strata]
         places = np.concatenate(drawn, axis=1) + count * np.arange(rows)[:, None]
         counts = np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)
         yield counts[:, members]
@@ -218,7 +218,7 @@ def _bounds(name: str, value: float, drawn: np.ndarray, units: Effective, level:
     """Of one metric between 0 and 1, from what was drawn of it."""
     variance = np.var(drawn[np.isfinite(drawn)]) * _widened(name, units)
     least = float(units.ranked(value)) if METRICS[name].units == "ranked" else _count(name, units)
-    low, high = share_bounds(np.array(value), variance, least, freedom_of(name, units), level, METRICS[name].trust)
+    low, high = fraction_bounds(np.array(value), variance, least, freedom_of(name, units), level, METRICS[name].trust)
     return float(low), float(high)
 
 
@@ -316,9 +316,11 @@ def roc_band(
         Low and high [101], or None where a class is missing or its groups are too few.
     """
 
-    def curve(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
+    def curve(true_positives: np.ndarray, false_positives: np.ndarray) -> np.ndarray:
         # From nothing called fake, with straight lines between, as the curve is drawn.
-        return np.interp(PLACES, np.r_[0, alarms / alarms[-1]], np.r_[0, hits / hits[-1]])
+        return np.interp(
+            PLACES, np.r_[0, false_positives / false_positives[-1]], np.r_[0, true_positives / true_positives[-1]]
+        )
 
     return _band(labels, scores, codes, options, curve)
 
@@ -328,10 +330,10 @@ def precision_band(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """The precision's interval at each recall of :data:`PLACES`; see :func:`roc_band`."""
 
-    def curve(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
-        # The first cut that reaches a recall, as steps.
-        first = np.searchsorted(hits / hits[-1], np.clip(PLACES, 1e-9, 1 - 1e-9))
-        return hits[first] / np.maximum(hits[first] + alarms[first], 1)
+    def curve(true_positives: np.ndarray, false_positives: np.ndarray) -> np.ndarray:
+        # The highest threshold that reaches a recall, as steps.
+        first = np.searchsorted(true_positives / true_positives[-1], np.clip(PLACES, 1e-9, 1 - 1e-9))
+        return true_positives[first] / np.maximum(true_positives[first] + false_positives[first], 1)
 
     return _band(labels, scores, codes, options, curve)
 
@@ -347,10 +349,10 @@ def _band(
 
     def curves(weights: np.ndarray) -> list[np.ndarray]:
         sorted_weights = weights[:, order].astype(np.float64)
-        hits = np.cumsum(np.add.reduceat(sorted_weights * fakes, starts, axis=1), axis=1)
-        alarms = np.cumsum(np.add.reduceat(sorted_weights * (1 - fakes), starts, axis=1), axis=1)
-        both = (hits[:, -1] > 0) & (alarms[:, -1] > 0)
-        return [curve(*rows) for rows in zip(hits[both], alarms[both], strict=True)]
+        true_positives = np.cumsum(np.add.reduceat(sorted_weights * fakes, starts, axis=1), axis=1)
+        false_positives = np.cumsum(np.add.reduceat(sorted_weights * (1 - fakes), starts, axis=1), axis=1)
+        both = (true_positives[:, -1] > 0) & (false_positives[:, -1] > 0)
+        return [curve(*rows) for rows in zip(true_positives[both], false_positives[both], strict=True)]
 
     (whole,) = curves(np.ones((1, len(labels))))
     drawn = [row for weights in group_weights(codes, options.resamples, 0, labels) for row in curves(weights)]
@@ -359,4 +361,4 @@ def _band(
     units = effective(labels, codes)
     # Where no draw differs, as at a perfect score, the band has a width all the same.
     variance = np.var(np.stack(drawn), axis=0) * units.fewest / (units.fewest - 1)
-    return share_bounds(whole, variance, units.fewest, units.freedom, options.level)
+    return fraction_bounds(whole, variance, units.fewest, units.freedom, options.level)

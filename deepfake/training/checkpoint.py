@@ -62,11 +62,13 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 def _misfit(module: nn.Module, weights: dict[str, torch.Tensor]) -> str:
     """What tells two models apart, in a line: torch would name every tensor."""
-    own = module.state_dict()
+    expected = module.state_dict()
     kinds = {
-        "lacking": sorted(own.keys() - weights.keys()),
-        "unknown": sorted(weights.keys() - own.keys()),
-        "of another shape": sorted(n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape),
+        "lacking": sorted(expected.keys() - weights.keys()),
+        "unknown": sorted(weights.keys() - expected.keys()),
+        "of another shape": sorted(
+            n for n in expected.keys() & weights.keys() if expected[n].shape != weights[n].shape
+        ),
     }
     return ", ".join(f"{len(names)} tensors {kind}, such as {names[0]}" for kind, names in kinds.items() if names)
 

@@ -19,16 +19,16 @@ from deepfake.training.options import EvaluationOptions
 
 
 def fit_threshold(labels: np.ndarray, scores: np.ndarray, how: str) -> float:
-    """The cut that is best on these samples.
+    """The threshold that is best on these samples.
 
     Args:
         labels: 0 or 1 [n], of validation samples.
         scores: Probabilities [n].
-        how: ``youden`` (largest recall minus false alarms; Youden 1950) or ``f1``.
+        how: ``youden`` (largest recall minus false positive rate; Youden 1950) or ``f1``.
 
     Returns:
         A number halfway between two neighbouring scores, so that new samples near either fall on its side;
-        samples at or above it are fake. Of equally good cuts the one nearest to a half.
+        samples at or above it are fake. Of equally good thresholds the one nearest to a half.
 
     Raises:
         UserError: ``how`` is neither.
@@ -38,17 +38,17 @@ def fit_threshold(labels: np.ndarray, scores: np.ndarray, how: str) -> float:
         raise UserError(f"a threshold cannot be fitted by {how!r}", nearest(how, CRITERIA))
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     check_scores(labels, scores)
-    distinct, hits, alarms = _cuts(labels, scores)
-    worth = CRITERIA[how](hits, alarms, float(hits[0]), float(alarms[0]))
-    cuts = np.r_[distinct[0], (distinct[1:] + distinct[:-1]) / 2]
+    distinct, true_positives, false_positives = _positives(labels, scores)
+    worth = CRITERIA[how](true_positives, false_positives)
+    thresholds = np.r_[distinct[0], (distinct[1:] + distinct[:-1]) / 2]
     best = np.flatnonzero(worth >= worth.max() - 1e-12)
-    return float(cuts[best[np.argmin(np.abs(cuts[best] - 0.5))]])
+    return float(thresholds[best[np.argmin(np.abs(thresholds[best] - 0.5))]])
 
 
 def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, fpr: float) -> float:
-    """The largest share of fakes found while at most a share ``fpr`` of reals is called fake.
+    """The largest true positive rate at a false positive rate of at most ``fpr``.
 
-    Only cuts that exist are considered, none between: with few reals it is a cautious number.
+    Only thresholds at scores that exist are considered, none between: with few reals it is a cautious number.
 
     Args:
         labels: 0 or 1 [n], both present.
@@ -60,33 +60,31 @@ def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, fpr: float) -> float:
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     check_scores(labels, scores)
-    _, hits, alarms = _cuts(labels, scores)
-    if fpr > 0 and alarms[0] * fpr < 1 - 1e-9:
-        raise ValueError(f"{int(alarms[0])} real samples cannot resolve a false-positive rate of {fpr:g}")
-    allowed = alarms <= fpr * alarms[0] + 1e-9
-    return float(hits[allowed].max(initial=0.0) / hits[0])
+    _, true_positives, false_positives = _positives(labels, scores)
+    if fpr > 0 and false_positives[0] * fpr < 1 - 1e-9:
+        raise ValueError(f"{int(false_positives[0])} real samples cannot resolve a false-positive rate of {fpr:g}")
+    allowed = false_positives <= fpr * false_positives[0] + 1e-9
+    return float(true_positives[allowed].max(initial=0.0) / true_positives[0])
 
 
-def _cuts(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct scores, rising, and how many fakes and reals lie at or above each."""
+def _positives(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct scores, rising, and the true and false positives at each as a threshold.
+
+    As counts: scikit-learn's ``roc_curve`` gives rates, from which they come back rounded.
+    """
     if len(labels) == 0 or labels.min() == labels.max():
-        raise ValueError("a cut needs both real and fake samples")
+        raise ValueError("a threshold needs both real and fake samples")
     distinct, run = np.unique(scores, return_inverse=True)
     fakes = np.bincount(run, weights=labels, minlength=len(distinct))
     reals = np.bincount(run, weights=1 - labels, minlength=len(distinct))
     return distinct, np.cumsum(fakes[::-1])[::-1], np.cumsum(reals[::-1])[::-1]
 
 
-def _youden(hits: np.ndarray, alarms: np.ndarray, fakes: float, reals: float) -> np.ndarray:
-    return hits / fakes - alarms / reals
-
-
-def _f1(hits: np.ndarray, alarms: np.ndarray, fakes: float, reals: float) -> np.ndarray:
-    return 2 * hits / (hits + alarms + fakes)
-
-
-#: What a cut can be best at, from fakes and reals at or above it and how many there are of each.
-CRITERIA: dict[str, Callable[[np.ndarray, np.ndarray, float, float], np.ndarray]] = {"youden": _youden, "f1": _f1}
+#: What a threshold can be best at, from the true and false positives at rising ones: at the lowest, all samples.
+CRITERIA: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "youden": lambda true, false: true / true[0] - false / false[0],
+    "f1": lambda true, false: 2 * true / (true + false + true[0]),
+}
 
 
 #: Raised with every change that an older reader would misread.
@@ -116,22 +114,22 @@ class Decision:
     unavailable: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def cut(self) -> float:
-        """The threshold that calls are made at, in raw scores: the fitted one where there is one."""
+    def applied_threshold(self) -> float:
+        """The threshold from which samples are called fake, in raw scores: the fitted one where there is one."""
         return self.default if self.threshold is None else self.threshold
 
     @property
-    def cut_probability(self) -> float | None:
+    def applied_probability(self) -> float | None:
         """The same threshold as a calibrated probability; None without a calibrator.
 
         A calibrator never swaps two scores, so what is called fake is at least this probable and what is called real
         at most. Both may be this probable where the calibrator is level at the threshold: there the score decides.
         """
-        return None if self.calibrator is None else float(self.calibrator(np.array([self.cut]))[0])
+        return None if self.calibrator is None else float(self.calibrator(np.array([self.applied_threshold]))[0])
 
-    def calls(self, scores: np.ndarray) -> np.ndarray:
-        """True [n] where a raw score [n] is called fake."""
-        return np.asarray(scores) >= self.cut
+    def predicts_fake(self, scores: np.ndarray) -> np.ndarray:
+        """True [n] where a raw score [n] lies at or above the applied threshold."""
+        return np.asarray(scores) >= self.applied_threshold
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """Probabilities [n] from raw scores [n]; NaN everywhere without a calibrator."""
@@ -205,8 +203,8 @@ def load_decision(saved: Mapping[str, Any]) -> Decision:
     try:
         calibrator = None if saved["calibrator"] is None else load_calibrator(saved["calibrator"])
         decision = Decision(
-            default=_share(saved["default_threshold"]),
-            threshold=None if saved["threshold"] is None else _share(saved["threshold"]),
+            default=_fraction(saved["default_threshold"]),
+            threshold=None if saved["threshold"] is None else _fraction(saved["threshold"]),
             method=str(saved["method"]),
             calibrator=calibrator,
             pooling=str(saved["pooling"]),
@@ -221,7 +219,7 @@ def load_decision(saved: Mapping[str, Any]) -> Decision:
     return decision
 
 
-def _share(value: object) -> float:
+def _fraction(value: object) -> float:
     """A threshold: a number that some score may pass."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"{value!r} is no threshold")

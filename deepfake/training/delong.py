@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepfake.metrics import Interval
-from deepfake.training.intervals import effective, share_bounds
+from deepfake.training.intervals import effective, fraction_bounds
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ def auc_covariance(
         raise ValueError(f"a variance needs two samples of each class, found {n} real and {m} fake")
     both = np.concatenate([fakes, reals], axis=1)
     ranks = np.stack([_midranks(row) for row in both])
-    # For each fake the share of reals below it, for each real the share of fakes above it.
+    # For each fake the fraction of reals below it, for each real the fraction of fakes above it.
     below = (ranks[:, :m] - np.stack([_midranks(row) for row in fakes])) / n
     above = 1 - (ranks[:, m:] - np.stack([_midranks(row) for row in reals])) / m
     if groups is None:
         return below.mean(1), np.atleast_2d(np.cov(below)) / m + np.atleast_2d(np.cov(above)) / n
     units = effective(labels, groups)
     parts = np.zeros(scores.shape)
-    for label, shares, count in ((1, below, units.fake), (0, above, units.real)):
+    for label, fractions, count in ((1, below, units.fake), (0, above, units.real)):
         # As among single samples, where the class's own mean is taken off.
         widened = math.sqrt(count / (count - 1)) if count > 1 else 1.0
-        parts[:, labels == label] = widened * (shares - shares.mean(1, keepdims=True)) / shares.shape[1]
+        parts[:, labels == label] = widened * (fractions - fractions.mean(1, keepdims=True)) / fractions.shape[1]
     _, codes = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.stack([np.bincount(codes, row) for row in parts])
     return below.mean(1), sums @ sums.T
@@ -92,7 +92,7 @@ def auc_interval(
     """
     (value,), ((variance,),) = auc_covariance(labels, scores, groups)
     units = effective(labels, np.arange(len(labels)) if groups is None else groups)
-    low, high = share_bounds(value, variance, units.ranked(value), units.freedom, level)
+    low, high = fraction_bounds(value, variance, units.ranked(value), units.freedom, level)
     return Interval(float(value), float(low), float(high))
 
 

@@ -11,8 +11,8 @@ import torch
 from deepfake.data.clips import Batch, ClipSet, ClipSource
 from deepfake.training.autotune import is_out_of_memory
 
-#: The share of the free memory that clips may take: the model, its gradients and activations want the rest.
-_SHARE = 0.4
+#: The fraction of the free memory that clips may take: the model, its gradients and activations want the rest.
+_FRACTION = 0.4
 _BLOCK = 256 << 20  # bytes copied at once
 
 
@@ -64,12 +64,12 @@ def to_device(
     if any(clips.changes_pixels for clips in sets.values()):
         return splits, "dataset.on_device=auto: jpeg, blur and noise are done where clips are read, so they stay there"
     size = sum(len(clips) * math.prod(clips.shape) for clips in sets.values())
-    told = f"{size / 1e9:.1f} GB of clips"
-    if size > _SHARE * free:
-        return splits, f"dataset.on_device=auto: {told} do not fit beside the rest ({free / 1e9:.1f} GB free)"
+    amount = f"{size / 1e9:.1f} GB of clips"
+    if size > _FRACTION * free:
+        return splits, f"dataset.on_device=auto: {amount} do not fit beside the rest ({free / 1e9:.1f} GB free)"
     try:
-        return {name: DeviceClips(clips, device) for name, clips in sets.items()}, f"{told} are kept on {device}"
+        return {name: DeviceClips(clips, device) for name, clips in sets.items()}, f"{amount} are kept on {device}"
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return splits, f"dataset.on_device=auto: {told} did not fit: read from the crop store"
+        return splits, f"dataset.on_device=auto: {amount} did not fit: read from the crop store"

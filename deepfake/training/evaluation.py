@@ -19,7 +19,7 @@ from deepfake.training.delong import auc_interval
 from deepfake.training.intervals import too_few
 from deepfake.training.options import EvaluationOptions
 
-#: False-positive rates at which the share of fakes found is told.
+#: False-positive rates at which the fraction of fakes found is told.
 RATES = (0.01, 0.001)
 
 
@@ -95,16 +95,15 @@ def evaluate_predictions(
 
 
 def _at_fitted(found: Evaluation, table: pd.DataFrame, decision: Decision) -> None:
-    cuts = {"default": decision.default, "fitted": decision.threshold}
-    for name, cut in cuts.items():
-        if cut is not None:
-            called = table["score"] >= cut
+    for name, threshold in {"default": decision.default, "fitted": decision.threshold}.items():
+        if threshold is not None:
+            predicted = table["score"] >= threshold
             counts = {
-                f"{truth}_as_{call}": float(((table["label"] == label) & (called == fake)).sum())
+                f"{truth}_as_{prediction}": float(((table["label"] == label) & (predicted == fake)).sum())
                 for truth, label in (("real", 0), ("fake", 1))
-                for call, fake in (("real", False), ("fake", True))
+                for prediction, fake in (("real", False), ("fake", True))
             }
-            found.confusion[name] = {"threshold": cut, **counts}
+            found.confusion[name] = {"threshold": threshold, **counts}
     if decision.threshold is None:
         reason = decision.unavailable.get("threshold", "no threshold was fitted")
         found.unavailable |= {f"{name}_fitted": reason for name in metric_names("calls")}
@@ -198,18 +197,18 @@ def resampling_units(groups: pd.Series, labels: np.ndarray | None = None) -> Uni
 
     Returns:
         Whole components of shared groups. Where these are too few in a class, or one of them is most of it, because
-        groups chain nearly everything together: the first group of each sample instead, which is less than all that
+        groups link nearly everything together: the first group of each sample instead, which is less than all that
         samples share, and the name says so. Components again where the first groups are too few as well.
     """
     if len(groups) == 0:
         return Units(np.zeros(0, np.int64), "groups")
     classes = np.ones(len(groups), np.int64) if labels is None else np.asarray(labels)
-    chains = components(groups).to_numpy(np.int64)
-    if too_few(classes, chains):
-        first, _ = pd.factorize(groups.map(lambda own: own[0]))
+    linked = components(groups).to_numpy(np.int64)
+    if too_few(classes, linked):
+        first, _ = pd.factorize(groups.map(lambda names: names[0]))
         if not too_few(classes, first):
             return Units(first.astype(np.int64), "groups (each sample's first)")
-    return Units(chains, "groups")
+    return Units(linked, "groups")
 
 
 #: Columns that are broken down by without being asked, where they tell groups apart.
@@ -227,7 +226,7 @@ def break_down(
     Args:
         predictions: ``label``, ``score``, ``status``, ``method`` and the columns; only rows that say ``ok`` count.
         columns: Which.
-        decision: Its threshold in use is where accuracy and F1 cut.
+        decision: Its applied threshold is that of accuracy and F1.
         level: The ROC-AUC intervals' confidence.
         units: Of all rows, as the intervals over all of them have; None takes each for a unit of its own.
 
@@ -248,7 +247,7 @@ def break_down(
             known = sorted(set(table.columns) - {"score", "calibrated", "status", "frames_used", "label"})
             raise UserError(f"there is no column {column!r} to break down by", nearest(column, known))
         for group, part in _parts(table, column):
-            numbers = _numbers(part, decision.cut, level, drawn.of(places.loc[part.index].to_numpy()))
+            numbers = _numbers(part, decision.applied_threshold, level, drawn.of(places.loc[part.index].to_numpy()))
             rows.append({"by": column, "group": group, **numbers})
     names = ("by", "group", "n", "real", "fake", *_group_metrics(), "roc_auc_low", "roc_auc_high", "reason")
     return pd.DataFrame(rows, columns=list(names))

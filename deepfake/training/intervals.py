@@ -14,8 +14,8 @@ from scipy.special import betainc, ndtri, stdtrit
 
 #: Fewer units than this of a class say too little of how units vary.
 MIN_UNITS = 10
-#: A unit with a larger share of a class than this is most of what there is to see.
-MAX_SHARE = 0.2
+#: A unit with a larger fraction of a class than this is most of what there is to see.
+MAX_FRACTION = 0.2
 #: Below this a variance is rounding.
 _NOTHING = 1e-12
 _HALVINGS = 50
@@ -37,12 +37,12 @@ class Effective:
     @property
     def freedom(self) -> float:
         """Degrees of freedom of a number that both classes make (Welch 1947), or fewer where units hold both."""
-        real = self.fake / (self.real + self.fake)  # the share of the variance
+        real = self.fake / (self.real + self.fake)  # the fraction of the variance
         parts = ((real, self.real), (1 - real, self.fake))
-        return min(1 / sum(share**2 / max(count - 1, _NOTHING) for share, count in parts), self.all - 1)
+        return min(1 / sum(part**2 / max(count - 1, _NOTHING) for part, count in parts), self.all - 1)
 
     def ranked(self, area: np.ndarray | float) -> np.ndarray:
-        """The size of a sample in which a share would vary as a ROC-AUC does over so many units of each class.
+        """The size of a sample in which a fraction would vary as a ROC-AUC does over so many units of each class.
 
         By Hanley & McNeil 1982, whose scores are exponential.
         """
@@ -81,23 +81,28 @@ def too_few(labels: np.ndarray, units: np.ndarray, name: str = "groups") -> str:
         if 0 < held < MIN_UNITS:
             what = f"{text} samples" if name == "samples" else f"{name} with {text} samples"
             return f"{held} {what} are too few to draw from, at least {MIN_UNITS} are needed"
-        if count and sizes.max() > MAX_SHARE * count:
-            share = sizes.max() / count
-            return f"one of the {name} holds {share:.0%} of the {text} samples, at most {MAX_SHARE:.0%} may"
+        if count and sizes.max() > MAX_FRACTION * count:
+            fraction = sizes.max() / count
+            return f"one of the {name} holds {fraction:.0%} of the {text} samples, at most {MAX_FRACTION:.0%} may"
     return ""
 
 
-def share_bounds(
-    share: np.ndarray, variance: np.ndarray, least: np.ndarray | float, freedom: float, level: float, trust: float = 1.0
+def fraction_bounds(
+    fraction: np.ndarray,
+    variance: np.ndarray,
+    least: np.ndarray | float,
+    freedom: float,
+    level: float,
+    trust: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of numbers between 0 and 1, such as rates, areas and mean squared errors.
 
-    A sample of ``share * (1 - share) / variance`` would vary as much. Where hardly anything went wrong the variance
-    is small by chance more often than not, and at a perfect score it is none: so many of the errors as ``trust`` says
-    are taken to vary as they would over ``least`` samples.
+    A sample of ``fraction * (1 - fraction) / variance`` would vary as much. Where hardly anything went wrong the
+    variance is small by chance more often than not, and at a perfect score it is none: so many of the errors as
+    ``trust`` says are taken to vary as they would over ``least`` samples.
 
     Args:
-        share: The values, any shape.
+        fraction: The values, any shape.
         variance: Of each.
         least: The size of sample that is taken for granted.
         freedom: Degrees of freedom of the variances.
@@ -108,12 +113,12 @@ def share_bounds(
         Low and high, between 0 and 1.
 
     Example:
-        >>> low, high = share_bounds(np.array(1.0), np.array(0.0), 30, 1e9, 0.95)  # the rule of three
+        >>> low, high = fraction_bounds(np.array(1.0), np.array(0.0), 30, 1e9, 0.95)  # the rule of three
         >>> round(float(1 - low), 3), float(high)
         (0.095, 1.0)
     """
-    share, variance = np.asarray(share, np.float64), np.asarray(variance, np.float64)
-    spread, errors = share * (1 - share), np.minimum(share, 1 - share)
+    fraction, variance = np.asarray(fraction, np.float64), np.asarray(variance, np.float64)
+    spread, errors = fraction * (1 - fraction), np.minimum(fraction, 1 - fraction)
     # Within rounding of 0 or 1 there is no error to learn from.
     known = (errors > _NOTHING) & (variance > _NOTHING**2)
     size = np.where(known, spread / np.where(known, variance, 1), least)
@@ -122,7 +127,7 @@ def share_bounds(
     size = np.where(known & (size > least), trusted, size)
     # As many fewer as Student's quantile is wider than the normal one.
     size = size * (ndtri(0.5 + level / 2) / stdtrit(freedom, 0.5 + level / 2)) ** 2
-    count = np.where(errors > _NOTHING, share, np.round(share)) * size
+    count = np.where(errors > _NOTHING, fraction, np.round(fraction)) * size
     low = np.where(count > 0, _root(count, size, (1 - level) / 2), 0.0)
     high = np.where(size - count > 0, _root(count, size, (1 + level) / 2), 1.0)
     return low, high

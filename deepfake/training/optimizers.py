@@ -116,7 +116,7 @@ def create_schedule(options: SchedulerOptions, optimizer: Optimizer, *, updates:
 
 
 def cosine_factor(update: int, updates: int, warmup: float, floor: float) -> float:
-    """The share of the full rate at an update: linear up over ``warmup``, then half a cosine to ``floor``.
+    """The fraction of the full rate at an update: linear up over ``warmup``, then half a cosine to ``floor``.
 
     The first update already has a rate above 0, and the last one has ``floor`` (Loshchilov & Hutter 2016,
     arXiv:1608.03983, without restarts).
@@ -124,8 +124,8 @@ def cosine_factor(update: int, updates: int, warmup: float, floor: float) -> flo
     warm = round(warmup * updates)
     if update < warm:
         return (update + 1) / (warm + 1)
-    share = (update - warm) / max(1, updates - 1 - warm)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    progress = (update - warm) / max(1, updates - 1 - warm)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def _adam(options: Adam, groups: Groups, fused: bool) -> Optimizer:

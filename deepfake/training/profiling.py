@@ -89,12 +89,12 @@ def waiting_note(history: Sequence[Mapping[str, float]]) -> list[str]:
     epochs = [epoch for epoch in history[1:] or history if "profile/data_wait" in epoch]
     training = ("data_wait", "transfer", "forward", "backward", "optimizer")
     total = sum(epoch[f"profile/{part}"] for epoch in epochs for part in training)
-    share = sum(epoch["profile/data_wait"] for epoch in epochs) / total if total else 0.0
-    if share <= 0.1:
+    fraction = sum(epoch["profile/data_wait"] for epoch in epochs) / total if total else 0.0
+    if fraction <= 0.1:
         return []
     return [
-        f"training waited for clips {share:.0%} of its time: more trainer.num_workers, a faster disk for paths.outputs "
-        "or fewer augmentations on the CPU (jpeg, blur, noise) would help"
+        f"training waited for clips {fraction:.0%} of its time: more trainer.num_workers, a faster disk for "
+        "paths.outputs or fewer augmentations on the CPU (jpeg, blur, noise) would help"
     ]
 
 

@@ -80,7 +80,7 @@ def plan_batches(
     return BatchPlan(np.asarray(source.labels), batch_size, seed, balanced), notes
 
 
-def share(batch: Sequence[int], rank: int, world_size: int) -> list[int]:
+def part_of(batch: Sequence[int], rank: int, world_size: int) -> list[int]:
     """The part of a batch that one process takes; all parts together are the batch."""
     return list(batch[rank::world_size])
 

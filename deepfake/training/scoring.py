@@ -20,7 +20,7 @@ from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.runtime import gather
-from deepfake.training.sampler import share
+from deepfake.training.sampler import part_of
 from deepfake.training.train_step import Transfer
 
 
@@ -89,7 +89,7 @@ POOLS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 }
 
 
-_KEPT = ("sample_id", "label", "method", "dataset")
+_COLUMNS = ("sample_id", "label", "method", "dataset")
 
 
 @dataclass
@@ -196,14 +196,14 @@ def score_clips(
     autocast: bool = True,
 ) -> ClipScores:
     """Logits of every clip, gathered over all processes; see :func:`score`. ``autocast``: as fast as in training."""
-    mine = share(range(len(clips)), fabric.global_rank, fabric.world_size)
+    items = part_of(range(len(clips)), fabric.global_rank, fabric.world_size)
     size = max(1, batch_size // fabric.world_size)
-    batches = [mine[i : i + size] for i in range(0, len(mine), size)]
+    batches = [items[i : i + size] for i in range(0, len(items), size)]
     logits, frame_logits, masks = [], [], []
     detector.eval()
     move = Transfer(fabric.device)
     casting = fabric.autocast() if autocast else nullcontext()
-    with bar(progress, len(mine), text) as told, torch.inference_mode(), casting:
+    with bar(progress, len(items), text) as shown, torch.inference_mode(), casting:
         for batch in clips.read(batches, 0, num_workers, fabric.device.type == "cuda"):
             moved = move(batch)
             output = detector(moved.clips, moved.mask)
@@ -212,10 +212,10 @@ def score_clips(
             masks.append(moved.mask)
             if output.frame_logits is not None:
                 frame_logits.append(output.frame_logits)
-            told.advance(len(batch.labels))
-    parts = gather((mine, _array(logits), _array(frame_logits), _array(masks)), fabric)
+            shown.advance(len(batch.labels))
+    parts = gather((items, _array(logits), _array(frame_logits), _array(masks)), fabric)
     # Back from who scored what to the order of the items.
-    order = np.argsort(np.concatenate([np.asarray(items, dtype=np.int64) for items, *_ in parts]))
+    order = np.argsort(np.concatenate([np.asarray(ids, dtype=np.int64) for ids, *_ in parts]))
     joined = [np.concatenate([part[i] for part in parts if len(part[i])] or [np.empty(0)]) for i in (1, 2, 3)]
     frames = joined[1][order] if len(joined[1]) else None
     return ClipScores(joined[0][order].astype(np.float64), frames, joined[2][order].astype(bool))
@@ -230,7 +230,7 @@ def sample_table(
     rows = clips.items[:, 0]
     counts = np.bincount(rows, minlength=n)
     frames = np.bincount(rows, weights=scores.mask.sum(1) if len(rows) else None, minlength=n)
-    table = clips.table[list(_KEPT)].reset_index(drop=True)
+    table = clips.table[list(_COLUMNS)].reset_index(drop=True)
     table["split"] = split
     table["score"] = pool_clips(rows, scores.logits, n, options.clips, options.top_k)
     table["frames_used"] = frames.astype(np.int64)
@@ -241,7 +241,7 @@ def sample_table(
 
 def clip_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame:
     """One row per clip, with its logit."""
-    table = clips.table[list(_KEPT)].iloc[clips.items[:, 0]].reset_index(drop=True)
+    table = clips.table[list(_COLUMNS)].iloc[clips.items[:, 0]].reset_index(drop=True)
     return table.assign(split=split, clip=clips.items[:, 1], logit=scores.logits)
 
 
@@ -251,7 +251,7 @@ def frame_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFra
         return None
     item, position = np.nonzero(scores.mask)
     rows = clips.items[item, 0]
-    table = clips.table[list(_KEPT)].iloc[rows].reset_index(drop=True)
+    table = clips.table[list(_COLUMNS)].iloc[rows].reset_index(drop=True)
     table["split"] = split
     table["clip"] = clips.items[item, 1]
     table["position"] = position

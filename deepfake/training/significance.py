@@ -73,7 +73,7 @@ def compare_pairs(
         scores: Probabilities [n] by detector, best first.
         units: What the bootstrap draws [n], equal within a group of samples that share footage or people.
         metric: One of ``metrics.LESS_IS_BETTER``.
-        threshold: Where scores are cut, for metrics that need it.
+        threshold: Scores at or above it count as fake, for metrics that need one.
         resamples: Draws of the variances.
         level: Confidence of the bounds.
 
@@ -89,20 +89,20 @@ def compare_pairs(
     freedom = freedom_of(metric, effective(labels, units))
     names = list(scores)
     places = {name: place for place, name in enumerate(names)}
-    told = [(places[one], places[other]) for one, other in pairs_of(names)]
-    tested = _together(values, covariance, told, freedom, level)
-    delong: list[float | None] = [None] * len(told)
+    tested_pairs = [(places[one], places[other]) for one, other in pairs_of(names)]
+    tested = _together(values, covariance, tested_pairs, freedom, level)
+    delong: list[float | None] = [None] * len(tested_pairs)
     if metric == "roc_auc":
         areas, theirs = auc_covariance(labels, np.stack(list(scores.values())), units)
-        delong = [p for _, p in _together(areas, theirs, told, freedom, level)]
+        delong = [p for _, p in _together(areas, theirs, tested_pairs, freedom, level)]
     return [
         Difference(names[one], names[other], interval, p, p_delong)
-        for (one, other), (interval, p), p_delong in zip(told, tested, delong, strict=True)
+        for (one, other), (interval, p), p_delong in zip(tested_pairs, tested, delong, strict=True)
     ]
 
 
 def _together(
-    values: np.ndarray, covariance: np.ndarray, told: Sequence[tuple[int, int]], freedom: float, level: float
+    values: np.ndarray, covariance: np.ndarray, tested_pairs: Sequence[tuple[int, int]], freedom: float, level: float
 ) -> list[tuple[Interval, float]]:
     """Differences with bounds and p that hold for all pairs of the values at once."""
     variances = np.diag(covariance)
@@ -110,7 +110,7 @@ def _together(
     largest = None if len(values) == 2 else _largest(covariance, errors, freedom)
     reach = float(stdtrit(freedom, 0.5 + level / 2) if largest is None else np.quantile(largest, level))
     found = []
-    for one, other in told:
+    for one, other in tested_pairs:
         difference, error = float(values[one] - values[other]), float(errors[one, other])
         t = abs(difference) / error if error > _NOTHING else 0.0 if abs(difference) < _NOTHING else np.inf
         if largest is None:

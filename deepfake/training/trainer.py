@@ -29,7 +29,7 @@ from deepfake.training.optimizers import create_optimizer, create_schedule, para
 from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
 from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
 from deepfake.training.runtime import Interruption, gather, share_buffers
-from deepfake.training.sampler import plan_batches, share
+from deepfake.training.sampler import part_of, plan_batches
 from deepfake.training.scoring import sample_table, score_clips
 from deepfake.training.train_step import EpochSums, Loss, Updater
 
@@ -182,10 +182,10 @@ class Trainer:
         self.monitor = create_monitor(keys.monitor, keys.mode, keys.patience, self.val.labels)
         notes += more + self.monitor.notes
         self.average = _average(detector, keys.ema)
-        mine = -(-self.plan.batch_size // fabric.world_size)
+        per_process = -(-self.plan.batch_size // fabric.world_size)
         if keys.compile:
-            notes += try_to_compile(detector, self.train, mine, fabric)
-        self.workers, more = choose_workers(detector, self.train, keys.num_workers, mine, fabric)
+            notes += try_to_compile(detector, self.train, per_process, fabric)
+        self.workers, more = choose_workers(detector, self.train, keys.num_workers, per_process, fabric)
         notes += more
         groups = parameter_groups(detector, self.options.optimizer, self.options.backbone_lr)
         self.optimizer = create_optimizer(self.options.optimizer, groups, fused=_can_fuse(fabric))
@@ -227,9 +227,9 @@ class Trainer:
         rest = planned[self.batch :]
         self.detector.train()
         text = f"epoch {self.epoch + 1}/{self.keys.epochs}"
-        with bar(self.progress, sum(map(len, planned)), text) as told:
-            told.advance(sum(map(len, planned[: self.batch])))
-            self._train_batches(rest, told, interruption)
+        with bar(self.progress, sum(map(len, planned)), text) as shown:
+            shown.advance(sum(map(len, planned[: self.batch])))
+            self._train_batches(rest, shown, interruption)
         metrics = self._train_metrics()
         # As they stand after the epoch: the same whether or not it was interrupted.
         rates = {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
@@ -239,7 +239,7 @@ class Trainer:
         metrics["samples_per_second"] = sum(map(len, rest)) / (time.perf_counter() - began)
         return metrics
 
-    def _train_batches(self, rest: list[list[int]], told: Progress, interruption: Interruption) -> None:
+    def _train_batches(self, rest: list[list[int]], shown: Progress, interruption: Interruption) -> None:
         last = self.batch + len(rest)
         for sizes, batches in self._groups(rest):
             seed = _step_seed(self.options.seed, self.epoch, self.batch, self.fabric.global_rank)
@@ -249,7 +249,7 @@ class Trainer:
             self.updates += 1
             if self.average is not None:
                 self.average.update(self.detector, step=self.updates)
-            told.advance(sum(sizes))
+            shown.advance(sum(sizes))
             if self.batch < last and interruption.asked(self.updates):
                 self._save()
                 where = f"epoch {self.epoch + 1} after {self.batch} of {last} batches"
@@ -257,9 +257,9 @@ class Trainer:
 
     def _groups(self, planned: list[list[int]]) -> Iterator[tuple[list[int], list[Batch]]]:
         """Batches that make one update together: their sizes over all processes, and this one's share of them."""
-        mine = [share(batch, self.fabric.global_rank, self.fabric.world_size) for batch in planned]
+        parts = [part_of(batch, self.fabric.global_rank, self.fabric.world_size) for batch in planned]
         pin = self.fabric.device.type == "cuda"
-        loader = iter(self.train.read(mine, self.epoch, self.workers, pin))
+        loader = iter(self.train.read(parts, self.epoch, self.workers, pin))
         for i in range(0, len(planned), self.keys.accumulate):
             together = planned[i : i + self.keys.accumulate]
             with self.updater.clock("data_wait"):
@@ -366,7 +366,7 @@ class Trainer:
         self.epoch, self.batch = state["position"]["epoch"], state["position"]["batch"]
         self.updates = state["position"]["updates"]
         self.history, self._seconds_before = state["history"], state["seconds"]
-        self.sums = _my_sums(state["sums"], self.fabric)
+        self.sums = _sums_here(state["sums"], self.fabric)
         before, now = state["identity"], self._identity()
         changed = [f"{key} {before.get(key)} -> {now[key]}" for key in sorted(now) if before.get(key) != now[key]]
         if not changed:
@@ -419,15 +419,15 @@ def _changing(detector: Detector) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if not (detector.freeze and name.startswith("backbone."))}
 
 
-def _my_sums(saved: list[tuple[torch.Tensor, ...]], fabric: Fabric) -> EpochSums:
+def _sums_here(saved: list[tuple[torch.Tensor, ...]], fabric: Fabric) -> EpochSums:
     """This process's part; with another number of processes than before, the first takes all."""
     sums = EpochSums()
     if len(saved) == fabric.world_size:
-        mine = saved[fabric.global_rank]
+        part = saved[fabric.global_rank]
     elif fabric.is_global_zero:
-        mine = tuple(torch.cat(parts) for parts in zip(*saved, strict=True))
+        part = tuple(torch.cat(parts) for parts in zip(*saved, strict=True))
     else:
         return sums
-    losses, logits, labels = (part.to(fabric.device) for part in mine)
+    losses, logits, labels = (tensor.to(fabric.device) for tensor in part)
     sums.add(losses, logits, labels)
     return sums

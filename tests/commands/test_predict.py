@@ -163,7 +163,7 @@ def shown(score: float, threshold: float, calibrator: Calibrator | None) -> str:
 def test_a_class_never_contradicts_its_probability_and_the_threshold(calibrator: Calibrator, threshold: float) -> None:
     for score in np.linspace(0, 1, 41):
         one, decision = answer(float(score), threshold, calibrator)
-        cut = decision.cut_probability
+        cut = decision.applied_probability
         assert one.called == ("FAKE" if score >= threshold else "REAL")
         assert one.probability is not None
         assert cut is not None

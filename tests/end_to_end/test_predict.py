@@ -46,7 +46,9 @@ def test_the_call_and_probability_are_those_of_the_runs_calibration(kept: Path, 
     answer = json.loads(here("predict", "kept", "--json", str(demo)).out)
     assert answer["threshold"] == decision.threshold
     scores = np.array([one["score"] for one in answer["results"]])
-    assert [one["class"] for one in answer["results"]] == np.where(decision.calls(scores), "FAKE", "REAL").tolist()
+    assert [one["class"] for one in answer["results"]] == np.where(
+        decision.predicts_fake(scores), "FAKE", "REAL"
+    ).tolist()
     np.testing.assert_allclose([one["probability"] for one in answer["results"]], decision.calibrated(scores))
 
 

@@ -85,7 +85,7 @@ def test_another_pooling_is_fitted_on_scores_made_so(run: RunRecord) -> None:
 def test_without_clips_another_pooling_has_no_threshold_and_says_why(run: RunRecord) -> None:
     run.file("clips.parquet").unlink()
     found = read_decision(run, asked(run, clips="median"))
-    assert (found.threshold, found.cut) == (None, 0.5)
+    assert (found.threshold, found.applied_threshold) == (None, 0.5)
     assert "kept no clips' scores" in found.unavailable["threshold"]
 
 

@@ -25,11 +25,11 @@ MIXED = predictions([0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.55, 0.4, 0.8, 0.9])
 def test_the_threshold_is_the_one_of_validation(how: str) -> None:
     decision = fit_decision(MIXED, EvaluationOptions(threshold=how), 0.5, "val")
     assert decision.threshold == fit_threshold(MIXED["label"].to_numpy(), MIXED["score"].to_numpy(), how)
-    assert decision.cut == decision.threshold
+    assert decision.applied_threshold == decision.threshold
 
 
 def test_fixed_keeps_what_was_set() -> None:
-    assert fit_decision(MIXED, EvaluationOptions(threshold="fixed"), 0.7, "val").cut == 0.7
+    assert fit_decision(MIXED, EvaluationOptions(threshold="fixed"), 0.7, "val").applied_threshold == 0.7
 
 
 @pytest.mark.parametrize(("name", "kind"), [("platt", Platt), ("temperature", Temperature), ("isotonic", Isotonic)])
@@ -44,7 +44,7 @@ def test_it_says_what_it_was_fitted_on() -> None:
 
 def test_one_class_gives_neither_and_says_why() -> None:
     decision = fit_decision(predictions([1, 1], [0.2, 0.9]), EvaluationOptions(), 0.5, "val")
-    assert (decision.threshold, decision.calibrator, decision.cut) == (None, None, 0.5)
+    assert (decision.threshold, decision.calibrator, decision.applied_threshold) == (None, None, 0.5)
     assert decision.unavailable == dict.fromkeys(("threshold", "calibrator"), "validation holds only fake samples")
     assert np.isnan(decision.calibrated(np.array([0.3]))).all()
 
@@ -78,7 +78,7 @@ def test_the_first_format_is_read_as_it_was() -> None:
         "unavailable": {},
     }
     decision = load_decision(first)
-    assert (decision.cut, decision.calibrator) == (0.7, Temperature(2.0))
+    assert (decision.applied_threshold, decision.calibrator) == (0.7, Temperature(2.0))
 
 
 @pytest.mark.parametrize("calibration", ["platt", "temperature", "isotonic"])
@@ -92,13 +92,13 @@ def test_the_cut_as_a_probability_parts_what_is_called_fake_from_what_is_called_
     options = EvaluationOptions(calibration=calibration, threshold=threshold)
     decision = fit_decision(predictions(labels.tolist(), scores.tolist()), options, 0.62, "val")
     new = np.linspace(0, 1, 1001)
-    cut, probable, fake = decision.cut_probability, decision.calibrated(new), decision.calls(new)
+    cut, probable, fake = decision.applied_probability, decision.calibrated(new), decision.predicts_fake(new)
     assert cut is not None
     assert probable[fake].min() >= cut >= probable[~fake].max()
 
 
 def test_without_a_calibrator_the_cut_is_no_probability() -> None:
-    assert fit_decision(MIXED, EvaluationOptions(calibration="none"), 0.5, "val").cut_probability is None
+    assert fit_decision(MIXED, EvaluationOptions(calibration="none"), 0.5, "val").applied_probability is None
 
 
 def test_a_newer_format_is_refused() -> None:
@@ -109,7 +109,7 @@ def test_a_newer_format_is_refused() -> None:
 
 def test_a_score_at_the_threshold_is_fake() -> None:
     decision = fit_decision(MIXED, EvaluationOptions(threshold="fixed"), 0.5, "val")
-    assert decision.calls(np.array([0.5, 0.4999])).tolist() == [True, False]
+    assert decision.predicts_fake(np.array([0.5, 0.4999])).tolist() == [True, False]
 
 
 WHOLE = {
@@ -132,7 +132,7 @@ def test_a_damaged_decision_is_read_as_one_or_refused(key: str, value: object) -
         read = load_decision(saved)
     except UserError:
         return
-    assert 0 <= read.cut <= 1
+    assert 0 <= read.applied_threshold <= 1
     assert np.isfinite(read.calibrated(np.linspace(0, 1, 11))).all()
 
 

@@ -52,7 +52,7 @@ def test_numbers_agree_with_scikit_learn(kind: str) -> None:
     made = decision(table())
     found = evaluate_predictions(predictions, made, OPTIONS).values
     assert made.calibrator is not None
-    fitted, p = (s >= made.cut).astype(int), made.calibrator(s)
+    fitted, p = (s >= made.applied_threshold).astype(int), made.calibrator(s)
     expected = {
         "roc_auc": sk.roc_auc_score(y, s),
         "average_precision": sk.average_precision_score(y, s),

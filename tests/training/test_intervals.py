@@ -8,7 +8,7 @@ from scipy.stats import binom, norm
 
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.delong import auc_interval
-from deepfake.training.intervals import MIN_UNITS, effective, share_bounds, too_few
+from deepfake.training.intervals import MIN_UNITS, effective, fraction_bounds, too_few
 
 MANY = 1e9  # degrees of freedom
 
@@ -16,7 +16,7 @@ MANY = 1e9  # degrees of freedom
 @pytest.mark.parametrize(("count", "size"), [(3, 20), (10, 20), (19, 20), (1, 50)])
 def test_a_rate_of_single_samples_has_the_mid_p_bounds(count: int, size: int) -> None:
     rate = count / size
-    low, high = share_bounds(np.array(rate), np.array(rate * (1 - rate) / size), size, MANY, 0.95)
+    low, high = fraction_bounds(np.array(rate), np.array(rate * (1 - rate) / size), size, MANY, 0.95)
     for end, tail in ((low, 0.025), (high, 0.975)):
         upper = binom.sf(count, size, end) + 0.5 * binom.pmf(count, size, end)
         assert upper == pytest.approx(tail, abs=1e-9)
@@ -24,21 +24,21 @@ def test_a_rate_of_single_samples_has_the_mid_p_bounds(count: int, size: int) ->
 
 @pytest.mark.parametrize("size", [10, 30, 300])
 def test_a_perfect_rate_has_the_rule_of_three(size: int) -> None:
-    low, high = share_bounds(np.array([1.0, 0.0]), np.zeros(2), size, MANY, 0.95)
+    low, high = fraction_bounds(np.array([1.0, 0.0]), np.zeros(2), size, MANY, 0.95)
     assert low.tolist() == pytest.approx([0.05 ** (1 / size), 0.0])
     assert high.tolist() == pytest.approx([1.0, 1 - 0.05 ** (1 / size)])
 
 
 def test_one_error_is_never_surer_than_it_would_be_of_as_many_units() -> None:
     # One of 1000 samples in 20 units: the variance alone would count 1000.
-    low, high = share_bounds(np.array(0.999), np.array(0.999 * 0.001 / 1000), 20, MANY, 0.95)
-    trusting, _ = share_bounds(np.array(0.999), np.array(0.999 * 0.001 / 1000), 1000, MANY, 0.95)
+    low, high = fraction_bounds(np.array(0.999), np.array(0.999 * 0.001 / 1000), 20, MANY, 0.95)
+    trusting, _ = fraction_bounds(np.array(0.999), np.array(0.999 * 0.001 / 1000), 1000, MANY, 0.95)
     assert low < trusting
     assert high > 0.999
 
 
 def test_few_units_widen_as_student_does() -> None:
-    many, few = (share_bounds(np.array(0.5), np.array(1e-4), 10, freedom, 0.95) for freedom in (MANY, 9))
+    many, few = (fraction_bounds(np.array(0.5), np.array(1e-4), 10, freedom, 0.95) for freedom in (MANY, 9))
     assert (few[1] - few[0]) / (many[1] - many[0]) == pytest.approx(2.262 / 1.960, rel=0.01)
 
 

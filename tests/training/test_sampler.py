@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepfake.errors import UserError
-from deepfake.training.sampler import BatchPlan, plan_batches, share
+from deepfake.training.sampler import BatchPlan, part_of, plan_batches
 from tests.training.fakes import FakeClips
 
 LABELS = np.array([0.0] * 3 + [1.0] * 20)
@@ -45,7 +45,7 @@ def test_balancing_one_class_is_plain_shuffling() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_shares_together_are_the_batch(world_size: int) -> None:
     batch = list(range(7))
-    assert sorted(chain(*(share(batch, rank, world_size) for rank in range(world_size)))) == batch
+    assert sorted(chain(*(part_of(batch, rank, world_size) for rank in range(world_size)))) == batch
 
 
 def test_fewer_clips_than_processes_are_refused() -> None:

@@ -80,15 +80,15 @@ class Mtcnn:
 
     def _refined(self, image: Pixels, boxes: Floats) -> Floats:
         shifts, scores = _run(self._refine, _patches(image, boxes, 24), ("dense_2", "softmax_1"))
-        kept = scores[:, 1] > self.thresholds[1]
-        boxes, shifts, rating = boxes[kept], shifts[kept], scores[kept, 1]
+        passed = scores[:, 1] > self.thresholds[1]
+        boxes, shifts, rating = boxes[passed], shifts[passed], scores[passed, 1]
         chosen = _suppress(boxes, rating, 0.7)
         return _squared(_shifted(boxes[chosen], shifts[chosen]))
 
     def _faces(self, image: Pixels, boxes: Floats) -> list[Face]:
         shifts, points, scores = _run(self._output, _patches(image, boxes, 48), ("dense_5", "dense_6", "softmax_2"))
-        kept = scores[:, 1] > self.thresholds[2]
-        boxes, shifts, points, rating = boxes[kept], shifts[kept], points[kept], scores[kept, 1]
+        passed = scores[:, 1] > self.thresholds[2]
+        boxes, shifts, points, rating = boxes[passed], shifts[passed], points[passed], scores[passed, 1]
         sides = boxes[:, None, 2:] - boxes[:, None, :2]
         landmarks = np.stack([points[:, :5], points[:, 5:]], 2) * sides + boxes[:, None, :2]  # [N, 5, 2]
         boxes = _shifted(boxes, shifts)
@@ -146,5 +146,5 @@ def _suppress(boxes: Floats, scores: Floats, limit: float) -> list[int]:
     if not len(boxes):
         return []
     corners_and_sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).astype(np.float64)
-    kept = cv2.dnn.NMSBoxes(corners_and_sides.tolist(), scores.astype(float).tolist(), 0.0, limit)
-    return [int(i) for i in np.asarray(kept).reshape(-1)]
+    passed = cv2.dnn.NMSBoxes(corners_and_sides.tolist(), scores.astype(float).tolist(), 0.0, limit)
+    return [int(i) for i in np.asarray(passed).reshape(-1)]

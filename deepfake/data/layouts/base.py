@@ -114,10 +114,10 @@ def walk_folders(root: Path, folder: str, depth: int, closed: Callable[[Path], N
     waiting = [(False, folder, depth)]  # those without a link on their way come first
     while waiting:
         linked, path, left = heapq.heappop(waiting)
-        own = _identity(root / path)
-        if own in seen:
+        identity = _identity(root / path)
+        if identity in seen:
             continue
-        seen.add(own)
+        seen.add(identity)
         if closed is not None and not os.access(root / path, os.R_OK | os.X_OK):
             closed(root / path)
             continue
@@ -262,8 +262,8 @@ def check_paths(paths: Iterable[str], labels: Iterable[int], where: str) -> None
     Raises:
         DataError: Most of the files whose folder tells their class are labelled the other way.
     """
-    told = [(told_by_path(path), label) for path, label in zip(paths, labels, strict=True)]
-    wrong, known = _against(told)
+    named = [(told_by_path(path), label) for path, label in zip(paths, labels, strict=True)]
+    wrong, known = _against(named)
     if known >= _ENOUGH and wrong > known / 2:
         raise _inverted(where, f"{wrong} of {known} files lie in folders that say the opposite")
 
@@ -278,29 +278,29 @@ def note_names(paths: Iterable[str], labels: Iterable[int], where: str, notes: l
         )
 
 
-def _against(told: list[tuple[int | None, int]]) -> tuple[int, int]:
+def _against(named: list[tuple[int | None, int]]) -> tuple[int, int]:
     """How many labels contradict what is told of their files, and of how many anything is told."""
-    known = [(tells, label) for tells, label in told if tells is not None]
+    known = [(tells, label) for tells, label in named if tells is not None]
     return sum(tells != label for tells, label in known), len(known)
 
 
-def check_share(labels: Iterable[int], low: float, high: float, where: str, least: int = 50) -> None:
-    """Refuse labels whose share of fakes is the mirror image of the published set's.
+def check_fraction(labels: Iterable[int], low: float, high: float, where: str, least: int = 50) -> None:
+    """Refuse labels whose fraction of fakes is the mirror image of the published set's.
 
     Args:
         labels: 0 and 1.
-        low: The least share of fakes that the published set has in any of its parts; ``high`` the greatest.
+        low: The least fraction of fakes that the published set has in any of its parts; ``high`` the greatest.
         high: See ``low``.
         where: What to name in the error.
         least: With fewer labels than this nothing is concluded.
 
     Raises:
-        DataError: The share lies outside, and inside with the labels turned round.
+        DataError: The fraction lies outside, and inside with the labels turned round.
     """
     values = list(labels)
-    share = sum(values) / max(1, len(values))
-    if len(values) >= least and not low <= share <= high and low <= 1 - share <= high:
-        raise _inverted(where, f"{share:.0%} are fake where the published set has {low:.0%} to {high:.0%}")
+    fraction = sum(values) / max(1, len(values))
+    if len(values) >= least and not low <= fraction <= high and low <= 1 - fraction <= high:
+        raise _inverted(where, f"{fraction:.0%} are fake where the published set has {low:.0%} to {high:.0%}")
 
 
 def check_against_folders(said: dict[str, str], rows: Iterable[dict[str, object]], where: str) -> None:

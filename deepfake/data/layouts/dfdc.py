@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from deepfake.data.layouts.base import (
-    check_share,
+    check_fraction,
     child,
     inside,
     list_files,
@@ -29,7 +29,7 @@ METADATA = "metadata.json"
 LABELS = "labels.csv"
 _WORDS = {"REAL": REAL, "FAKE": FAKE}
 _PART = re.compile(r"dfdc_train_part_\d+")
-_LARGEST = 0.85  # the share of the videos past which one part leaves too little for the other splits
+_LARGEST = 0.85  # the fraction of the videos past which one part leaves too little for the other splits
 
 
 class Dfdc:
@@ -53,7 +53,7 @@ class Dfdc:
         parts = _part_folders(root)
         for part in parts:
             rows += _read_part(root, part, options.name, notes)
-        check_share([int(str(row["label"])) for row in rows], 0.6, 0.95, METADATA)
+        check_fraction([int(str(row["label"])) for row in rows], 0.6, 0.95, METADATA)
         rows += _read_test(root, options.name, notes)
         unread = [name for name in list_folders(root) if name not in parts and _unlabelled(root, name)]
         if unread:
@@ -158,14 +158,14 @@ def _group_by_part(rows: list[dict[str, object]], options: DatasetOptions, notes
     Returns:
         What cannot be known, if anything.
     """
-    own = [row for row in rows if row.get("split") != "test"]
-    named = Counter(part_of(str(row["path"])) for row in own)
+    published = [row for row in rows if row.get("split") != "test"]
+    named = Counter(part_of(str(row["path"])) for row in published)
     wanted = sum(share > 0 for share in options.split_ratios)
-    if not own:
+    if not published:
         return []
     parts = {name: count for name, count in named.items() if name}
-    if len(parts) >= wanted and "" not in named and max(parts.values()) <= _LARGEST * len(own):
-        for row in own:
+    if len(parts) >= wanted and "" not in named and max(parts.values()) <= _LARGEST * len(published):
+        for row in published:
             row["groups"] = (*row["groups"], f"dfdc/{part_of(str(row['path']))}")  # type: ignore[misc]
         notes.append(
             f"people are named nowhere, but belong to parts: the {len(parts)} parts are kept whole, each in one split"
@@ -200,12 +200,12 @@ def _disambiguated(rows: list[dict[str, object]]) -> list[dict[str, object]]:
         names.append((str(row["method"]), stem))
     dataset = str(rows[0]["dataset"]) if rows else ""
     ids = sample_ids(dataset, names, [str(row["path"]) for row in rows])
-    kept = [{key: value for key, value in row.items() if key != "stem"} for row in rows]
+    cleaned = [{key: value for key, value in row.items() if key != "stem"} for row in rows]
     reals = {f"dfdc/{row['stem']}": name for row, name in zip(rows, ids, strict=True) if row["label"] == REAL}
     originals = [reals.get(row["groups"][0], "") if row["label"] == FAKE else "" for row in rows]  # type: ignore[index]
     return [
         {**row, "sample_id": name, "original": original}
-        for row, name, original in zip(kept, ids, originals, strict=True)
+        for row, name, original in zip(cleaned, ids, originals, strict=True)
     ]
 
 
@@ -232,7 +232,7 @@ class DeepfakeFaces:
         folder = child(root, "faces_224") or "faces_224"
         files = {file.stem: file for file in list_files(root, folder, IMAGE_SUFFIXES, depth=1)}
         labels = _read_labels(root / "metadata.csv")
-        check_share([label for label, _ in labels.values()], 0.6, 0.95, "metadata.csv")
+        check_fraction([label for label, _ in labels.values()], 0.6, 0.95, "metadata.csv")
         rows: list[dict[str, object]] = []
         for stem, (label, original) in labels.items():
             if stem not in files:

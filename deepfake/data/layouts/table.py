@@ -247,8 +247,8 @@ def _rows(
         }  # fmt: skip
         if "split" in values:
             row["split"] = _split(values["split"][i], f"row {i + 2}")
-        own = _group_names(raw[columns["group"]].iloc[i]) if "group" in columns else []
-        row["groups"] = tuple(f"{options.name}/{g}" for g in own) or (ids[i],)
+        named = _group_names(raw[columns["group"]].iloc[i]) if "group" in columns else []
+        row["groups"] = tuple(f"{options.name}/{g}" for g in named) or (ids[i],)
         row |= {name: column[i] for name, column in extra.items()}
         rows.append(row)
     if absent:

@@ -47,11 +47,11 @@ class Classifier(nn.Linear):
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over time [B, T, ...] -> [B, ...] of what the mask [B, T] keeps; 0 where it keeps nothing."""
-    keep = mask.reshape(*mask.shape, *([1] * (x.ndim - 2)))
+    """Mean over time [B, T, ...] -> [B, ...] of what the mask [B, T] marks; 0 where it marks nothing."""
+    unmasked = mask.reshape(*mask.shape, *([1] * (x.ndim - 2)))
     # Not a product with the mask: 0 x inf would let a padded frame through as NaN.
-    kept = x.masked_fill(~keep, 0.0)
-    return kept.sum(1) / keep.sum(1).clamp(min=1)
+    seen = x.masked_fill(~unmasked, 0.0)
+    return seen.sum(1) / unmasked.sum(1).clamp(min=1)
 
 
 def beside_changes(x: Tensor, mask: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ def learning_curves(history: History, *, monitor: str, best_epoch: int | None = 
 def series(history: History, key: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The epochs, counted from 1, at which a metric has a finite value, and those values."""
     points = [(row.get("epoch", place) + 1, row.get(key)) for place, row in enumerate(history)]
-    kept = [(epoch, value) for epoch, value in points if value is not None and np.isfinite(value)]
-    return np.array([epoch for epoch, _ in kept], float), np.array([value for _, value in kept], float)
+    finite = [(epoch, value) for epoch, value in points if value is not None and np.isfinite(value)]
+    return np.array([epoch for epoch, _ in finite], float), np.array([value for _, value in finite], float)
 
 
 def _draw(axis: Axes, history: History, keys: Sequence[str], strong: str) -> bool:

@@ -147,9 +147,9 @@ def most_wrong(predictions: pd.DataFrame, count: int, threshold: float = 0.5) ->
         threshold: The probability from which a sample is called fake.
     """
     wrong = (predictions["score"] >= threshold) != (predictions["label"] == 1)
-    kept = predictions[wrong & predictions["score"].notna()]
-    error = (kept["score"] - kept["label"]).abs()
-    return kept.loc[error.sort_values(ascending=False, kind="stable").index].head(count)
+    errors = predictions[wrong & predictions["score"].notna()]
+    distance = (errors["score"] - errors["label"]).abs()
+    return errors.loc[distance.sort_values(ascending=False, kind="stable").index].head(count)
 
 
 def _shortened(name: str, length: int = 26) -> str:

@@ -61,10 +61,10 @@ def roc(
     _draw_band(axis, band)
     axis.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="chance")
     axis.plot(false_rate, true_rate, color=BLUE, linewidth=2, label=f"ROC-AUC {area}", clip_on=False)
-    called = scores >= threshold
+    predicted = scores >= threshold
     axis.plot(
-        called[labels == 0].mean(),
-        called[labels == 1].mean(),
+        predicted[labels == 0].mean(),
+        predicted[labels == 1].mean(),
         "o",
         color=BLACK,
         markersize=6,
@@ -90,9 +90,9 @@ def precision_recall(
         return figure
     precision, recall, _ = precision_recall_curve(labels, scores)
     value = str(average) if average else f"{average_precision_score(labels, scores):.3f}"
-    share = labels.mean()
+    prevalence = labels.mean()
     _draw_band(axis, band)
-    axis.axhline(share, color=GREY, linestyle=":", linewidth=1, label=f"guessing {share:.2f}")
+    axis.axhline(prevalence, color=GREY, linestyle=":", linewidth=1, label=f"guessing {prevalence:.2f}")
     axis.plot(
         recall,
         precision,
@@ -102,9 +102,9 @@ def precision_recall(
         label=f"average precision {value}",
         clip_on=False,
     )
-    called = scores >= threshold
-    if called.any():
-        point = called[labels == 1].mean(), labels[called].mean()
+    predicted = scores >= threshold
+    if predicted.any():
+        point = predicted[labels == 1].mean(), labels[predicted].mean()
         axis.plot(*point, "o", color=BLACK, markersize=6, clip_on=False, label=f"threshold {threshold:.3g}")
     _unit_square(axis, "recall (fakes found)", "precision (called fake and fake)")
     legend(axis, "lower left")
@@ -120,18 +120,18 @@ def confusion(predictions: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
     if not len(labels):
         say_why(axis, "no confusion matrix: no sample has a score")
         return figure
-    called = (scores >= threshold).astype(int)
+    predicted = (scores >= threshold).astype(int)
     counts = np.zeros((2, 2), dtype=int)
-    np.add.at(counts, (labels, called), 1)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    np.add.at(counts, (labels, predicted), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for row in range(2):
         for column in range(2):
-            shade = "white" if shares[row, column] > 0.55 else BLACK
+            shade = "white" if fractions[row, column] > 0.55 else BLACK
             axis.text(
                 column, row - 0.06, f"{counts[row, column]:,}", ha="center", va="center", fontsize=17, color=shade
             )
-            percent = f"{shares[row, column]:.1%}" if counts[row].sum() else "none"
+            percent = f"{fractions[row, column]:.1%}" if counts[row].sum() else "none"
             axis.text(column, row + 0.18, percent, ha="center", va="center", fontsize=10, color=shade)
     axis.grid(False)
     axis.spines[:].set_visible(False)
@@ -145,10 +145,10 @@ def confusion(predictions: pd.DataFrame, *, threshold: float = 0.5) -> Figure:
 
 def scored(predictions: pd.DataFrame) -> tuple[npt.NDArray[np.int64], Array, str]:
     """Labels and scores of the samples that have a score, and a remark on those that have none."""
-    kept = predictions[predictions["score"].notna()]
-    missing = len(predictions) - len(kept)
+    counted = predictions[predictions["score"].notna()]
+    missing = len(predictions) - len(counted)
     remark = f"{missing:,} of {len(predictions):,} samples have no score and are left out" if missing else ""
-    return kept["label"].to_numpy(np.int64), kept["score"].to_numpy(np.float64), remark
+    return counted["label"].to_numpy(np.int64), counted["score"].to_numpy(np.float64), remark
 
 
 def one_class(labels: npt.NDArray[np.int64]) -> str:
@@ -217,13 +217,13 @@ def reliability(predictions: pd.DataFrame, *, bins: int = 10, ece: float | None 
     filled = np.unique(which)
     counts = np.array([(which == b).sum() for b in filled])
     mean_score = np.array([scores[which == b].mean() for b in filled])
-    share = np.array([labels[which == b].mean() for b in filled])
+    fraction = np.array([labels[which == b].mean() for b in filled])
     axes[0].plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="perfectly calibrated")
     # Wilson's interval: it stays inside [0, 1] and has a width where all samples agree.
-    low, high = _wilson(share, counts)
-    errors = np.clip([share - low, high - share], 0, None)
+    low, high = _wilson(fraction, counts)
+    errors = np.clip([fraction - low, high - fraction], 0, None)
     found = "found" if ece is None else f"found, ECE {ece:.3f}"
-    axes[0].errorbar(mean_score, share, yerr=errors, fmt="o-", color=BLUE, capsize=3, linewidth=1.5, label=found)
+    axes[0].errorbar(mean_score, fraction, yerr=errors, fmt="o-", color=BLUE, capsize=3, linewidth=1.5, label=found)
     axes[0].set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is fake")
     legend(axes[0], "upper left")
     axes[1].bar((edges[:-1] + edges[1:])[filled] / 2, counts, width=0.9 / bins, color=BLUE)
@@ -237,8 +237,8 @@ def _method_rows(predictions: pd.DataFrame, methods: list[str]) -> list[tuple[st
     groups += [
         (str(m), predictions[(predictions["label"] == 1) & (predictions["method"] == m)], FAKE_COLOUR) for m in methods
     ]
-    kept = [(name, rows["score"].dropna().to_numpy(np.float64), colour) for name, rows, colour in groups]
-    return [(f"{name} (n={len(values):,})", values, colour) for name, values, colour in kept if len(values)]
+    scores = [(name, rows["score"].dropna().to_numpy(np.float64), colour) for name, rows, colour in groups]
+    return [(f"{name} (n={len(values):,})", values, colour) for name, values, colour in scores if len(values)]
 
 
 def _draw_rows(axis: Axes, rows: list[tuple[str, Array, str]], threshold: float) -> None:

@@ -30,14 +30,14 @@ from deepfake.training.features.feature_store import (
     NoRoomError,
     describe,
     open_features,
-    relative,
     trains_exactly,
+    why_not_those_beside,
     write_features,
 )
 from deepfake.training.runtime import loader_workers
 
-#: The share of a device's free memory that features may take.
-_SHARE = 0.5
+#: The fraction of a device's free memory that features may take.
+_FRACTION = 0.5
 
 
 @dataclass
@@ -150,8 +150,8 @@ class FeatureCache:
             reason = f"recomputed clips differ by {off:.2g} of their norm, more than {allowed:g}"
         if reason:
             self.say(f"features: {folder} is computed again: {reason}")
-        elif told := relative(folder, spec):
-            self.say(f"features: computed again: {told}")
+        elif why := why_not_those_beside(folder, spec):
+            self.say(f"features: computed again: {why}")
         return None
 
     def _computed(self, folder: Path, spec: FeatureSpec, extractor: Extractor) -> Tensor:
@@ -169,7 +169,7 @@ class FeatureCache:
         if device.type == "cpu":
             return stored
         free = device_room(device)
-        if stored.nbytes <= _SHARE * free:
+        if stored.nbytes <= _FRACTION * free:
             try:
                 return stored.to(device)
             except RuntimeError as error:

@@ -149,7 +149,7 @@ class Extractor:
     def all(self, progress: Progress | None) -> Iterator[Written]:
         """Every clip of every view; the start of a run of frames, and their features on the CPU."""
         clips = sum(map(len, self._sources)) * self._views
-        with bar(progress, clips, "computing features") as told:
+        with bar(progress, clips, "computing features") as shown:
             for view in range(self._views):
                 for source in self._sources:
                     size = max(1, self._most // max([*source.lengths, 1]))
@@ -158,7 +158,7 @@ class Extractor:
                     loaded = source.read(batches, view, self._workers, pin)
                     for items, batch in zip(batches, loaded, strict=True):
                         yield from self._placed(source, items, view, self._extract(batch).cpu())
-                        told.advance(len(items))
+                        shown.advance(len(items))
 
     def deviation(self, stored: Tensor) -> float:
         """The largest distance of stored features from recomputed ones, over a few clips of the first view.
@@ -167,7 +167,7 @@ class Extractor:
             stored: [frames, ...], over all views.
 
         Returns:
-            As a share of the recomputed ones' norm.
+            As a fraction of the recomputed ones' norm.
         """
         worst = 0.0
         for source in self._sources:

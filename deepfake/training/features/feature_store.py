@@ -244,15 +244,15 @@ def write_features(
         raise NoRoomError(f"features cannot be kept in {folder.parent}: {error.strerror or error}") from error
 
 
-def relative(folder: Path, spec: FeatureSpec) -> str:
-    """In which way the features stored beside, of the same clips and tap, are not those wanted; empty for none."""
+def why_not_those_beside(folder: Path, spec: FeatureSpec) -> str:
+    """Why features of the same clips and tap that are stored already are not the ones wanted; empty for none."""
     for meta in folder.parent.glob(f"*/{META}"):
         try:
-            told = json.loads(meta.read_text())["spec"]
+            stored = json.loads(meta.read_text())["spec"]
         except (OSError, ValueError, KeyError):
             continue
-        if all(told.get(name) == getattr(spec, name) for name in ("clips", "backbone", "tap", "views", "changes")):
-            return f"those of {meta.parent.name} are of other {' and '.join(spec.differences(told))}"
+        if all(stored.get(name) == getattr(spec, name) for name in ("clips", "backbone", "tap", "views", "changes")):
+            return f"those of {meta.parent.name} are of other {' and '.join(spec.differences(stored))}"
     return ""
 
 
