@@ -51,6 +51,8 @@ def auc_covariance(
     Raises:
         ValueError: Fewer than two samples of a class, other labels, or NaN.
     """
+    from scipy.stats import rankdata  # half a second that only evaluations pay for
+
     scores = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     labels = np.asarray(labels)
     if np.isnan(scores).any():
@@ -62,10 +64,10 @@ def auc_covariance(
     if m < 2 or n < 2:
         raise ValueError(f"a variance needs two samples of each class, found {n} real and {m} fake")
     both = np.concatenate([fakes, reals], axis=1)
-    ranks = np.stack([_midranks(row) for row in both])
+    ranks = rankdata(both, axis=1)
     # For each fake the fraction of reals below it, for each real the fraction of fakes above it.
-    below = (ranks[:, :m] - np.stack([_midranks(row) for row in fakes])) / n
-    above = 1 - (ranks[:, m:] - np.stack([_midranks(row) for row in reals])) / m
+    below = (ranks[:, :m] - rankdata(fakes, axis=1)) / n
+    above = 1 - (ranks[:, m:] - rankdata(reals, axis=1)) / m
     if groups is None:
         return below.mean(1), np.atleast_2d(np.cov(below)) / m + np.atleast_2d(np.cov(above)) / n
     units = effective(labels, groups)
@@ -128,11 +130,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
         corrected[i] = largest
     return corrected
-
-
-def _midranks(x: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: np.ndarray = (last - (counts - 1) / 2)[inverse]
-    return ranks
