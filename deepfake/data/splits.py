@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from deepfake.data.layouts.base import listed
 from deepfake.data.manifest import FAKE, REAL, SPLITS, Manifest
@@ -23,21 +25,13 @@ def components(groups: pd.Series) -> pd.Series:
     Args:
         groups: A tuple of group names for each row.
     """
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for row in groups:
-        first = root(row[0])
-        for other in row[1:]:
-            parent[root(other)] = first
-    codes, _ = pd.factorize(pd.Index([root(row[0]) for row in groups]))
-    return pd.Series(codes, index=groups.index, dtype="int64")
+    counts = groups.map(len).to_numpy(np.int64)
+    codes, names = pd.factorize(groups.explode())
+    first = codes[np.cumsum(counts) - counts]
+    links = coo_array((np.ones(len(codes)), (np.repeat(first, counts), codes)), shape=(len(names), len(names)))
+    _, linked = connected_components(links, directed=False)
+    numbers, _ = pd.factorize(linked[first])
+    return pd.Series(numbers, index=groups.index, dtype="int64")
 
 
 def crossing_groups(table: pd.DataFrame) -> pd.DataFrame:
