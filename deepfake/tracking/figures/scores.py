@@ -205,6 +205,8 @@ def histogram(predictions: pd.DataFrame, *, threshold: float = 0.5, most: int = 
 
 def reliability(predictions: pd.DataFrame, *, bins: int = 10, ece: float | None = None) -> Figure:
     """How often samples called fake with a probability are fake, against that probability; below, how many."""
+    from scipy.stats import binomtest
+
     figure, axes = new_figure(4.8, 5.2, rows=2, fitted=True, heights=(3, 1))
     labels, scores, left_out = scored(predictions)
     title(axes[0], "Reliability", left_out)
@@ -217,11 +219,14 @@ def reliability(predictions: pd.DataFrame, *, bins: int = 10, ece: float | None 
     filled = np.unique(which)
     counts = np.array([(which == b).sum() for b in filled])
     mean_score = np.array([scores[which == b].mean() for b in filled])
-    fraction = np.array([labels[which == b].mean() for b in filled])
+    fakes = np.array([labels[which == b].sum() for b in filled])
+    fraction = fakes / counts
     axes[0].plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="perfectly calibrated")
     # Wilson's interval: it stays inside [0, 1] and has a width where all samples agree.
-    low, high = _wilson(fraction, counts)
-    errors = np.clip([fraction - low, high - fraction], 0, None)
+    ends = [
+        binomtest(k, n).proportion_ci(method="wilson") for k, n in zip(fakes.tolist(), counts.tolist(), strict=True)
+    ]
+    errors = np.clip([fraction - [end.low for end in ends], [end.high for end in ends] - fraction], 0, None)
     found = "found" if ece is None else f"found, ECE {ece:.3f}"
     axes[0].errorbar(mean_score, fraction, yerr=errors, fmt="o-", color=BLUE, capsize=3, linewidth=1.5, label=found)
     axes[0].set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is fake")
@@ -253,11 +258,3 @@ def _draw_rows(axis: Axes, rows: list[tuple[str, Array, str]], threshold: float)
     axis.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6), xlabel="fake probability")
     axis.grid(False, axis="y")
     title(axis, "Scores by method (bar: median)")
-
-
-def _wilson(share: Array, counts: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-    """Wilson 1927, at 95 %."""
-    z = 1.959963984540054
-    centre = (share + z**2 / (2 * counts)) / (1 + z**2 / counts)
-    half = z * np.sqrt(share * (1 - share) / counts + z**2 / (4 * counts**2)) / (1 + z**2 / counts)
-    return centre - half, centre + half
