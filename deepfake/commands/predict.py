@@ -33,8 +33,9 @@ from deepfake.runs.console import Console
 from deepfake.runs.load import Trained, open_run
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_folder import RunRecord
+from deepfake.training.calibration import sigmoid
 from deepfake.training.decision import Decision
-from deepfake.training.scoring import score, sigmoid
+from deepfake.training.scoring import score
 
 _DEPTH = 20  # folders below the one named
 _KNOWN = VIDEO_SUFFIXES | IMAGE_SUFFIXES

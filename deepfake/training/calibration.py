@@ -29,6 +29,20 @@ _GOLDEN = 40
 _BOUND = 1e-12
 
 
+# SciPy's expit and logit, and its root finders in place of the searches below, round the last digits otherwise: scores
+# and metrics would no longer be those of runs of the past.
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logits to probabilities, in the form that neither overflows nor warns at either end."""
+    probabilities: np.ndarray = 0.5 * (1 + np.tanh(0.5 * logits))
+    return probabilities
+
+
+def _logits(scores: np.ndarray) -> np.ndarray:
+    bounded = np.clip(np.asarray(scores, dtype=np.float64), _BOUND, 1 - _BOUND)
+    logits: np.ndarray = np.log(bounded) - np.log1p(-bounded)
+    return logits
+
+
 class Calibrator(Protocol):
     """Maps scores to probabilities, never changing which of two samples scores higher."""
 
@@ -51,7 +65,7 @@ class Platt:
     intercept: float
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        return _sigmoid(self.slope * _logits(scores) + self.intercept)
+        return sigmoid(self.slope * _logits(scores) + self.intercept)
 
     def to_dict(self) -> dict[str, Any]:
         return {"method": "platt", "slope": self.slope, "intercept": self.intercept}
@@ -64,7 +78,7 @@ class Temperature:
     temperature: float
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        return _sigmoid(_logits(scores) / self.temperature)
+        return sigmoid(_logits(scores) / self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         return {"method": "temperature", "temperature": self.temperature}
@@ -170,7 +184,7 @@ def _intercept(z: np.ndarray, labels: np.ndarray) -> float:
     far = float(np.abs(z).max()) + 40
     low, high, found = -far, far, 0.0
     for _ in range(100):
-        p = _sigmoid(z + found)
+        p = sigmoid(z + found)
         rise = float(np.sum(p - labels)) + found / INTERCEPT_SPREAD**2
         low, high = (low, found) if rise > 0 else (found, high)
         step = found - rise / (float(np.sum(p * (1 - p))) + 1 / INTERCEPT_SPREAD**2)
@@ -202,7 +216,7 @@ def _fit_temperature(labels: np.ndarray, scores: np.ndarray) -> Iterable[Tempera
     targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
 
     def slope(factor: float) -> float:
-        return float(np.sum((0.5 * (1 + np.tanh(0.5 * factor * z)) - targets) * z))
+        return float(np.sum((sigmoid(factor * z) - targets) * z))
 
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(200):
@@ -228,17 +242,6 @@ def _losses(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, float
     bounded = np.clip(probabilities, _BOUND, 1 - _BOUND)
     likelihood = np.where(labels == 1, bounded, 1 - bounded)
     return float(-np.log(likelihood).mean()), expected_calibration_error(labels, probabilities)
-
-
-def _logits(scores: np.ndarray) -> np.ndarray:
-    bounded = np.clip(np.asarray(scores, dtype=np.float64), _BOUND, 1 - _BOUND)
-    logits: np.ndarray = np.log(bounded) - np.log1p(-bounded)
-    return logits
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    probabilities: np.ndarray = 0.5 * (1 + np.tanh(0.5 * logits))
-    return probabilities
 
 
 #: Each gives a fit, then gentler ones down to one that changes nothing.

@@ -144,6 +144,7 @@ def seed_everything(seed: int, deterministic: bool) -> None:
         deterministic: Same command, same numbers. Operations without a repeatable version warn. False lets
             cuDNN try which algorithm is fastest.
     """
+    # lightning_fabric.seed_everything takes 32 bits only, and leaves what it took in the environment.
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

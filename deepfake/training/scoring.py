@@ -18,15 +18,11 @@ from deepfake.errors import UserError, nearest
 from deepfake.metrics import Metrics, sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
+from deepfake.training.calibration import sigmoid
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.runtime import gather
 from deepfake.training.sampler import part_of
 from deepfake.training.train_step import Transfer
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Logits to probabilities, in the form that neither overflows nor warns at either end."""
-    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def pool_clips(rows: np.ndarray, logits: np.ndarray, samples: int, how: str = "mean", top_k: int = 2) -> np.ndarray:
