@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.forked import Forks
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,3 +29,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data in ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """``forks("train", …, outputs=…)`` runs a command in a fork of a process that has imported what commands need."""
+    made = Forks(tmp_path_factory.mktemp("forks"))
+    yield made
+    made.close()

@@ -14,6 +14,7 @@ import pytest
 
 from tests import PROJECT
 from tests.end_to_end.using import Here
+from tests.forked import Forks
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -41,11 +42,19 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def command(outputs: Path) -> Command:
-    """``command("train.py", "model=cnn", ...)`` runs it from the project's folder and returns what it printed."""
+def command(outputs: Path, forks: Forks) -> Command:
+    """``command("train.py", "model=cnn", ...)`` runs it from the project's folder and returns what it printed.
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, "DEEPFAKE_OUTPUTS": str(outputs), "COLUMNS": "160", **environment}
+    Our own commands run in forks unless they are to be ``fresh``; others, ``command("-c", ...)`` say, are started.
+    """
+
+    def run(*arguments: str, fresh: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
+        # Sums come out in another order with another number of threads, and both kinds of process are compared.
+        variables = {"COLUMNS": "160", "OMP_NUM_THREADS": "1", **environment}
+        if (words := _ours(arguments)) and not fresh:
+            ended = forks(*words, limit=900, **{"outputs": outputs, **variables})
+            return subprocess.CompletedProcess(arguments, ended.status, ended.stdout, ended.stderr)
+        variables = {**os.environ, "DEEPFAKE_OUTPUTS": str(outputs), **variables}
         variables.pop("MLFLOW_TRACKING_URI", None)
         return subprocess.run(
             [sys.executable, *arguments],
@@ -58,6 +67,12 @@ def command(outputs: Path) -> Command:
         )
 
     return run
+
+
+def _ours(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    if arguments[:2] == ("-m", "deepfake.cli"):
+        return arguments[2:]
+    return arguments if arguments[0].endswith(".py") else ()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ def test_the_first_two_commands_set_everything_up_themselves() -> None:
 def test_the_first_command_trains_tracks_and_compares_two_models(command: Command) -> None:
     last = shlex.split(BLOCKS[0].strip().split("&&")[-1])
     assert last[0] == ".venv/bin/python"
-    done = command(*last[1:])
+    done = command(*last[1:], fresh=True)
     assert done.returncode == 0, done.stderr
     for name in ("cnn_lstm", "cnn_gru"):
         auc = re.search(rf"^.*{name}.*?([01]\.\d{{4}}).*$", done.stdout.split("compared")[-1], re.MULTILINE)

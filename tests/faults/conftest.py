@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.forked import Forks
-
 #: Mounts a tmpfs of so many megabytes, and returns its folder.
 Disk = Callable[..., Path]
 
@@ -24,14 +22,6 @@ def tell(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> 
             print(f"\n{request.node.name}: {count} inputs, 0 crashes", end="")
 
     return told
-
-
-@pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """``forks("train", …, outputs=…)`` runs a command in a fork."""
-    made = Forks(tmp_path_factory.mktemp("forks"))
-    yield made
-    made.close()
 
 
 @pytest.fixture

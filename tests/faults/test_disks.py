@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from deepfake.tracking.reproducibility import is_timing
 from tests.faults.conftest import Disk
-from tests.faults.forked import Ended, Fault, Forks
+from tests.forked import Ended, Fault, Forks
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from tests.faults.conftest import Disk
-from tests.faults.forked import Fault, Forks
 from tests.faults.test_disks import ROOM, STUDY, TINY, TRAIN, check_whole, only_run, query, values
+from tests.forked import Fault, Forks
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,7 @@
-"""Commands in forks of one process that has imported all they need, each with faults put into it at a named place.
+"""Commands in forks of one process that has imported all they need: a process of its own each, without its start.
 
-A fault is put before or after a certain call of one of our functions, so that it comes where it is meant to, not where
-a clock happens to let it fall. The kernel does the rest: a disk that is filled really is full.
+Faults can be put into them, before or after a certain call of one of our functions, so that they come where they are
+meant to, not where a clock happens to let them fall. The kernel does the rest: a disk that is filled really is full.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from tests import PROJECT
 #: What commands import, lazily, on their way.
 _HEAVY = (
     "torch",
+    "timm",
+    "torch.utils.flop_counter",
     "pandas",
     "pyarrow.parquet",
     "sklearn.metrics",
@@ -68,7 +71,13 @@ class Ended:
     """How a command ended."""
 
     status: int
-    text: str
+    stdout: str
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        """All that was printed."""
+        return self.stdout + self.stderr
 
     @property
     def is_told(self) -> bool:
@@ -79,7 +88,7 @@ class Ended:
 
 
 class Forks:
-    """Runs ``deepfake <words>``, one at a time.
+    """Runs ``deepfake <words>``, or ``python train.py <words>``, one at a time.
 
     Args:
         scratch: For what is printed, and as the place for temporary files.
@@ -88,7 +97,7 @@ class Forks:
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.forked"],
+            [sys.executable, "-m", "tests.forked"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -99,19 +108,19 @@ class Forks:
     def __call__(
         self, *words: str, outputs: Path, faults: Sequence[Fault] = (), limit: float = 600, **environment: str | None
     ) -> Ended:
-        log = self._scratch / "printed.txt"
+        printed = {"out": str(self._scratch / "out.txt"), "err": str(self._scratch / "err.txt")}
         told = {
             "words": words,
             "env": {"DEEPFAKE_OUTPUTS": str(outputs), "MLFLOW_TRACKING_URI": None, **environment},
             "faults": [vars(fault) for fault in faults],
-            "log": str(log),
             "limit": limit,
+            **printed,
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(told), file=self._process.stdin, flush=True)
         status = int(self._process.stdout.readline())
-        return Ended(status, log.read_text(errors="replace"))
+        return Ended(status, *(Path(path).read_text(errors="replace") for path in printed.values()))
 
     def close(self) -> None:
         """End the process."""
@@ -195,6 +204,10 @@ def _child(told: Mapping[str, Any]) -> int:
         os.setuid(int(uid))
     for fault in told["faults"]:
         _put(fault)
+    if told["words"][0].endswith(".py"):
+        sys.argv = list(told["words"])
+        runpy.run_path(str(PROJECT / told["words"][0]), run_name="__main__")
+        return 0
     from deepfake.cli import main
 
     return main(list(told["words"]))
@@ -219,9 +232,8 @@ def _run(told: Mapping[str, Any]) -> None:
 
     # As the first process of a session, so that nothing outside is signalled by it.
     os.setsid()
-    log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    for number in (1, 2):
-        os.dup2(log, number)
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(told[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
     sys.argv = ["deepfake"]
     status: object = 1
     try:
@@ -240,9 +252,11 @@ def _run(told: Mapping[str, Any]) -> None:
 def main(load: Callable[[str], Any] = importlib.import_module) -> None:
     """Import everything, then do as asked until the input ends."""
     os.environ["MPLBACKEND"] = "agg"
+    from deepfake.models.compat import prepare_torchvision
     from deepfake.tracking.store import quiet_mlflow
 
     quiet_mlflow()
+    prepare_torchvision()
     for name in _HEAVY:
         load(name)
     for found in pkgutil.walk_packages(deepfake.__path__, "deepfake."):
