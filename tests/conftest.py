@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,25 @@ import pytest
 
 from tests.forked import Forks
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests beside each other share the cores; before torch is imported, which reads it once.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="inject every fault and fuzz every input, not the sample that CI takes"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # Commands run whole.
+        if "forks" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+    # First what takes long, so that no process is left alone with it at the end.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

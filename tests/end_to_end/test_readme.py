@@ -18,7 +18,7 @@ def test_the_first_two_commands_set_everything_up_themselves() -> None:
     assert BLOCKS[0].strip() == (
         "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python train.py -m model=cnn_lstm,cnn_gru"
     )
-    assert BLOCKS[1].strip() == ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
+    assert BLOCKS[1].strip() == ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest -n 2"
 
 
 @pytest.mark.slow
