@@ -188,6 +188,7 @@ def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal")
     import optuna
 
     from deepfake.sweeping.callbacks import Objective
+    from deepfake.sweeping.claims import Claims
     from deepfake.sweeping.samplers import create_pruner, create_sampler
     from deepfake.sweeping.search_space import Parameter
     from deepfake.sweeping.storage import locate, open_storage
@@ -209,7 +210,7 @@ def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal")
     with tempfile.TemporaryDirectory() as folder:
         ours, plain = Path(folder) / "ours", Path(folder) / "plain"
         plan = StudyPlan("s", ours, locate(storage, ours), space, [Objective("m")], [], trials, settings, pruner)
-        study = Study(plan)
+        claims = Claims(Study(plan))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             other = optuna.create_study(
@@ -221,7 +222,10 @@ def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal")
             )
             for _ in range(trials // block):
                 row = {}
-                for name, run in (("ours", partial(_our_trial, study)), ("plain", partial(_plain_trial, other, space))):
+                for name, run in (
+                    ("ours", partial(_our_trial, claims)),
+                    ("plain", partial(_plain_trial, other, space)),
+                ):
                     began, spent = time.perf_counter(), time.process_time()
                     for _ in range(block):
                         run()
@@ -231,24 +235,24 @@ def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal")
     return rows
 
 
-def _our_trial(study: Any) -> None:
+def _our_trial(claims: Any) -> None:
     from deepfake.sweeping.agent import Heartbeat, RunningTrial
     from deepfake.sweeping.callbacks import COMPLETED, PRUNED, Job
     from deepfake.sweeping.trial import Pruned
 
-    claim = study.claim()
-    running = RunningTrial(study, claim)
+    claim = claims.claim()
+    running = RunningTrial(claims, claim)
     value = -((claim.trial.params["wd"] - 0.3) ** 2)
     metrics = {f"val/m{number}": 0.5 for number in range(40)} | {"m": value}
     job = Job(claim.number, claim.overrides, COMPLETED, metrics=metrics, values=[value], seconds=1.0)
-    with Heartbeat(study, claim):
+    with Heartbeat(claims, claim):
         running.identify(run_id="r" * 32, run_dir="/x/y", name="cnn")
         try:
             for epoch in range(3):
                 running.report(epoch, {"m": value - 1 / (epoch + 1)})
         except Pruned:
             job = Job(claim.number, claim.overrides, PRUNED, metrics=metrics, seconds=1.0)
-    study.finish(claim, job)
+    claims.finish(claim, job)
 
 
 def _plain_trial(study: Any, space: Sequence[Any]) -> None:

@@ -1,6 +1,6 @@
-"""What a sweep tells whoever listens: its start, each job's end, its own end.
+"""What a sweep reports, its start, each job's end and its own end, and the callback that hears of it.
 
-Knows neither who listens nor what they keep: a listener is named by its dotted path in the sweeper's config.
+Knows no callback's work: one is named by its dotted path in the sweeper's config.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deepfake.errors import UserError, of_a_place
 
 log = logging.getLogger(__name__)
 
-#: In a sweep's folder: held while a listener is told of the start and the end, and while files are written.
+#: In a sweep's folder: held while a callback is called at the start and the end, and while files are written.
 LOCK = "sweep.lock"
 COMPLETED, PRUNED, FAILED = "completed", "pruned", "failed"
 
@@ -98,8 +98,8 @@ class SweepResult:
         return [job for job in self.jobs if job.status == FAILED]
 
 
-class SweepObserver(Protocol):
-    """A listener. Start and end are told under a lock of the sweep's folder, so that two terminals take turns."""
+class SweepCallback(Protocol):
+    """What hears of a sweep. Start and end are called under a lock of the sweep's folder, one terminal at a time."""
 
     def check(self, config: DictConfig) -> None:
         """Before anything starts, with the composed config of a job to come: refuse it by raising UserError."""
@@ -114,8 +114,8 @@ class SweepObserver(Protocol):
         """After the last job, also when the sweep was stopped or interrupted."""
 
 
-class Silent:
-    """Listens to nothing."""
+class NoCallback:
+    """Does nothing."""
 
     def check(self, config: DictConfig) -> None:
         """Anything goes."""
@@ -130,21 +130,21 @@ class Silent:
         """Nothing to do."""
 
 
-def create_observer(path: str | None, config: Any) -> SweepObserver:
-    """The listener named in the sweeper's config, given the composed config of the sweep.
+def create_callback(path: str | None, config: Any) -> SweepCallback:
+    """The callback that the sweeper's config names, given the composed config of the sweep.
 
-    A config may come from anywhere, so it names a listener of this package or of the app that runs, which are imported
+    A config may come from anywhere, so it names a class of this package or of the app that runs, which are imported
     already; nothing else is imported or called for it.
 
     Raises:
-        UserError: There is no such class, or it is no listener.
+        UserError: There is no such class, or it lacks a method.
     """
     if path is None:
-        return Silent()
+        return NoCallback()
     module, _, name = path.rpartition(".")
-    own = module.startswith("deepfake.")
+    ours = module.startswith("deepfake.")
     try:
-        kind = getattr(importlib.import_module(module) if own else sys.modules[module], name)
+        kind = getattr(importlib.import_module(module) if ours else sys.modules[module], name)
     except (ImportError, AttributeError, KeyError) as error:
         raise UserError(
             f"hydra.sweeper.observer={path!r} is no class of this package or of the app that runs: {error}",
@@ -153,14 +153,14 @@ def create_observer(path: str | None, config: Any) -> SweepObserver:
     needed = ("sweep_started", "job_finished", "sweep_finished")
     if not isinstance(kind, type) or not all(callable(getattr(kind, method, None)) for method in needed):
         raise UserError(
-            f"hydra.sweeper.observer={path!r} is no listener", f"it needs {', '.join(needed)}, or give null"
+            f"hydra.sweeper.observer={path!r} is no callback", f"it needs {', '.join(needed)}, or give null"
         )
-    listener: SweepObserver = kind(config)
-    return listener
+    callback: SweepCallback = kind(config)
+    return callback
 
 
-def tell(what: str, call: Callable[[], None]) -> None:
-    """Call a listener; its own trouble is reported and never ends the sweep."""
+def notify(what: str, call: Callable[[], None]) -> None:
+    """Call a callback; an error in it is logged and never ends the sweep."""
     try:
         call()
     except Exception as error:

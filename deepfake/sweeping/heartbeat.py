@@ -1,4 +1,4 @@
-"""Who works on a trial, and whether they are still alive.
+"""The owners of trials, and whether they are alive.
 
 Knows processes and hosts, no study: an owner is a small dict that any process on any machine can judge.
 """
@@ -20,7 +20,7 @@ from deepfake.installation import started_ticks
 
 #: Two readings of one process's start may differ this much when the clock is set; pids are not reused so fast.
 _START_TOLERANCE = 2.0
-#: So many missed signs of life on another machine mean that the owner is dead.
+#: So many missed heartbeats on another machine mean that the owner is dead.
 _MISSED = 3
 
 
@@ -41,7 +41,7 @@ def new_owner(supervisor: Mapping[str, Any] | None, heartbeat: float, token: str
 
     Args:
         supervisor: The process that watches over this one and answers for its death, if there is one.
-        heartbeat: Seconds between its signs of life.
+        heartbeat: Seconds between its heartbeats.
         token: A name for it that no other owner has.
     """
     return {
@@ -73,20 +73,20 @@ class Watch:
         self._seen: dict[str, tuple[Any, float]] = {}
         self._host = host_identity()
 
-    def is_dead(self, owner: Mapping[str, Any] | None, beat: object) -> bool:
+    def is_dead(self, owner: Mapping[str, Any] | None, heartbeat: object) -> bool:
         """Whether nobody will ever finish what this owner began.
 
-        On this machine that is known at once. On another it takes three missed heartbeats, counted by this
+        On this machine that is known at once. On another it is known after three missed heartbeats, counted by this
         process's own clock from the first look, so that clocks which disagree kill nobody.
 
         Args:
             owner: As :func:`new_owner` made it; None where it let go, or died before it could sign.
-            beat: Its latest sign of life, any value that changes.
+            heartbeat: Its latest one, any value that changes.
         """
         if owner is None:
             return True
         if owner["host"] != self._host:
-            return self._is_silent(owner, beat)
+            return self._is_silent(owner, heartbeat)
         answering = owner.get("supervisor") or owner
         return not _is_running(answering) and not _is_running(owner)
 
@@ -94,10 +94,10 @@ class Watch:
         """Count silence from the next look on: nobody could be heard."""
         self._seen.clear()
 
-    def _is_silent(self, owner: Mapping[str, Any], beat: object) -> bool:
+    def _is_silent(self, owner: Mapping[str, Any], heartbeat: object) -> bool:
         known, since = self._seen.get(owner["token"], (None, 0.0))
-        if owner["token"] not in self._seen or known != beat:
-            self._seen[owner["token"]] = (beat, self._clock())
+        if owner["token"] not in self._seen or known != heartbeat:
+            self._seen[owner["token"]] = (heartbeat, self._clock())
             return False
         return self._clock() - since > _MISSED * float(owner["heartbeat"])
 
@@ -109,7 +109,7 @@ def _is_running(process: Mapping[str, Any]) -> bool:
         if ticks is None:
             same = abs(found.create_time() - float(process["started"])) <= _START_TOLERANCE
         else:
-            # What psutil tells is counted from the clock, which may have been set since.
+            # What psutil says is counted from the clock, which may have been set since.
             same = ticks == process["ticks"]
         return same and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

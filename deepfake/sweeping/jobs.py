@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -28,6 +30,17 @@ from deepfake.sweeping.trial import Pruned
 TRACEBACK = "traceback.txt"
 #: Overrides that say how runs are chosen; a job's own record does not hold them, so a rerun meets no study.
 _SWEEP_KEYS = ("sweep", "search", "sampler", "pruner")
+#: How a launcher refuses a job, and the keys that say what is asked for.
+_REFUSALS = {
+    "generic resource": "gpus_per_node (null where the cluster names no GPUs), or gres",
+    "invalid partition": "partition",
+    "Invalid account": "account, or partition",
+    "Invalid qos": "qos",
+    "time limit is invalid": "timeout_min",
+    "Memory specification": "mem_gb (null where the cluster does not share out memory)",
+    "CPU count per node": "cpus_per_task",
+    "node configuration is not available": "cpus_per_task, mem_gb or gpus_per_node",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,12 @@ class JobRunner:
     def hydra_overrides(self) -> list[str]:
         """Hydra's own overrides as written; some interpolate what only a job has."""
         return [str(text) for text in OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False) or ()]
+
+    def create_launcher(self) -> Launcher:
+        """The launcher that ``hydra/launcher`` names, for this task."""
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task, config=self.config
+        )
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The config of a job, as the launchers make it; raises Hydra's and OmegaConf's own errors."""
@@ -93,8 +112,10 @@ def keep_traceback(error: object, folder: Path | None) -> Path | None:
     path = folder / TRACEBACK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with appearing(path) as half:
-            half.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        with appearing(path) as partial_file:
+            partial_file.write_text(
+                "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace"
+            )
     except OSError:
         return None
     finally:
@@ -154,6 +175,13 @@ def describe(error: object) -> str:
         # Hydra's composition errors leave the telling to their cause.
         return describe(error.__cause__)
     return f"{name}: {lines[0]}" if lines else name
+
+
+def refusal_hint(error: Exception) -> str | None:
+    """Which key of the launcher to change where a cluster refused a job as it was asked for; None for other errors."""
+    text = str(error)
+    keys = next((keys for words, keys in _REFUSALS.items() if words.lower() in text.lower()), None)
+    return f"change what is asked for: hydra.launcher.{keys}" if keys else None
 
 
 def is_interruption(error: object) -> bool:

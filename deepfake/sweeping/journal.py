@@ -30,7 +30,7 @@ class Journal(JournalFileBackend):
 
     def __init__(self, path: Path, lock: KernelLock) -> None:
         super().__init__(str(path), lock_obj=cast(Any, lock))
-        self._held = lock
+        self._kernel_lock = lock
         self._mutex = threading.RLock()
         # Entries that are yet to be written, and how many the file has before them, once that is known.
         self._pending: list[bytes] | None = None
@@ -40,7 +40,7 @@ class Journal(JournalFileBackend):
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Hold the file, and write at the end."""
-        with self._held.held():
+        with self._kernel_lock.held():
             self._check_whole()
             self._pending, self._before = [], None
             try:
@@ -60,7 +60,7 @@ class Journal(JournalFileBackend):
             if self._pending is not None:
                 self._pending += lines
                 return
-        with self._held.held():
+        with self._kernel_lock.held():
             self._check_whole()
             self._write(lines, None)
 

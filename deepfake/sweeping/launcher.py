@@ -2,7 +2,8 @@
 
 Each launched job is a worker that takes trial after trial, so none waits for the slowest of a batch. A launcher says
 how its jobs ended only once all of them have, and where a cluster keeps no accounts it never hears of one that was
-cancelled: so each worker signs in the sweep's folder, and the terminal looks at the signs, not at the launcher.
+cancelled: so each worker keeps a file in the sweep's folder that says that it lives and how it ended, and the terminal
+reads it.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from deepfake.compat import job_outcome
 from deepfake.errors import UserError
 from deepfake.sweeping.agent import work
-from deepfake.sweeping.grid import create_launcher, refusal_hint
+from deepfake.sweeping.claims import Claims
 from deepfake.sweeping.heartbeat import Watch, new_owner
-from deepfake.sweeping.jobs import JobRunner, describe
-from deepfake.sweeping.results import standing
+from deepfake.sweeping.jobs import JobRunner, describe, refusal_hint
+from deepfake.sweeping.schedule import standing
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
 
@@ -57,7 +58,7 @@ class StudyWorker:
         ended: list[int] = []
         with signing(_sign_file(self.plan.folder, token), new_owner(None, self.plan.heartbeat, token)):
             study = Study(self.plan, token=token)
-            work(study, self.runner, finished=lambda job: ended.append(job.number))
+            work(Claims(study), self.runner, finished=lambda job: ended.append(job.number))
         return {"trials": ended}
 
 
@@ -69,22 +70,22 @@ def signing(file: Path, owner: Mapping[str, Any]) -> Iterator[None]:
     """
     done = threading.Event()
 
-    def sign(beat: int, ended: str | None) -> None:
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps({"owner": owner, "beat": beat, "ended": ended}), encoding="utf-8")
-        partial.replace(file)
+    def sign(count: int, ended: str | None) -> None:
+        partial_file = file.with_suffix(".partial")
+        partial_file.write_text(json.dumps({"owner": owner, "beat": count, "ended": ended}), encoding="utf-8")
+        partial_file.replace(file)
 
-    def beat() -> None:
+    def sign_again() -> None:
         count = 0
         while not done.wait(float(owner["heartbeat"])):
             count += 1
-            # Without a sign it counts as dead and is replaced; what it does goes on.
+            # Without a heartbeat it counts as dead and is replaced; what it does goes on.
             with contextlib.suppress(OSError):
                 sign(count, None)
 
     file.parent.mkdir(parents=True, exist_ok=True)
     sign(0, None)
-    thread = threading.Thread(target=beat, name="signs", daemon=True)
+    thread = threading.Thread(target=sign_again, name="signs", daemon=True)
     thread.start()
     ended = ""
     try:
@@ -100,7 +101,7 @@ def signing(file: Path, owner: Mapping[str, Any]) -> Iterator[None]:
 
 @dataclass
 class _Launch:
-    """Jobs that were handed to the launcher together."""
+    """Jobs that were given to the launcher together."""
 
     #: By which a queue tells them apart; None where they have none.
     name: str | None
@@ -196,7 +197,7 @@ class Launched:
                 worker.ended = True
                 return str(sign["ended"])
             if over and launch.complete:
-                lost = launch.trouble or "its job ended without a word"
+                lost = launch.trouble or "its job ended without saying why"
             else:
                 lost = "its process is gone" if self._watch.is_dead(sign["owner"], sign["beat"]) else ""
         worker.ended = bool(lost)
@@ -235,7 +236,7 @@ class Launched:
         task = StudyWorker(runner, plan, str(self._study.owner["token"]))
         places = [[*plan.fixed, f"hydra.sweep.subdir=workers/{number}"] for number in numbers]
         try:
-            launcher = create_launcher(JobRunner(runner.context, task, _named(runner.config, launch.name)))
+            launcher = JobRunner(runner.context, task, _named(runner.config, launch.name)).create_launcher()
             results = launcher.launch(places, initial_job_idx=numbers[0])
         except Exception as error:
             launch.trouble, launch.hint = describe(error), refusal_hint(error)

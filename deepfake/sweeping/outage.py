@@ -1,4 +1,4 @@
-"""Storages that do not answer for a while: what is told from a mistake, and waited out.
+"""Storages that do not answer for a while: told from mistakes, and waited out.
 
 Knows the errors of files and databases, not what is stored.
 """
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from optuna.exceptions import StorageInternalError
 
-from deepfake.errors import UserError
+from deepfake.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -75,8 +75,3 @@ def is_outage(error: BaseException) -> bool:
 def outage_text(error: BaseException) -> str:
     """What is the matter, in one line."""
     return first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -1,6 +1,6 @@
-"""Keeps a number of worker processes on a study: as one ends its trial it takes the next, and a dead one is replaced.
+"""Worker processes on one study of this machine: each runs trial after trial, and a dead one is replaced.
 
-The workers choose their trials themselves; the pool only watches over them and answers for their deaths.
+The workers claim their trials themselves; the pool watches over them and answers for their deaths.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from optuna.trial import TrialState
 from deepfake.errors import UserError
 from deepfake.installation import available_cores, child_environment, module_command
 from deepfake.sweeping.agent import OVERDUE_STATUS
+from deepfake.sweeping.claims import Claims
 from deepfake.sweeping.heartbeat import process_identity
 from deepfake.sweeping.jobs import JobRunner
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.worker import GRACE_SECONDS, LOST_STATUS, Work, pack
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+#: So many workers dying one after another without having ended a trial mean that none can start.
+_HOPELESS = 3
+#: So many workers losing their device in one place, one after another without a good trial, mean that it is broken.
+_BROKEN = 3
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
@@ -50,22 +55,16 @@ def worker_environment(index: int, workers: int, gpus: list[str], environment: M
     """The environment of one worker.
 
     Args:
-        index: Which of them, from 0; with more workers than GPUs, several share one.
-        environment: The parent's; numbers of threads set there are kept.
+        index: Which of them, from 0; with more workers than GPUs, several use one.
+        environment: The parent's; numbers of threads set there stay.
     """
-    share = max(1, available_cores() // workers)
-    own = dict(environment)
+    threads = max(1, available_cores() // workers)
+    child = dict(environment)
     if gpus:
-        own["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
+        child["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
     for name in _THREADS:
-        own.setdefault(name, str(share))
-    return own
-
-
-#: So many workers dying one after another without having ended a trial mean that none can start.
-_HOPELESS = 3
-#: So many workers losing their device in one place, one after another without a good trial, mean that it is broken.
-_BROKEN = 3
+        child.setdefault(name, str(threads))
+    return child
 
 
 @dataclass
@@ -88,21 +87,22 @@ class Pool:
 
     def __init__(self, study: Study, runner: JobRunner, workers: int) -> None:
         self._study = study
+        self._claims = Claims(study)
         self._runner = runner
         self._count = workers
         self._gpus = visible_gpus(os.environ)
         self._workers: list[_Worker] = []
         self._deaths = 0
         self._ended = 0
-        self._losses = dict.fromkeys(range(workers), 0)
+        self._device_losses = dict.fromkeys(range(workers), 0)
 
     @property
     def notes(self) -> list[str]:
         """What the user should know about how the workers share this machine."""
         notes = [f"{self._count} workers say what they do in {self._runner.folder / 'workers'}"]
         if self._gpus and self._count > len(self._gpus):
-            few = f"the {len(self._gpus)} GPUs" if len(self._gpus) > 1 else "the one GPU"
-            notes.append(f"warning: sweep.n_jobs={self._count} is more than {few} here: trials share")
+            gpus = f"the {len(self._gpus)} GPUs" if len(self._gpus) > 1 else "the one GPU"
+            notes.append(f"warning: sweep.n_jobs={self._count} is more than {gpus} here: trials share")
         return notes
 
     def __enter__(self) -> Pool:
@@ -136,13 +136,13 @@ class Pool:
             if status is None or status == 0 or worker.gone:
                 continue
             reason = _cause(status)
-            left = self._study.abandon(worker.token, reason)
+            left = self._claims.abandon(worker.token, reason)
             if status == LOST_STATUS:
                 self._count_loss(worker)
             elif status != OVERDUE_STATUS and not left and not stopping:
                 # One that ran a trial was able to start; what becomes of that trial, its own count decides.
                 self._count_death(worker, reason)
-            worker.gone = stopping or self._losses[worker.index] >= _BROKEN
+            worker.gone = stopping or self._device_losses[worker.index] >= _BROKEN
             if not worker.gone:
                 self._workers[place] = self._start(worker.index)
         if not stopping and all(worker.gone for worker in self._workers):
@@ -158,7 +158,7 @@ class Pool:
             and (trial.user_attrs.get("owner") or {}).get("token") == worker.token
             for trial in self._study.trials()
         )
-        self._losses[worker.index] = 1 if good else self._losses[worker.index] + 1
+        self._device_losses[worker.index] = 1 if good else self._device_losses[worker.index] + 1
 
     def _count_death(self, worker: _Worker, reason: str) -> None:
         ended = sum(trial.state.is_finished() for trial in self._study.trials())
@@ -189,7 +189,7 @@ class Pool:
             process.stdin.write(len(data).to_bytes(8, "big") + data)
             process.stdin.flush()
         except BrokenPipeError:
-            # It died at once; looking after it will tell.
+            # It died at once, which look_after will find.
             pass
         return _Worker(index, token, process, log)
 

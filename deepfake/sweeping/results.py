@@ -1,106 +1,48 @@
-"""What a sweep came to: trials counted by state, tables and files. Knows no tracking."""
+"""What a study leaves behind: tables, files and figures. Knows no tracking.
+
+Optuna draws the figures but for the intermediate values: its own give every trial a colour and a line of the legend,
+which outgrows the figure from thirty trials on, and do not tell pruned trials from completed ones.
+"""
 
 from __future__ import annotations
 
-import bisect
+import contextlib
+import copy
 import csv
 import math
 import statistics
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import optuna
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from deepfake.errors import UserError, naming
+from deepfake.errors import naming
 from deepfake.files import appearing
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.jobs import is_sweep_override
+from deepfake.sweeping.schedule import RETRY_OF, standing
 from deepfake.sweeping.search_space import Parameter, all_points, to_overrides
+from deepfake.sweeping.study import directions, quietly
 from deepfake.sweeping.study_plan import StudyPlan
 
-#: On a trial: the number of the failed one that it tries again.
-RETRY_OF = "retry_of"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-
-class Tally:
-    """Which trials have ended, each looked at once: what has ended does not change.
-
-    Args:
-        began: Only what ended from then on, in seconds since the epoch, counts as this start's.
-    """
-
-    def __init__(self, began: float) -> None:
-        self._began = began
-        # All trials below this place have ended and are counted; beyond it some are.
-        self._first_open = 0
-        self._beyond: set[int] = set()
-        self._recent: list[tuple[float, int, FrozenTrial]] = []
-        self._known = 0
-        self.mistake: UserError | None = None
-        #: The numbers of failed trials that were tried again under another number.
-        self.superseded: set[int] = set()
-
-    def count(self, trials: Sequence[FrozenTrial]) -> int:
-        """How many of the study's trials, all of them in order, have ended and are not tried again."""
-        for trial in trials[self._known :]:
-            if RETRY_OF in trial.user_attrs:
-                self.superseded.add(int(trial.user_attrs[RETRY_OF]))
-        self._known = len(trials)
-        for place in range(self._first_open, len(trials)):
-            if place not in self._beyond and trials[place].state.is_finished():
-                self._beyond.add(place)
-                self._look_at(trials[place])
-        while self._first_open in self._beyond:
-            self._beyond.remove(self._first_open)
-            self._first_open += 1
-        return self._first_open + len(self._beyond) - len(self.superseded)
-
-    def open(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Those that have not ended."""
-        return [trial for trial in trials[self._first_open :] if not trial.state.is_finished()]
-
-    def failures_in_a_row(self) -> list[FrozenTrial]:
-        """The latest of this start's trials, as far back as they failed, in the order in which they ended."""
-        row: list[FrozenTrial] = []
-        for _, _, trial in reversed(self._recent):
-            if trial.state is not TrialState.FAIL:
-                break
-            row.append(trial)
-        return row[::-1]
-
-    def _look_at(self, trial: FrozenTrial) -> None:
-        ended = float(trial.user_attrs.get("ended", 0))
-        if ended < self._began:
-            return
-        bisect.insort(self._recent, (ended, trial.number, trial), key=lambda entry: entry[:2])
-        if self.mistake is None and "mistake" in trial.user_attrs:
-            self.mistake = UserError(*trial.user_attrs["mistake"])
-
-
-def steps_of(trial: FrozenTrial) -> int:
-    """How far a trial has come, in epochs that it told of."""
-    return max(len(trial.intermediate_values), int(trial.user_attrs.get("progress", 0)))
-
-
-def superseded(trials: Sequence[FrozenTrial]) -> set[int]:
-    """The numbers of failed trials that were tried again under another number."""
-    return {int(trial.user_attrs[RETRY_OF]) for trial in trials if RETRY_OF in trial.user_attrs}
-
-
-def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count: all but those tried again under another number."""
-    gone = superseded(trials)
-    return [trial for trial in trials if trial.number not in gone] if gone else list(trials)
-
-
+#: Longer numbers are rounded where overrides are shown.
 _LONG = 8
 _STATUS = {TrialState.COMPLETE: COMPLETED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
+#: Of Okabe and Ito, whose colours colour-blind readers tell apart, and grey too.
+_COLOURS = {TrialState.COMPLETE: "#0072B2", TrialState.PRUNED: "#E69F00", TrialState.FAIL: "#D55E00"}
+_RUNNING_COLOUR = "#888888"
+_DPI = 150
 
 
 def trial_to_job(trial: FrozenTrial, parameters: Sequence[Parameter]) -> Job:
@@ -133,8 +75,8 @@ def shown(value: float | None) -> str:
 
 
 def brief(overrides: Sequence[str]) -> str:
-    """Overrides for a person: long numbers cut to four significant digits."""
-    return " ".join(_cut(text) for text in overrides)
+    """Overrides for a person: long numbers rounded to four significant digits."""
+    return " ".join(_rounded(text) for text in overrides)
 
 
 def result_table(jobs: Sequence[Job], objectives: Sequence[Objective], most: int = 10) -> Table:
@@ -213,7 +155,7 @@ def spread_table(found: Sequence[Spread], objectives: Sequence[Objective]) -> Ta
 def write_spread(found: Sequence[Spread], folder: Path) -> Path:
     """``spread.csv``: a row per metric and group."""
     path = folder / "spread.csv"
-    with appearing(path) as half, naming(path), half.open("w", newline="", encoding="utf-8") as file:
+    with appearing(path) as partial_file, naming(path), partial_file.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["metric", "chosen", "mean", "standard_deviation", "runs", "of"])
         for row in found:
@@ -228,7 +170,7 @@ def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -
     keys = [parameter.key for parameter in plan.parameters]
     metrics = [item.metric for item in plan.objectives]
     path = folder / "trials.csv"
-    with appearing(path) as half, naming(path), half.open("w", newline="", encoding="utf-8") as file:
+    with appearing(path) as partial_file, naming(path), partial_file.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "status", *metrics, *keys, "seconds", "run_id", "run_dir", "reason", "traceback"])
         for job in (trial_to_job(trial, plan.parameters) for trial in trials if trial.state.is_finished()):
@@ -242,9 +184,9 @@ def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -
 
 def write_best(best: Job, plan: StudyPlan, loader: ConfigLoader, folder: Path) -> Path:
     """``best.yaml``: the best trial as an experiment, laid over the same config to run it again."""
-    texts = [text for text in plan.fixed if not is_sweep_override(text)] + best.overrides
+    overrides = [text for text in plan.fixed if not is_sweep_override(text)] + best.overrides
     groups, values = [], OmegaConf.create({})
-    for text in texts:
+    for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
         if loader.get_group_options(key):
             groups.append({f"override /{key}": value})
@@ -254,9 +196,114 @@ def write_best(best: Job, plan: StudyPlan, loader: ConfigLoader, folder: Path) -
     path = folder / "best.yaml"
     scores = ", ".join(f"{o.metric} {shown(v)}" for o, v in zip(plan.objectives, best.values, strict=True))
     head = f"# @package _global_\n# Trial {best.number} of study {plan.name}: {scores}. Holds no trace of the study.\n"
-    with appearing(path) as half, naming(path):
-        half.write_text(head + OmegaConf.to_yaml(OmegaConf.create(body)), encoding="utf-8")
+    with appearing(path) as partial_file, naming(path):
+        partial_file.write_text(head + OmegaConf.to_yaml(OmegaConf.create(body)), encoding="utf-8")
     return path
+
+
+def draw_study(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> list[Path]:
+    """Write the figures for which there is something to show.
+
+    Returns:
+        The PNG files.
+    """
+    from optuna.visualization import matplotlib as figures
+
+    first, metric = plan.objectives[:1], plan.objectives[0].metric
+    study = _in_memory(trials, first)
+    drawings: dict[str, Callable[[], Axes]] = {}
+    if any(trial.state is TrialState.COMPLETE for trial in trials):
+        drawings["history"] = partial(figures.plot_optimization_history, study, target_name=metric)
+        drawings["timeline"] = partial(figures.plot_timeline, study)
+        drawings["parallel_coordinates"] = partial(_parallel_coordinates, study, first[0])
+        drawings["importance"] = partial(figures.plot_param_importances, study, target_name=metric)
+        if len(plan.objectives) > 1:
+            names = [item.metric for item in plan.objectives[:2]]
+            drawings["pareto_front"] = partial(
+                figures.plot_pareto_front,
+                _in_memory(trials, plan.objectives),
+                target_names=names,
+                targets=lambda trial: trial.values[:2],
+            )
+    if any(trial.intermediate_values for trial in trials):
+        drawings["intermediate_values"] = partial(_intermediate_values, trials, metric)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    with _off_screen(), quietly():
+        for name, draw in drawings.items():
+            try:
+                axes = draw()
+            except (ValueError, RuntimeError):
+                if name != "importance":
+                    raise
+                # Too few completed trials, or all of them alike: no key's importance can be told.
+                continue
+            path = folder / f"{name}.png"
+            with appearing(path) as partial_file, naming(path):
+                figure = axes.get_figure(root=True)
+                assert figure is not None
+                figure.savefig(partial_file, dpi=_DPI, format="png", bbox_inches="tight")
+            files.append(path)
+    return files
+
+
+@contextlib.contextmanager
+def _off_screen() -> Iterator[None]:
+    """pyplot, with which Optuna draws, without a screen; no figure, style or backend stays behind."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    backend, before = matplotlib.get_backend(), set(pyplot.get_fignums())
+    with matplotlib.rc_context():
+        pyplot.switch_backend("agg")
+        try:
+            yield
+        finally:
+            for number in set(pyplot.get_fignums()) - before:
+                pyplot.close(number)
+            # One that cannot be loaded here was never in use.
+            with contextlib.suppress(ImportError):
+                pyplot.switch_backend(backend)
+
+
+def _in_memory(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> optuna.Study:
+    """The trials as a study of these objectives, the first ones of the trials' own; it waits for no storage."""
+    study = optuna.create_study(directions=directions(objectives))
+    for trial in trials:
+        one = copy.copy(trial)
+        if trial.state is TrialState.COMPLETE:
+            one.values = trial.values[: len(objectives)]
+        study.add_trial(one)
+    return study
+
+
+def _parallel_coordinates(study: optuna.Study, objective: Objective) -> Axes:
+    from optuna.visualization.matplotlib import plot_parallel_coordinate
+
+    axes = plot_parallel_coordinate(study, target_name=objective.metric)
+    for lines in axes.collections:
+        # Optuna's own colours end in white, on which the worst trials are lost; the best is the darkest.
+        lines.set_cmap("viridis_r" if objective.maximize else "viridis")
+    return axes
+
+
+def _intermediate_values(trials: Sequence[FrozenTrial], metric: str) -> Axes:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    axes = Figure(figsize=(7.2, 4.2)).add_subplot()
+    labelled: set[TrialState] = set()
+    for trial in trials:
+        if trial.intermediate_values:
+            epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
+            label = None if trial.state in labelled else _STATUS.get(trial.state, "running")
+            colour = _COLOURS.get(trial.state, _RUNNING_COLOUR)
+            axes.plot(epochs, values, color=colour, alpha=0.7, lw=1.2, marker=".", ms=4, label=label)
+            labelled.add(trial.state)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch", ylabel=metric, title="Intermediate Values Plot")
+    axes.legend()
+    return axes
 
 
 def _but_seed(overrides: Sequence[str]) -> str:
@@ -268,7 +315,7 @@ def _is_end(name: str, names: Collection[str]) -> bool:
     return end in ("low", "high") and f"{stem}_low" in names and f"{stem}_high" in names
 
 
-def _cut(text: str) -> str:
+def _rounded(text: str) -> str:
     key, _, value = text.partition("=")
     try:
         return f"{key}={float(value):.4g}" if len(value) > _LONG and "." in value else text

@@ -1,6 +1,6 @@
-"""Runs a study from beginning to end: starts what works on it, tells the listener, and gathers what came out.
+"""Runs a study from beginning to end: starts its workers, shows its progress and writes its results.
 
-The work itself is done by :mod:`deepfake.sweeping.agent`, here, in a pool of processes, or on a cluster.
+Trials are run by :mod:`deepfake.sweeping.agent`: here, in a pool of processes, or on a cluster.
 """
 
 from __future__ import annotations
@@ -24,30 +24,229 @@ from rich.text import Text
 from deepfake.compat import is_basic_launcher
 from deepfake.errors import sigterm_interrupts
 from deepfake.sweeping.agent import work
-from deepfake.sweeping.callbacks import COMPLETED, LOCK, PRUNED, Job, SweepInfo, SweepObserver, SweepResult, tell
-from deepfake.sweeping.figures import draw_study
-from deepfake.sweeping.grid import create_launcher
+from deepfake.sweeping.callbacks import COMPLETED, LOCK, PRUNED, Job, SweepCallback, SweepInfo, SweepResult, notify
+from deepfake.sweeping.claims import Claims
 from deepfake.sweeping.jobs import JobRunner, pick_best
 from deepfake.sweeping.launcher import Launched
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.pool import Pool
 from deepfake.sweeping.results import (
     brief,
+    draw_study,
     finished_jobs,
     result_table,
     shown,
     spread,
     spread_table,
-    standing,
     trial_to_job,
     write_best,
     write_spread,
     write_trials,
 )
+from deepfake.sweeping.schedule import standing
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
 
-_MOST_ROWS = 12
+#: Rows of the table that is drawn while a study runs, and failed trials named at its end.
+_MOST_ROWS, _MOST_FAILED = 12, 5
+#: How often the study is read while workers run its trials.
+_LOOK_SECONDS = 0.2
+
+
+def run_study(
+    runner: JobRunner,
+    plan: StudyPlan,
+    options: SweepOptions,
+    callback: SweepCallback,
+    start: Callable[[SweepInfo], None],
+) -> SweepResult:
+    """Run what is left of a study.
+
+    Args:
+        options: How many trials run at a time, which are tried again, and what the end shows.
+        start: Called with what is about to run, before the first trial.
+
+    Raises:
+        UserError: The study cannot be opened, or all its trials stumble over the same mistake.
+    """
+    study = Study(plan)
+    workers = options.n_jobs
+    notes = _prepare(study, options)
+    info = _describe(study)
+    launcher = runner.create_launcher()
+    here = workers == 1 and is_basic_launcher(launcher)
+    start(info)
+    status = "interrupted"
+    try:
+        with sigterm_interrupts(), Display(plan, workers, live=not here) as display:
+            watch = _Watcher(study, display, callback, info)
+            for note in [*_resumed_note(study), *notes]:
+                display.say(note)
+            if here:
+                _work_here(study, runner, watch, display)
+            elif is_basic_launcher(launcher):
+                pool = Pool(study, runner, workers)
+                for note in pool.notes:
+                    display.say(note)
+                _work_apart(study, pool, watch)
+            else:
+                _work_apart(study, Launched(study, runner, workers, display.say), watch)
+        trials = study.trials()
+        status = "finished" if study.schedule.is_done(trials) else "stopped"
+    finally:
+        # Another terminal on the same study may end at the same time and write the same files.
+        with FileLock(str(plan.folder / LOCK)):
+            result = _gather(study, runner, info, status, options.report)
+            notify("the end of the sweep", lambda: callback.sweep_finished(result))
+    if study.schedule.mistake is not None:
+        raise study.schedule.mistake
+    _print_result(study, display, result, options.report, again=again_command(runner.config))
+    return result
+
+
+class _Watcher:
+    """Shows each trial of this start that has ended once, and calls the callback."""
+
+    def __init__(self, study: Study, display: Display, callback: SweepCallback, info: SweepInfo) -> None:
+        self._study, self._display, self._callback, self._info = study, display, callback, info
+        self._reported = {trial.number for trial in study.trials() if trial.state.is_finished()}
+
+    def look(self) -> list[FrozenTrial]:
+        """Report what has ended since the last look; returns all trials."""
+        trials = self._study.trials()
+        for trial in trials:
+            if not trial.state.is_finished() or trial.number in self._reported:
+                continue
+            self._reported.add(trial.number)
+            job = trial_to_job(trial, self._study.plan.parameters)
+            self._display.ended(job, trials)
+            owner = trial.user_attrs.get("owner") or {}
+            # Another terminal on the same study reports its own trials.
+            if str(owner.get("token", "")).startswith(self._study.owner["token"]):
+                self._notify(job)
+        self._display.refresh(trials)
+        return trials
+
+    def _notify(self, job: Job) -> None:
+        notify(f"trial {job.number}", lambda: self._callback.job_finished(self._info, job))
+
+
+def _work_here(study: Study, runner: JobRunner, watch: _Watcher, display: Display) -> None:
+    def look(_: Job) -> None:
+        watch.look()
+
+    work(
+        Claims(study),
+        runner,
+        finished=look,
+        waiting=lambda: display.say("waiting for trials that run in another terminal or on another machine"),
+    )
+    watch.look()
+
+
+def _work_apart(study: Study, workers: Pool | Launched, watch: _Watcher) -> None:
+    with workers:
+        while True:
+            trials = watch.look()
+            workers.look_after(stopping=bool(study.schedule.is_done(trials) or study.schedule.stop_reason(trials)))
+            if workers.is_idle():
+                break
+            time.sleep(_LOOK_SECONDS)
+    watch.look()
+
+
+def _describe(study: Study) -> SweepInfo:
+    plan = study.plan
+    return SweepInfo(
+        name=plan.name,
+        kind="study",
+        folder=plan.folder,
+        total=plan.total,
+        objectives=plan.objectives,
+        overrides=plan.fixed,
+        space={parameter.key: parameter.text for parameter in plan.parameters},
+        resumed=study.resumed,
+        storage=str(plan.location),
+    )
+
+
+def _prepare(study: Study, options: SweepOptions) -> list[str]:
+    """Queue what is to be tried first, or again; what the user should know of it."""
+    plan = study.plan
+    study.enqueue(plan.warm)
+    if plan.source is not None:
+        study.enqueue(plan.borrowed, plan.source)
+    again = study.retry(options.retry) if options.retry is not None else []
+    notes = [f"tried again: {_listed(again)}"] if again else []
+    changed = study.note_code()
+    notes += [f"warning: {changed}"] if changed else []
+    trials = standing(study.trials())
+    waiting = sum(trial.state is TrialState.WAITING for trial in trials)
+    room = plan.total - (len(trials) - waiting)
+    if waiting > max(room, 0):
+        notes.append(
+            f"warning: {waiting} points wait to be tried, and the study has room for {max(room, 0)} more trials: "
+            f"sweep.n_trials={plan.total + waiting - max(room, 0)} tries them all"
+        )
+    return [*plan.notes, *notes]
+
+
+def _resumed_note(study: Study) -> list[str]:
+    if not study.resumed:
+        return []
+    plan, trials = study.plan, standing(study.trials())
+    done = sum(trial.state.is_finished() for trial in trials)
+    failed = sum(trial.state is TrialState.FAIL for trial in trials)
+    of_them = f", {failed} of them failed: sweep.retry=failed tries those again" if failed else ""
+    return [f"study {plan.name} goes on: {done} of {plan.total} trials have ended{of_them}"]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str, report: str) -> SweepResult:
+    trials = study.last_trials() if status == "interrupted" else study.trials()
+    plan = study.plan
+    jobs = finished_jobs(trials, plan)
+    best = pick_best(jobs, plan.objectives)
+    files: list[Path] = [write_trials(trials, plan, plan.folder)]
+    if report == "spread":
+        files.append(write_spread(spread(jobs, plan), plan.folder))
+    if best:
+        files.append(write_best(best[0], plan, runner.context.config_loader, plan.folder))
+    if status != "interrupted" and any(job.status == COMPLETED for job in jobs):
+        files += draw_study(trials, plan, plan.folder / "figures")
+    return SweepResult(info, jobs, best, status, files)
+
+
+def _print_result(study: Study, display: Display, result: SweepResult, report: str, again: str) -> None:
+    plan = study.plan
+    reason = study.schedule.stop_reason(study.trials()) if result.status == "stopped" else None
+    if reason:
+        display.say(f"stopped: {reason}; the same command goes on")
+    if report == "spread":
+        completed = sum(job.status == COMPLETED for job in result.jobs)
+        display.say(f"{plan.name}: mean and spread, {completed} of {plan.total} runs completed")
+        display.console.print(spread_table(spread(result.jobs, plan), plan.objectives))
+    elif len(plan.objectives) > 1:
+        display.say(f"{plan.name}: the Pareto front")
+        display.console.print(result_table(result.best, plan.objectives, most=50))
+    elif result.best:
+        best = result.best[0]
+        value = f"{plan.objectives[0].metric} {shown(best.values[0])}"
+        display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
+    if result.status == "finished" and plan.points == plan.total:
+        display.say(f"all {plan.points} points of the space have been tried")
+    for job in result.failed[:_MOST_FAILED]:
+        where = f" ({_near(Path(job.traceback))})" if job.traceback else ""
+        display.say(f"trial {job.number} failed: {job.reason}{where}")
+    if result.failed:
+        display.say(f"{len(result.failed)} of {len(result.jobs)} trials failed; sweep.retry=failed tries them again")
+    for path in result.files:
+        if path.suffix == ".yaml":
+            display.say(f"best: {again}experiment={_near(path)}")
+    display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
 
 
 class Display:
@@ -143,208 +342,6 @@ class Display:
         job = trial_to_job(trial, self._plan.parameters)
         chosen = job.reason or brief(job.overrides)
         return [str(job.number), job.status, epoch, " ".join(map(shown, job.values)), chosen]
-
-
-_LOOK_SECONDS = 0.2
-_MOST_FAILED = 5
-
-
-def conduct(
-    runner: JobRunner,
-    plan: StudyPlan,
-    options: SweepOptions,
-    listener: SweepObserver,
-    start: Callable[[SweepInfo], None],
-) -> SweepResult:
-    """Run what is left of a study.
-
-    Args:
-        options: How many trials run at a time, which are tried again, and what the end shows.
-        start: Called with what is about to run, before the first trial.
-
-    Raises:
-        UserError: The study cannot be opened, or all its trials stumble over the same mistake.
-    """
-    study = Study(plan)
-    workers = options.n_jobs
-    notes = _prepare(study, options)
-    info = _describe(study)
-    launcher = create_launcher(runner)
-    here = workers == 1 and is_basic_launcher(launcher)
-    start(info)
-    status = "interrupted"
-    try:
-        with sigterm_interrupts(), Display(plan, workers, live=not here) as display:
-            watch = _Watcher(study, display, listener, info)
-            for note in [*_greeting(study), *notes]:
-                display.say(note)
-            if here:
-                _work_here(study, runner, watch, display)
-            elif is_basic_launcher(launcher):
-                pool = Pool(study, runner, workers)
-                for note in pool.notes:
-                    display.say(note)
-                _work_apart(study, pool, watch)
-            else:
-                _work_apart(study, Launched(study, runner, workers, display.say), watch)
-        trials = study.trials()
-        status = "finished" if study.is_done(trials) else "stopped"
-    finally:
-        # Terminals that share a study end together, and write the same files.
-        with FileLock(str(plan.folder / LOCK)):
-            result = _gather(study, runner, info, status, options.report)
-            tell("the end of the sweep", lambda: listener.sweep_finished(result))
-    mistake = study.mistake(trials)
-    if mistake is not None:
-        raise mistake
-    _show(study, display, result, options.report, again=again_command(runner.config))
-    return result
-
-
-class _Watcher:
-    """Notices which trials of this start have ended, and passes each on once."""
-
-    def __init__(self, study: Study, display: Display, listener: SweepObserver, info: SweepInfo) -> None:
-        self._study, self._display, self._listener, self._info = study, display, listener, info
-        self._told = {trial.number for trial in study.trials() if trial.state.is_finished()}
-        self.display = display
-
-    def look(self) -> list[FrozenTrial]:
-        """Pass on what has ended since the last look; returns all trials."""
-        trials = self._study.trials()
-        for trial in trials:
-            if not trial.state.is_finished() or trial.number in self._told:
-                continue
-            self._told.add(trial.number)
-            job = trial_to_job(trial, self._study.plan.parameters)
-            self._display.ended(job, trials)
-            owner = trial.user_attrs.get("owner") or {}
-            # Another terminal on the same study tells of its own trials.
-            if str(owner.get("token", "")).startswith(self._study.owner["token"]):
-                self._pass_on(job)
-        self._display.refresh(trials)
-        return trials
-
-    def _pass_on(self, job: Job) -> None:
-        tell(f"trial {job.number}", lambda: self._listener.job_finished(self._info, job))
-
-
-def _work_here(study: Study, runner: JobRunner, watch: _Watcher, display: Display) -> None:
-    def pass_on(_: Job) -> None:
-        watch.look()
-
-    work(
-        study,
-        runner,
-        finished=pass_on,
-        waiting=lambda: display.say("waiting for trials that run in another terminal or on another machine"),
-    )
-    watch.look()
-
-
-def _work_apart(study: Study, workers: Pool | Launched, watch: _Watcher) -> None:
-    with workers:
-        while True:
-            trials = watch.look()
-            workers.look_after(stopping=bool(study.is_done(trials) or study.stop_reason(trials)))
-            if workers.is_idle():
-                break
-            time.sleep(_LOOK_SECONDS)
-    watch.look()
-
-
-def _describe(study: Study) -> SweepInfo:
-    plan = study.plan
-    return SweepInfo(
-        name=plan.name,
-        kind="study",
-        folder=plan.folder,
-        total=plan.total,
-        objectives=plan.objectives,
-        overrides=plan.fixed,
-        space={parameter.key: parameter.text for parameter in plan.parameters},
-        resumed=study.resumed,
-        storage=str(plan.location),
-    )
-
-
-def _prepare(study: Study, options: SweepOptions) -> list[str]:
-    """Queue what is to be tried first, or again; what the user should know of it."""
-    plan = study.plan
-    study.enqueue(plan.warm)
-    if plan.source is not None:
-        study.enqueue(plan.borrowed, plan.source)
-    again = study.retry(options.retry) if options.retry is not None else []
-    notes = [f"tried again: {_trials(again)}"] if again else []
-    changed = study.note_code()
-    notes += [f"warning: {changed}"] if changed else []
-    trials = standing(study.trials())
-    waiting = sum(trial.state is TrialState.WAITING for trial in trials)
-    room = plan.total - (len(trials) - waiting)
-    if waiting > max(room, 0):
-        notes.append(
-            f"warning: {waiting} points wait to be tried, and the study has room for {max(room, 0)} more trials: "
-            f"sweep.n_trials={plan.total + waiting - max(room, 0)} tries them all"
-        )
-    return [*plan.notes, *notes]
-
-
-def _greeting(study: Study) -> list[str]:
-    if not study.resumed:
-        return []
-    plan, trials = study.plan, standing(study.trials())
-    done = sum(trial.state.is_finished() for trial in trials)
-    failed = sum(trial.state is TrialState.FAIL for trial in trials)
-    of_them = f", {failed} of them failed: sweep.retry=failed tries those again" if failed else ""
-    return [f"study {plan.name} goes on: {done} of {plan.total} trials have ended{of_them}"]
-
-
-def _trials(numbers: Sequence[int]) -> str:
-    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-
-
-def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str, report: str) -> SweepResult:
-    trials = study.last_trials() if status == "interrupted" else study.trials()
-    plan = study.plan
-    jobs = finished_jobs(trials, plan)
-    best = pick_best(jobs, plan.objectives)
-    files: list[Path] = [write_trials(trials, plan, plan.folder)]
-    if report == "spread":
-        files.append(write_spread(spread(jobs, plan), plan.folder))
-    if best:
-        files.append(write_best(best[0], plan, runner.context.config_loader, plan.folder))
-    if status != "interrupted" and any(job.status == COMPLETED for job in jobs):
-        files += draw_study(trials, plan, plan.folder / "figures", study.importance)
-    return SweepResult(info, jobs, best, status, files)
-
-
-def _show(study: Study, display: Display, result: SweepResult, report: str, again: str) -> None:
-    plan = study.plan
-    reason = study.stop_reason(study.trials()) if result.status == "stopped" else None
-    if reason:
-        display.say(f"stopped: {reason}; the same command goes on")
-    if report == "spread":
-        completed = sum(job.status == COMPLETED for job in result.jobs)
-        display.say(f"{plan.name}: mean and spread, {completed} of {plan.total} runs completed")
-        display.console.print(spread_table(spread(result.jobs, plan), plan.objectives))
-    elif len(plan.objectives) > 1:
-        display.say(f"{plan.name}: the Pareto front")
-        display.console.print(result_table(result.best, plan.objectives, most=50))
-    elif result.best:
-        best = result.best[0]
-        value = f"{plan.objectives[0].metric} {shown(best.values[0])}"
-        display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
-    if result.status == "finished" and plan.points == plan.total:
-        display.say(f"all {plan.points} points of the space have been tried")
-    for job in result.failed[:_MOST_FAILED]:
-        where = f" ({_near(Path(job.traceback))})" if job.traceback else ""
-        display.say(f"trial {job.number} failed: {job.reason}{where}")
-    if result.failed:
-        display.say(f"{len(result.failed)} of {len(result.jobs)} trials failed; sweep.retry=failed tries them again")
-    for path in result.files:
-        if path.suffix == ".yaml":
-            display.say(f"best: {again}experiment={_near(path)}")
-    display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
 
 
 def again_command(config: DictConfig) -> str:

@@ -23,9 +23,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from deepfake.databases import ANSWER_SECONDS, limit_answers
-from deepfake.errors import UserError
+from deepfake.errors import UserError, first_line
 from deepfake.sweeping.journal import POLL_SECONDS, Journal, KernelLock, drop_torn_line
-from deepfake.sweeping.outage import first_line, is_outage
+from deepfake.sweeping.outage import is_outage
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
@@ -157,21 +157,22 @@ def check_place(location: Location, folder: Path) -> None:
     Raises:
         UserError: The folder's study is kept elsewhere.
     """
-    here, kept = location.name_in(folder), None
+    here, recorded = location.name_in(folder), None
     with contextlib.suppress(OSError, ValueError, KeyError):
-        kept = str(json.loads((folder / PLACE).read_text(encoding="utf-8"))["storage"])
-    if kept is None:
-        # Folders of before that file was kept.
-        kept = next((name for name in _WORDS if (folder / name).is_file()), here)
-    if kept != here:
+        recorded = str(json.loads((folder / PLACE).read_text(encoding="utf-8"))["storage"])
+    if recorded is None:
+        # A folder from before that file was written.
+        recorded = next((name for name in _WORDS if (folder / name).is_file()), here)
+    if recorded != here:
         raise UserError(
-            f"the study of {folder} is kept in {kept}, and sweep.storage={location} is another",
-            f"go on with it by sweep.storage={_WORDS.get(kept, kept)}, or begin another with sweep.name=<new name>; "
+            f"the study of {folder} is kept in {recorded}, and sweep.storage={location} is another",
+            f"go on with it by sweep.storage={_WORDS.get(recorded, recorded)}, "
+            "or begin another with sweep.name=<new name>; "
             f"if you have copied the study there, delete {folder / PLACE} and the old file",
         )
 
 
-def keep_place(location: Location, folder: Path) -> None:
+def record_place(location: Location, folder: Path) -> None:
     """Write down where the study of a folder is kept, once.
 
     Raises:
@@ -180,23 +181,23 @@ def keep_place(location: Location, folder: Path) -> None:
     if (folder / PLACE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex[:8]}.{PLACE}"
-    partial.write_text(json.dumps({"storage": location.name_in(folder)}) + "\n", encoding="utf-8")
+    partial_file = folder / f".{uuid.uuid4().hex[:8]}.{PLACE}"
+    partial_file.write_text(json.dumps({"storage": location.name_in(folder)}) + "\n", encoding="utf-8")
     try:
         # Fails where there is one by now.
-        os.link(partial, folder / PLACE)
+        os.link(partial_file, folder / PLACE)
     except OSError:
         if not (folder / PLACE).exists():
             # A file system without links.
-            partial.replace(folder / PLACE)
+            partial_file.replace(folder / PLACE)
         check_place(location, folder)
     finally:
-        partial.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def exclusively(location: Location, storage: BaseStorage) -> Iterator[None]:
-    """Hold the study for oneself while choosing a trial: by file, and on a server by the server's own lock.
+    """While entered, no other process chooses a trial: by a lock on a file, and on a server by the server's own.
 
     The kernel, or the server, lets go of it when a process dies.
     """
@@ -238,7 +239,7 @@ def _open_database(url: str) -> RDBStorage:
     except SQLAlchemyError as error:
         raise UserError(f"sweep.storage cannot be reached: {first_line(error)}", _OTHER) from error
     except (ImportError, RuntimeError) as error:
-        # Optuna tells of a driver that is not installed by an ImportError of its own.
+        # Optuna reports a driver that is not installed by an ImportError of its own.
         missing = next((one for one in (error, error.__cause__) if isinstance(one, ModuleNotFoundError)), None)
         if missing is not None:
             raise missing from None

@@ -1,7 +1,7 @@
 """A worker of the pool: ``python -m deepfake.sweeping.worker`` reads its work from standard input and does it.
 
-It pays its imports once and lives as long as its parent holds the pipe open, never longer: nothing heavy is imported
-before the parent is watched.
+It imports once for all its trials and lives as long as its parent holds the pipe open, never longer: nothing heavy is
+imported before the parent is watched.
 """
 
 from __future__ import annotations
@@ -79,12 +79,13 @@ def main() -> int:
 
 def _work(data: bytes) -> int:
     from deepfake.sweeping.agent import OVERDUE_STATUS, work
+    from deepfake.sweeping.claims import Claims
     from deepfake.sweeping.study import Study
 
     given = unpack(data)
     try:
         study = Study(given.plan, supervisor=given.supervisor, token=given.token)
-        work(study, given.runner, finished=_say_failure, replaceable=True)
+        work(Claims(study), given.runner, finished=_say_failure, replaceable=True)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except UserError as error:

@@ -200,11 +200,11 @@ def test_features_without_room_are_computed_as_they_are_needed(left: int, full: 
 
 
 STUDY_STAGES = {
-    "journal": ("deepfake.sweeping.study:Study.finish", 1, "journal"),
-    "journal, a report": ("deepfake.sweeping.study:Study.report", 2, "journal"),
+    "journal": ("deepfake.sweeping.claims:Claims.finish", 1, "journal"),
+    "journal, a report": ("deepfake.sweeping.claims:Claims.report", 2, "journal"),
     "journal, opened": ("deepfake.sweeping.study:Study._open", 1, "journal"),
-    "sqlite": ("deepfake.sweeping.study:Study.finish", 1, "sqlite"),
-    "sqlite, a claim": ("deepfake.sweeping.study:Study._sign", 2, "sqlite"),
+    "sqlite": ("deepfake.sweeping.claims:Claims.finish", 1, "sqlite"),
+    "sqlite, a claim": ("deepfake.sweeping.claims:Claims._assign", 2, "sqlite"),
     "comparison": ("deepfake.commands.sweep:Observer._compare", 1, "journal"),
 }
 

@@ -202,13 +202,13 @@ def test_a_clock_that_is_set_in_mid_run(
 
 
 @pytest.mark.parametrize("days", [-10, 400])
-@pytest.mark.parametrize(("at", "call"), [("Study._sign", 2), ("Study.report", 1), ("Study.finish", 1)])
+@pytest.mark.parametrize(("at", "call"), [("Claims._assign", 2), ("Claims.report", 1), ("Claims.finish", 1)])
 def test_a_clock_that_is_set_in_mid_study(
     days: int, at: str, call: int, full: bool, forks: Forks, tmp_path: Path, undisturbed: Path
 ) -> None:
-    skip_unless((days, at) == (400, "Study._sign"), full)
+    skip_unless((days, at) == (400, "Claims._assign"), full)
     outputs = started(undisturbed, tmp_path / "o")
-    fault = Fault(f"deepfake.sweeping.study:{at}", "clock", "", days * DAY, call)
+    fault = Fault(f"deepfake.sweeping.claims:{at}", "clock", "", days * DAY, call)
     done = forks(*STUDY, "sweep.timeout=2h", outputs=outputs, faults=[fault])
     assert done.status == 0, done.text
     table = pd.read_csv(outputs / "sweeps" / "full" / "trials.csv")

@@ -13,30 +13,18 @@ import pytest
 
 from deepfake.sweeping import agent
 from deepfake.sweeping.agent import OVERDUE_STATUS, Heartbeat
-from deepfake.sweeping.callbacks import Objective
-from deepfake.sweeping.search_space import parse_space
-from deepfake.sweeping.storage import locate
-from deepfake.sweeping.study import Claim, Study
+from deepfake.sweeping.claims import Claim
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.trial import Overdue, Taken
+from tests.sweeping import toy
+from tests.sweeping.toy import claimed, opened
 
 PATIENCE = 30.0
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> StudyPlan:
-    return StudyPlan(
-        name="s",
-        folder=tmp_path,
-        location=locate("journal", tmp_path),
-        parameters=parse_space({"x": "interval(0,1)"}, [], {}),
-        objectives=[Objective("m")],
-        fixed=[],
-        total=2,
-        sampler={"name": "random"},
-        pruner={"name": "none"},
-        heartbeat=0.01,
-    )
+    return toy.make_plan(tmp_path, heartbeat=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +33,6 @@ def _signals() -> Iterator[None]:
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, former)
-
-
-def claimed(study: Study) -> Claim:
-    claim = study.claim()
-    assert claim is not None
-    return claim
 
 
 def run_until_stopped(heart: Heartbeat) -> None:
@@ -66,29 +48,29 @@ def run_until_stopped(heart: Heartbeat) -> None:
 
 
 def test_signs_of_life_are_seen_by_others(plan: StudyPlan) -> None:
-    study, other = Study(plan), Study(plan)
+    claims, other = opened(plan), opened(plan)
     seen = set()
-    with Heartbeat(study, claimed(study)):
+    with Heartbeat(claims, claimed(claims)):
         while len(seen) < 3:
-            seen.add(other.trials()[0].user_attrs.get("beat"))
+            seen.add(other.study.trials()[0].user_attrs.get("beat"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_an_overdue_job_is_stopped_wherever_it_is(plan: StudyPlan) -> None:
-    study = Study(replace(plan, trial_timeout=0.05))
-    heart = Heartbeat(study, claimed(study))
+    claims = opened(replace(plan, trial_timeout=0.05))
+    heart = Heartbeat(claims, claimed(claims))
     with pytest.raises(Overdue, match=r"sweep\.trial_timeout: it ran for more than 0\.05 s"):
         run_until_stopped(heart)
     assert isinstance(heart.stopped, Overdue)
-    assert study.trials()[0].state.name == "FAIL"
+    assert claims.study.trials()[0].state.name == "FAIL"
 
 
 def test_a_job_that_does_not_let_itself_be_stopped_ends_its_process(
     plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agent, "_GRACE_SECONDS", 0.01)
-    study = Study(replace(plan, trial_timeout=0.05))
-    claim = claimed(study)
+    claims = opened(replace(plan, trial_timeout=0.05))
+    claim = claimed(claims)
     ended: list[int] = []
     over = threading.Event()
 
@@ -98,30 +80,30 @@ def test_a_job_that_does_not_let_itself_be_stopped_ends_its_process(
 
     def job() -> None:
         # Beside the main thread nothing can be raised, as inside of a library that does not come back.
-        with Heartbeat(study, claim, end):
+        with Heartbeat(claims, claim, end):
             over.wait(PATIENCE)
 
     beside = threading.Thread(target=job)
     beside.start()
     beside.join(PATIENCE)
     assert ended == [OVERDUE_STATUS]
-    assert "trial_timeout" in study.trials()[0].user_attrs["reason"]
+    assert "trial_timeout" in claims.study.trials()[0].user_attrs["reason"]
 
 
 def test_a_process_taken_for_dead_stops_at_once(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    sleeper, other = Study(plan), Study(plan)
+    sleeper, other = opened(plan), opened(plan)
     claim = claimed(sleeper)
-    monkeypatch.setattr(other._watch, "is_dead", lambda owner, beat: True)
+    monkeypatch.setattr(other.study.watch, "is_dead", lambda owner, heartbeat: True)
     assert claimed(other).number == claim.number
     with pytest.raises(Taken):
         run_until_stopped(Heartbeat(sleeper, claim))
-    assert "beat" not in other.trials()[0].user_attrs
+    assert "beat" not in other.study.trials()[0].user_attrs
 
 
 def test_signs_of_life_go_on_after_an_outage(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study(plan)
-    claim = claimed(study)
-    real, left = study.beat, [3]
+    claims = opened(plan)
+    claim = claimed(claims)
+    real, left = claims.send_heartbeat, [3]
     beaten = threading.Event()
 
     def beat(claim: Claim) -> bool:
@@ -131,15 +113,15 @@ def test_signs_of_life_go_on_after_an_outage(plan: StudyPlan, monkeypatch: pytes
         beaten.set()
         return real(claim)
 
-    monkeypatch.setattr(study, "beat", beat)
-    with Heartbeat(study, claim) as heart:
+    monkeypatch.setattr(claims, "send_heartbeat", beat)
+    with Heartbeat(claims, claim) as heart:
         assert beaten.wait(PATIENCE)
     assert heart.stopped is None
 
 
 def test_ctrl_c_is_still_ctrl_c(plan: StudyPlan) -> None:
-    study = Study(plan)
-    heart = Heartbeat(study, claimed(study))
+    claims = opened(plan)
+    heart = Heartbeat(claims, claimed(claims))
     with heart, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert heart.stopped is None

@@ -14,199 +14,183 @@ import pytest
 
 from deepfake.errors import UserError
 from deepfake.sweeping.agent import RunningTrial
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective
+from deepfake.sweeping.callbacks import FAILED, Job, Objective
+from deepfake.sweeping.claims import Claim, Claims
 from deepfake.sweeping.heartbeat import Watch
 from deepfake.sweeping.search_space import choose, parse_space
 from deepfake.sweeping.storage import locate
-from deepfake.sweeping.study import Claim, Study
+from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan, differences
 from deepfake.sweeping.trial import Taken
+from tests.sweeping import toy
+from tests.sweeping.toy import claimed, completed, opened
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> StudyPlan:
-    return StudyPlan(
-        name="s",
-        folder=tmp_path,
-        location=locate("journal", tmp_path),
-        parameters=parse_space({"x": "interval(0,1)"}, [], {}),
-        objectives=[Objective("m")],
-        fixed=[],
-        total=2,
-        sampler={"name": "random"},
-        pruner={"name": "none"},
-        retries=1,
-    )
-
-
-def claimed(study: Study) -> Claim:
-    claim = study.claim()
-    assert claim is not None
-    return claim
-
-
-def done(claim: Claim, value: float = 1.0) -> Job:
-    return Job(claim.number, claim.overrides, COMPLETED, metrics={"m": value}, values=[value])
+    return toy.make_plan(tmp_path, retries=1)
 
 
 def test_two_processes_never_claim_one_trial(plan: StudyPlan) -> None:
-    assert [claimed(Study(plan)).number, claimed(Study(plan)).number] == [0, 1]
+    assert [claimed(opened(plan)).number, claimed(opened(plan)).number] == [0, 1]
 
 
 def test_no_more_is_claimed_than_the_total(plan: StudyPlan) -> None:
-    study = Study(plan)
-    claimed(study), claimed(study)
-    assert study.claim() is None
-    assert not study.is_done()
+    claims = opened(plan)
+    claimed(claims), claimed(claims)
+    assert claims.claim() is None
+    assert not claims.study.schedule.is_done(claims.study.trials())
 
 
 def test_the_reported_epochs_of_an_earlier_attempt_are_kept(plan: StudyPlan) -> None:
-    study = Study(plan)
-    claim = claimed(study)
-    RunningTrial(study, claim).report(0, {"m": 0.25})
-    study.release(claim)
-    again = claimed(study)
-    RunningTrial(study, again).report(0, {"m": 0.75})
-    assert (again.number, again.attempt, study.trials()[0].intermediate_values) == (0, 1, {1: 0.25})
+    claims = opened(plan)
+    claim = claimed(claims)
+    RunningTrial(claims, claim).report(0, {"m": 0.25})
+    claims.release(claim)
+    again = claimed(claims)
+    RunningTrial(claims, again).report(0, {"m": 0.75})
+    assert (again.number, again.attempt, claims.study.trials()[0].intermediate_values) == (0, 1, {1: 0.25})
 
 
 def test_what_an_earlier_attempt_said_of_its_run_is_known(plan: StudyPlan) -> None:
-    study = Study(plan)
-    claim = claimed(study)
-    RunningTrial(study, claim).identify(run_id="abc")
-    study.release(claim)
-    assert RunningTrial(study, claimed(study)).identity == {"run_id": "abc"}
+    claims = opened(plan)
+    claim = claimed(claims)
+    RunningTrial(claims, claim).identify(run_id="abc")
+    claims.release(claim)
+    assert RunningTrial(claims, claimed(claims)).identity == {"run_id": "abc"}
 
 
-def died(study: Study) -> list[int]:
+def died(claims: Claims) -> list[int]:
     """As the pool says it of a worker that was killed."""
-    return study.abandon(study.owner["token"], "killed")
+    return claims.abandon(claims.study.owner["token"], "killed")
 
 
 def test_a_trial_whose_process_keeps_dying_fails_with_that_reason(plan: StudyPlan) -> None:
-    study = Study(plan)
+    claims = opened(plan)
     for _ in range(2):
-        assert claimed(study).number == 0
-        assert died(study) == [0]
-    assert claimed(study).number == 1
-    assert study.trials()[0].user_attrs["reason"] == "its process died 2 times without finishing an epoch: killed"
+        assert claimed(claims).number == 0
+        assert died(claims) == [0]
+    assert claimed(claims).number == 1
+    assert (
+        claims.study.trials()[0].user_attrs["reason"] == "its process died 2 times without finishing an epoch: killed"
+    )
 
 
 def test_a_trial_that_gets_on_between_deaths_is_never_given_up(plan: StudyPlan) -> None:
-    study = Study(plan)
+    claims = opened(plan)
     for epoch in range(6):
-        claim = claimed(study)
-        RunningTrial(study, claim).report(epoch, {"m": 0.5})
-        died(study)
-    assert (claimed(study).number, len(study.trials()[0].intermediate_values)) == (0, 6)
+        claim = claimed(claims)
+        RunningTrial(claims, claim).report(epoch, {"m": 0.5})
+        died(claims)
+    assert (claimed(claims).number, len(claims.study.trials()[0].intermediate_values)) == (0, 6)
 
 
 def test_progress_counts_where_there_is_nothing_to_judge(plan: StudyPlan) -> None:
     two = replace(plan, objectives=[Objective("m"), Objective("n")])
-    study = Study(two)
+    claims = opened(two)
     for epoch in range(4):
-        claim = claimed(study)
-        RunningTrial(study, claim).report(epoch, {"m": 0.5, "n": 0.5})
-        died(study)
-    assert claimed(study).number == 0
+        claim = claimed(claims)
+        RunningTrial(claims, claim).report(epoch, {"m": 0.5, "n": 0.5})
+        died(claims)
+    assert claimed(claims).number == 0
 
 
 def test_epochs_told_again_are_no_progress(plan: StudyPlan) -> None:
-    study = Study(plan)
+    claims = opened(plan)
     for _ in range(3):
-        claim = claimed(study)
-        RunningTrial(study, claim).report(0, {"m": 0.5})
-        died(study)
-    assert claimed(study).number == 1
+        claim = claimed(claims)
+        RunningTrial(claims, claim).report(0, {"m": 0.5})
+        died(claims)
+    assert claimed(claims).number == 1
 
 
 def test_an_interruption_is_not_held_against_a_trial(plan: StudyPlan) -> None:
-    study = Study(plan)
+    claims = opened(plan)
     for attempt in range(5):
-        claim = claimed(study)
+        claim = claimed(claims)
         assert (claim.number, claim.attempt) == (0, attempt)
-        study.release(claim)
+        claims.release(claim)
 
 
 def test_a_trial_that_loses_its_device_twice_has_failed(plan: StudyPlan) -> None:
-    study = Study(plan)
-    assert [study.lose(claimed(study), "gone"), study.lose(claimed(study), "gone")] == [False, True]
-    assert claimed(study).number == 1
-    assert study.trials()[0].user_attrs["reason"] == "gone; so it did in a fresh process"
+    claims = opened(plan)
+    assert [claims.lose(claimed(claims), "gone"), claims.lose(claimed(claims), "gone")] == [False, True]
+    assert claimed(claims).number == 1
+    assert claims.study.trials()[0].user_attrs["reason"] == "gone; so it did in a fresh process"
 
 
 def test_a_lost_device_between_which_a_trial_got_on_counts_anew(plan: StudyPlan) -> None:
-    study = Study(plan)
+    claims = opened(plan)
     for epoch in range(3):
-        claim = claimed(study)
-        RunningTrial(study, claim).report(epoch, {"m": 0.5})
-        assert not study.lose(claim, "gone")
+        claim = claimed(claims)
+        RunningTrial(claims, claim).report(epoch, {"m": 0.5})
+        assert not claims.lose(claim, "gone")
 
 
 @pytest.fixture
-def taken(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Claim, Study, Claim]:
+def taken(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> tuple[Claims, Claim, Claims, Claim]:
     """A study and its claim, and another that has taken the trial up, having seen no sign of life."""
-    sleeper, other = Study(plan), Study(plan)
+    sleeper, other = opened(plan), opened(plan)
     before = claimed(sleeper)
     with monkeypatch.context() as silence:
-        silence.setattr(other._watch, "is_dead", lambda owner, beat: True)
+        silence.setattr(other.study.watch, "is_dead", lambda owner, heartbeat: True)
         now = claimed(other)
     assert now.number == before.number
     return sleeper, before, other, now
 
 
-def test_an_owner_taken_for_dead_reports_nothing_more(taken: tuple[Study, Claim, Study, Claim]) -> None:
+def test_an_owner_taken_for_dead_reports_nothing_more(taken: tuple[Claims, Claim, Claims, Claim]) -> None:
     sleeper, before, other, now = taken
     for say in (lambda run: run.report(0, {"m": 9.0}), lambda run: run.identify(run_id="r"), lambda run: run.hold()):
         with pytest.raises(Taken):
             say(RunningTrial(sleeper, before))
     RunningTrial(other, now).report(0, {"m": 0.5})
-    trial = other.trials()[0]
+    trial = other.study.trials()[0]
     assert (trial.intermediate_values, trial.user_attrs.get("run_id")) == ({1: 0.5}, None)
 
 
-def test_an_owner_taken_for_dead_neither_ends_nor_lets_go_nor_beats(taken: tuple[Study, Claim, Study, Claim]) -> None:
+def test_an_owner_taken_for_dead_neither_ends_nor_lets_go_nor_beats(taken: tuple[Claims, Claim, Claims, Claim]) -> None:
     sleeper, before, other, now = taken
-    sleeper.finish(before, done(before, 9.0))
+    sleeper.finish(before, completed(before, 9.0))
     sleeper.release(before)
     assert not sleeper.lose(before, "gone")
-    assert not sleeper.beat(before)
-    assert other.beat(now)
-    other.finish(now, done(now, 0.5))
-    assert other.trials()[0].value == 0.5
+    assert not sleeper.send_heartbeat(before)
+    assert other.send_heartbeat(now)
+    other.finish(now, completed(now, 0.5))
+    assert other.study.trials()[0].value == 0.5
 
 
 def test_an_owner_that_took_its_own_trial_up_again_holds_the_later_claim_only(plan: StudyPlan) -> None:
-    study = Study(plan)
-    first = claimed(study)
-    study.release(first)
-    again = claimed(study)
-    assert (study.holds(first), study.holds(again)) == (False, True)
+    claims = opened(plan)
+    first = claimed(claims)
+    claims.release(first)
+    again = claimed(claims)
+    assert (claims.holds(first), claims.holds(again)) == (False, True)
 
 
 class Away:
     """A study's storage that does not answer until it is told to."""
 
-    def __init__(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked, self.back = threading.Event(), threading.Event()
-        usual: Callable[..., bool] = study.report
+        usual: Callable[..., bool] = claims.report
 
         def report(*arguments: Any) -> bool:
             self.asked.set()
             assert self.back.wait(30)
             return usual(*arguments)
 
-        monkeypatch.setattr(study, "report", report)
-        monkeypatch.setattr("deepfake.sweeping.agent._PATIENCE", 0.01)
+        monkeypatch.setattr(claims, "report", report)
+        monkeypatch.setattr("deepfake.sweeping.agent._ANSWER_SECONDS", 0.01)
 
 
 def test_a_trial_goes_on_while_the_storage_is_away_and_all_it_reported_arrives(
     plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = Study(plan)
-    claim = claimed(study)
-    away = Away(study, monkeypatch)
-    running = RunningTrial(study, claim)
+    claims = opened(plan)
+    claim = claimed(claims)
+    away = Away(claims, monkeypatch)
+    running = RunningTrial(claims, claim)
     running.identify(run_id="r")
     for epoch in range(5):
         running.hold()
@@ -221,7 +205,7 @@ def test_a_trial_goes_on_while_the_storage_is_away_and_all_it_reported_arrives(
 
 
 def test_a_trial_taken_up_while_the_storage_was_away_is_dropped_when_it_is_back(
-    taken: tuple[Study, Claim, Study, Claim], monkeypatch: pytest.MonkeyPatch
+    taken: tuple[Claims, Claim, Claims, Claim], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sleeper, before, other, _ = taken
     away = Away(sleeper, monkeypatch)
@@ -232,14 +216,14 @@ def test_a_trial_taken_up_while_the_storage_was_away_is_dropped_when_it_is_back(
         running.settle()
     with pytest.raises(Taken):
         running.report(1, {"m": 9.0})
-    assert other.trials()[0].intermediate_values == {}
+    assert other.study.trials()[0].intermediate_values == {}
 
 
 def test_after_two_heartbeats_without_a_word_a_trial_waits(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study(replace(plan, heartbeat=0.0))
-    claim = claimed(study)
-    away = Away(study, monkeypatch)
-    running = RunningTrial(study, claim)
+    claims = opened(replace(plan, heartbeat=0.0))
+    claim = claimed(claims)
+    away = Away(claims, monkeypatch)
+    running = RunningTrial(claims, claim)
     teller = threading.Thread(target=running.report, args=(0, {"m": 0.5}))
     teller.start()
     assert away.asked.wait(30)
@@ -253,27 +237,27 @@ def test_after_two_heartbeats_without_a_word_a_trial_waits(plan: StudyPlan, monk
 def test_what_is_told_to_end_waits_moments_for_the_storage_and_knows_what_it_saw_last(
     plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake.sweeping.study._LAST_WORDS", 0.05)
-    study = Study(plan)
-    claim = claimed(study)
-    seen = study.trials()
+    monkeypatch.setattr("deepfake.sweeping.study._LAST_SECONDS", 0.05)
+    claims = opened(plan)
+    claim = claimed(claims)
+    seen = claims.study.trials()
     back = threading.Event()
     asked: list[object] = []
-    monkeypatch.setattr(study, "_holds", lambda claim: (asked.append(claim), back.wait(30)))
-    monkeypatch.setattr(study, "_get_trials", lambda: (asked.append("trials"), back.wait(30)))
-    study.release(claim)
+    monkeypatch.setattr(claims, "_holds", lambda claim: (asked.append(claim), back.wait(30)))
+    monkeypatch.setattr(claims.study, "read_trials", lambda: (asked.append("trials"), back.wait(30)))
+    claims.release(claim)
     # It was silent once, and is not waited for again.
-    assert study.last_trials() == seen
+    assert claims.study.last_trials() == seen
     assert asked == [claim]
     back.set()
 
 
 @pytest.mark.parametrize("heartbeat", [0.0, 1000.0])
 def test_sigterm_ends_the_wait_for_a_study(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch, heartbeat: float) -> None:
-    study = Study(replace(plan, heartbeat=heartbeat))
-    running = RunningTrial(study, claimed(study))
-    away = Away(study, monkeypatch)
-    monkeypatch.setattr("deepfake.sweeping.agent._PATIENCE", 1000.0)
+    claims = opened(replace(plan, heartbeat=heartbeat))
+    running = RunningTrial(claims, claimed(claims))
+    away = Away(claims, monkeypatch)
+    monkeypatch.setattr("deepfake.sweeping.agent._ANSWER_SECONDS", 1000.0)
     wishes: list[int] = []
     former = signal.signal(signal.SIGTERM, lambda number, frame: wishes.append(number))
 
@@ -293,22 +277,22 @@ def test_sigterm_ends_the_wait_for_a_study(plan: StudyPlan, monkeypatch: pytest.
 
 
 def test_a_trial_is_written_in_few_appends(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study(plan)
+    claims = opened(plan)
     appends: list[int] = []
     monkeypatch.setattr("deepfake.sweeping.journal.os.fsync", appends.append)
-    claim = claimed(study)
-    running = RunningTrial(study, claim)
+    claim = claimed(claims)
+    running = RunningTrial(claims, claim)
     running.identify(run_id="r", run_dir="d", name="n")
     for epoch in range(3):
         running.report(epoch, {"m": 0.5})
-    study.finish(claim, replace(done(claim), run_id="r", run_dir="d", name="n", seconds=1.0))
+    claims.finish(claim, replace(completed(claim), run_id="r", run_dir="d", name="n", seconds=1.0))
     # Beginning, choosing, naming the run, three epochs, the end; Optuna alone appends six and one for each parameter.
     assert len(appends) == 7
     assert Study(plan).trials()[0].user_attrs["seconds"] == 1.0
 
 
 def test_a_claim_that_an_outage_cut_short_is_found_again(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study(plan)
+    claims = opened(plan)
     answers = [OSError("away")]
 
     def choose_once(*given: object) -> dict[str, float]:
@@ -316,9 +300,9 @@ def test_a_claim_that_an_outage_cut_short_is_found_again(plan: StudyPlan, monkey
             raise answers.pop()
         return choose(*given)
 
-    monkeypatch.setattr("deepfake.sweeping.study.choose", choose_once)
-    assert claimed(study).number == 0
-    assert len(study.trials()) == 1
+    monkeypatch.setattr("deepfake.sweeping.claims.choose", choose_once)
+    assert claimed(claims).number == 0
+    assert len(claims.study.trials()) == 1
 
 
 def test_silence_during_an_outage_kills_nobody() -> None:
@@ -364,27 +348,27 @@ def test_a_study_refused_for_its_space_does_not_bind_the_folder(plan: StudyPlan,
 
 
 def test_a_trial_that_another_process_ended_stays_as_it_ended(plan: StudyPlan) -> None:
-    study = Study(plan)
-    claim = claimed(study)
-    study.finish(claim, done(claim, 0.5))
-    study.finish(claim, done(claim, 0.9))
-    assert study.trials()[0].value == 0.5
+    claims = opened(plan)
+    claim = claimed(claims)
+    claims.finish(claim, completed(claim, 0.5))
+    claims.finish(claim, completed(claim, 0.9))
+    assert claims.study.trials()[0].value == 0.5
 
 
 def test_failures_of_an_earlier_start_do_not_stop_this_one(plan: StudyPlan) -> None:
-    study = Study(plan)
-    claim = claimed(study)
-    study.finish(claim, Job(claim.number, claim.overrides, FAILED, reason="r"))
-    again = Study(replace(plan, max_failures=1, began=plan.began + 1000))
-    assert again.stop_reason(again.trials()) is None
+    claims = opened(plan)
+    claim = claimed(claims)
+    claims.finish(claim, Job(claim.number, claim.overrides, FAILED, reason="r"))
+    again = opened(replace(plan, max_failures=1, began=plan.began + 1000))
+    assert again.study.schedule.stop_reason(again.study.trials()) is None
 
 
 def test_a_mistake_stops_all_processes(plan: StudyPlan) -> None:
-    study, other = Study(plan), Study(plan)
-    claim = claimed(study)
-    study.finish(claim, Job(claim.number, claim.overrides, FAILED, reason="r"), UserError("wrong", "do better"))
+    claims, other = opened(plan), opened(plan)
+    claim = claimed(claims)
+    claims.finish(claim, Job(claim.number, claim.overrides, FAILED, reason="r"), UserError("wrong", "do better"))
     assert other.claim() is None
-    assert str(other.mistake(other.trials())) == "error: wrong\nhint: do better"
+    assert str(other.study.schedule.mistake) == "error: wrong\nhint: do better"
 
 
 def test_a_study_of_a_newer_program_is_told(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:

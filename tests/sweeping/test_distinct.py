@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
-from deepfake.sweeping.callbacks import COMPLETED, Job, Objective
 from deepfake.sweeping.samplers import SAMPLERS, sampler_notes
 from deepfake.sweeping.search_space import all_points, count_points, parse_space
-from deepfake.sweeping.storage import locate
-from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
 from tests.sweeping import toy
 
@@ -22,29 +19,18 @@ CONDITIONAL = {"kind": "choice(a,b)", "x": "range(0,3)", "y": {"space": "range(0
 
 
 def plan(folder: Path, space: dict[str, Any], sampler: str, **given: Any) -> StudyPlan:
-    return StudyPlan(
-        name="s",
-        folder=folder,
-        location=locate("journal", folder),
-        parameters=parse_space(space, [], {}),
-        objectives=[Objective("m")],
-        fixed=[],
-        total=given.pop("total"),
-        sampler={"name": sampler},
-        pruner={"name": "none"},
-        **given,
-    )
+    return toy.make_plan(folder, space=space, sampler={"name": sampler}, **given)
 
 
 def tried(plan: StudyPlan) -> list[str]:
     """The points of a study run to its end; x near 3 is best, which draws samplers back there."""
-    study = Study(plan)
+    claims = toy.opened(plan)
     points = []
-    while (claim := study.claim()) is not None:
+    while (claim := claims.claim()) is not None:
         points.append(" ".join(sorted(claim.overrides)))
         x = float(dict(text.split("=") for text in claim.overrides).get("x", 0))
         value = math.exp(-abs(x - 3))
-        study.finish(claim, Job(claim.number, claim.overrides, COMPLETED, metrics={"m": value}, values=[value]))
+        claims.finish(claim, toy.completed(claim, value))
     return points
 
 
@@ -95,9 +81,9 @@ def test_every_point_is_trained_once_also_by_several_processes(tmp_path: Path) -
 
 
 def test_a_point_of_the_user_leaves_the_rest_to_the_sampler(tmp_path: Path) -> None:
-    study = Study(plan(tmp_path, SIXTEEN, "tpe", total=16))
-    study.enqueue([{"x": 5}])
-    claim = study.claim()
+    claims = toy.opened(plan(tmp_path, SIXTEEN, "tpe", total=16))
+    claims.study.enqueue([{"x": 5}])
+    claim = claims.claim()
     assert claim is not None
     assert claim.overrides[0] == "x=5"
 

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deepfake.sweeping.callbacks import Objective
-from deepfake.sweeping.figures import draw_study
+from deepfake.sweeping.results import draw_study
 from deepfake.sweeping.search_space import parse_space
 from deepfake.sweeping.storage import locate
 from deepfake.sweeping.study_plan import StudyPlan
@@ -36,7 +36,7 @@ def trial(number: int, values: list[float] | None, **params: object) -> FrozenTr
 
 def test_conditional_keys_and_failures_are_drawn(tmp_path: Path) -> None:
     trials = [trial(0, [0.5], model="a", lr=0.2), trial(1, [0.6], model="b", lr=0.5, d=2), trial(2, None)]
-    names = {path.stem for path in draw_study(trials, plan(tmp_path), tmp_path, lambda: {"lr": 0.7, "model": 0.3})}
+    names = {path.stem for path in draw_study(trials, plan(tmp_path), tmp_path)}
     assert names == {"history", "timeline", "parallel_coordinates", "importance"}
 
 

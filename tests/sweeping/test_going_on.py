@@ -14,10 +14,9 @@ import pytest
 from omegaconf import DictConfig
 
 from deepfake.errors import UserError
-from deepfake.sweeping.callbacks import Objective
-from deepfake.sweeping.storage import locate, open_storage
+from deepfake.sweeping.storage import open_storage
 from deepfake.sweeping.study import Study
-from deepfake.sweeping.study_plan import StudyPlan, code_state, differences
+from deepfake.sweeping.study_plan import code_state, differences
 from deepfake.sweeping.sweeper import SweepFailed
 from deepfake.sweeping.trial import current
 from tests.sweeping import toy
@@ -346,21 +345,10 @@ def test_a_file_in_no_repository_is_known_by_its_content(tmp_path: Path, app: An
 
 
 def test_the_code_is_kept_with_the_study(tmp_path: Path) -> None:
-    plan = StudyPlan(
-        name="s",
-        folder=tmp_path,
-        location=locate("journal", tmp_path),
-        parameters=[],
-        objectives=[Objective("m")],
-        fixed=[],
-        total=1,
-        sampler={"name": "random"},
-        pruner={"name": "none"},
-        code={"version": "1"},
-    )
-    study = Study(plan)
-    assert study.note_code() is None
-    study.claim()
+    plan = toy.make_plan(tmp_path, code={"version": "1"})
+    claims = toy.opened(plan)
+    assert claims.study.note_code() is None
+    claims.claim()
     assert Study(replace(plan, code={"version": "2"})).note_code() is not None
     kept = optuna.load_study(study_name="s", storage=open_storage(plan.location)).user_attrs["code"]
     assert '"1"' in kept

@@ -18,8 +18,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake.errors import UserError
-from deepfake.sweeping.grid import refusal_hint
 from deepfake.sweeping.heartbeat import new_owner, process_identity
+from deepfake.sweeping.jobs import refusal_hint
 from deepfake.sweeping.launcher import Launched, signing
 from deepfake.sweeping.trial import current
 from tests.servers import Postgres

@@ -25,7 +25,7 @@ def planned(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> S
         plans.append(plan)
         raise PlanKnownError
 
-    monkeypatch.setattr("deepfake.sweeping.runner.conduct", keep)
+    monkeypatch.setattr("deepfake.sweeping.runner.run_study", keep)
     register_resolvers()
     with pytest.raises(PlanKnownError):
         toy.multirun(folder, overrides, conf=CONF)

@@ -13,8 +13,6 @@ from omegaconf import DictConfig
 
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective
 from deepfake.sweeping.results import spread, spread_table
-from deepfake.sweeping.search_space import parse_space
-from deepfake.sweeping.storage import locate
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.sweeper import SweepFailed
 from tests.sweeping import toy
@@ -29,18 +27,8 @@ def job(number: int, model: str, seed: int, status: str = COMPLETED, **metrics: 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> StudyPlan:
-    return StudyPlan(
-        name="s",
-        folder=tmp_path,
-        location=locate("journal", tmp_path),
-        parameters=parse_space({"model": "choice(plain,deep)", "seed": "range(0,3)"}, [], {}),
-        objectives=OBJECTIVE,
-        fixed=[],
-        total=6,
-        points=6,
-        sampler={"name": "grid"},
-        pruner={"name": "none"},
-    )
+    space = {"model": "choice(plain,deep)", "seed": "range(0,3)"}
+    return toy.make_plan(tmp_path, space=space, objectives=OBJECTIVE, total=6, points=6, sampler={"name": "grid"})
 
 
 def test_different_models_are_different_groups(plan: StudyPlan) -> None:

@@ -18,13 +18,52 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig
 
-from deepfake.sweeping.callbacks import Job, SweepInfo, SweepResult
+from deepfake.sweeping.callbacks import COMPLETED, Job, Objective, SweepInfo, SweepResult
+from deepfake.sweeping.claims import Claim, Claims
+from deepfake.sweeping.search_space import parse_space
+from deepfake.sweeping.storage import locate
+from deepfake.sweeping.study import Study
+from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.trial import current
 
 CONF = Path(__file__).parent / "toy_conf"
 HEARD: list[tuple[str, Any]] = []
 #: Not empty once this process's pretended device is lost for good.
 BROKEN: list[int] = []
+
+
+def make_plan(folder: Path, **given: Any) -> StudyPlan:
+    """A plan for two random trials over ``x``, but for what is given."""
+    space = given.pop("space", {"x": "interval(0,1)"})
+    settings: dict[str, Any] = {
+        "name": "s",
+        "folder": folder,
+        "location": locate("journal", folder),
+        "parameters": parse_space(space, [], {}),
+        "objectives": [Objective("m")],
+        "fixed": [],
+        "total": 2,
+        "sampler": {"name": "random"},
+        "pruner": {"name": "none"},
+    }
+    return StudyPlan(**{**settings, **given})
+
+
+def opened(plan: StudyPlan) -> Claims:
+    """The study, as one more process opens it."""
+    return Claims(Study(plan))
+
+
+def claimed(claims: Claims) -> Claim:
+    """The next trial, which there is."""
+    claim = claims.claim()
+    assert claim is not None
+    return claim
+
+
+def completed(claim: Claim, value: float = 1.0) -> Job:
+    """What a trial came to."""
+    return Job(claim.number, claim.overrides, COMPLETED, metrics={"m": value}, values=[value])
 
 
 class Listener:

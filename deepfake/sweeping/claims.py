@@ -1,0 +1,296 @@
+"""Trials shared out to processes: one is claimed, reported on and ended by its owner; none is lost, none runs twice.
+
+Every trial that runs is signed by its owner. A trial whose owner died with nobody to answer for it is taken up
+again by whoever comes next, under the same number, unless it died too often without a step in between; and an owner
+that was taken for dead writes nothing more. Knows nothing of what a trial does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from deepfake.compat import trial_id
+from deepfake.errors import UserError
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
+from deepfake.sweeping.samplers import Tried, create_sampler, is_pruning
+from deepfake.sweeping.schedule import steps_of
+from deepfake.sweeping.search_space import Value, choose, to_overrides
+from deepfake.sweeping.study import Study
+from deepfake.sweeping.trial import Taken
+
+#: How often a trial may make its process useless and is still tried again.
+_LOSSES = 1
+#: Before the name of what all trials of a study are to have alike, among the facts kept with each.
+_SAME = "same: "
+_STATES = {COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial this process is to run.
+
+    Attributes:
+        overrides: What was chosen for it.
+        attempt: How often it was begun before.
+    """
+
+    trial: optuna.Trial
+    overrides: list[str]
+    attempt: int
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+
+class Claims:
+    """What one process claims of a study.
+
+    Args:
+        study: As this process opened it.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.plan = study.plan
+        # The points of ended trials by number, as the sampler compares them.
+        self._tried: Tried = {}
+        self._half_claimed = False
+        # What :meth:`agree` has found to be the same, by topic.
+        self._agreed: dict[str, str] = {}
+        self._prunes = is_pruning(study.plan.pruner)
+
+    def claim(self) -> Claim | None:
+        """The next trial for this process, or None: nothing is left, or what is left is with living owners."""
+        return self.study.ride_out(self._claim)
+
+    def report(self, claim: Claim, steps: Mapping[int, float | None], facts: Mapping[str, Any] | None = None) -> bool:
+        """Keep the objective's value at steps, the trial's progress alone where that is None, and facts.
+
+        Returns:
+            Whether the pruner wants the trial to end.
+
+        Raises:
+            Taken: The trial is another process's by now.
+        """
+
+        def write() -> bool:
+            with self._writing():
+                if not self._holds(claim):
+                    raise Taken
+                self.study.set_facts(trial_id(claim.trial), facts or {})
+                if reached := [step for step, value in steps.items() if value is None]:
+                    self.study.set_facts(trial_id(claim.trial), {"progress": max(reached)})
+                values = {step: value for step, value in steps.items() if value is not None}
+                for step, value in values.items():
+                    claim.trial.report(value, step)
+                # Within, for some pruners keep what they judged by.
+                return bool(values) and self._prunes and claim.trial.should_prune()
+
+        return self.study.ride_out(write)
+
+    def agree(self, claim: Claim, topic: str, fact: str) -> bool:
+        """Keep a fact of a trial, unless this process has, and compare it with what other trials reported of the topic.
+
+        Returns:
+            Whether they reported the same, or nothing.
+
+        Raises:
+            Taken: The trial is another process's by now.
+        """
+        key = f"{_SAME}{topic}"
+        if self._agreed.get(topic) != fact:
+            # Written before it is compared: of two processes that begin at once, one at least sees the other's.
+            self.report(claim, {}, {key: fact})
+            if {trial.user_attrs[key] for trial in self.study.trials() if trial.user_attrs.get(key)} != {fact}:
+                self.report(claim, {}, {key: None})
+                return False
+            self._agreed[topic] = fact
+        return True
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether a trial is still this process's to work on."""
+        return self.study.ride_out(lambda: self._holds(claim))
+
+    def send_heartbeat(self, claim: Claim) -> bool:
+        """Give a sign of life; returns whether the trial is still this process's. Waits for no storage."""
+        with contextlib.suppress(Taken), self._writing():
+            if self._holds(claim):
+                self.study.set_facts(trial_id(claim.trial), {"beat": time.monotonic()})
+                return True
+        return False
+
+    def finish(self, claim: Claim, job: Job, mistake: UserError | None = None) -> None:
+        """Keep how a trial ended; the last that is written of it, so that a process killed before it starts anew.
+
+        Nothing is kept of a trial that another process has ended or taken up, having seen this one asleep.
+
+        Args:
+            mistake: What every other trial would stumble over as well: the study starts no more of them.
+        """
+        facts: dict[str, Any] = {"run_id": job.run_id, "run_dir": job.run_dir, "name": job.name, "reason": job.reason}
+        facts |= {"traceback": job.traceback, "metrics": job.metrics or None, "seconds": job.seconds}
+        facts |= {"ended": self.plan.clock.now()}
+        facts |= {"mistake": [mistake.message, mistake.hint] if mistake else None}
+
+        def write() -> None:
+            with contextlib.suppress(Taken), self._writing():
+                if not self._holds(claim):
+                    return
+                known = self.study.storage.get_trial(trial_id(claim.trial)).user_attrs
+                self.study.set_facts(
+                    trial_id(claim.trial),
+                    {key: value for key, value in facts.items() if value is not None and known.get(key) != value},
+                )
+                self.study.end(claim.trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
+
+        self.study.ride_out(write)
+
+    def release(self, claim: Claim) -> None:
+        """Let go of a trial that was interrupted, which is not held against it: whoever comes next takes it up."""
+
+        def write() -> None:
+            with contextlib.suppress(Taken), self._writing():
+                if self._holds(claim):
+                    self.study.set_facts(trial_id(claim.trial), {"attempt": claim.attempt, "owner": None})
+
+        # Where even this is in vain, the process's death says the same.
+        self.study.in_last_seconds(write)
+
+    def lose(self, claim: Claim, reason: str) -> bool:
+        """Let go of a trial that has made its process useless: a fresh one tries it once more, then it has failed.
+
+        Returns:
+            Whether it has failed.
+        """
+
+        def write() -> bool:
+            with self.study.exclusively(), self._writing():
+                if not self._holds(claim):
+                    return False
+                trial = self.study.storage.get_trial(trial_id(claim.trial))
+                lost = 1 + (0 if _has_progressed(trial) else int(trial.user_attrs.get("lost", 0)))
+                self.study.set_facts(trial_id(trial), {"attempt": claim.attempt, "lost": lost})
+                if lost > _LOSSES:
+                    self.study.fail(trial, f"{reason}; so it did in a fresh process")
+                else:
+                    self.study.set_facts(trial_id(trial), {"owner": None})
+                return lost > _LOSSES
+
+        return self.study.ride_out(write)
+
+    def abandon(self, token: str, reason: str) -> list[int]:
+        """Let go of what dead processes, whose tokens begin like this, left running.
+
+        It is taken up again unless it has seen too many die; see :attr:`StudyPlan.retries`.
+
+        Returns:
+            The numbers of those trials.
+        """
+
+        def write() -> list[int]:
+            found = []
+            with self.study.exclusively(), self._writing():
+                for trial in self.study.read_trials():
+                    owner = trial.user_attrs.get("owner")
+                    if trial.state is TrialState.RUNNING and owner and owner["token"].startswith(token):
+                        found.append(trial.number)
+                        if self._may_go_on(trial, reason):
+                            attempt = int(trial.user_attrs.get("attempt", 0))
+                            self.study.set_facts(trial_id(trial), {"attempt": attempt, "owner": None})
+            return found
+
+        return self.study.ride_out(write)
+
+    def _claim(self) -> Claim | None:
+        study, plan = self.study, self.plan
+        with study.exclusively():
+            trials = study.read_trials()
+            if study.schedule.stop_reason(trials):
+                return None
+            for trial in self._left_running(trials):
+                if trial.user_attrs.get("owner") is None or self._owns(trial) or self._may_go_on(trial, None):
+                    return self._assign(trial_id(trial), trial)
+            if not study.schedule.has_room(trials):
+                return None
+            tried = None if plan.repeat else self._tried
+            begun = study.schedule.begun(trials)
+            study.optuna.sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, begun, tried)
+            return self._assign(None, None)
+
+    def _left_running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The running trials that nobody runs."""
+        return [
+            trial
+            for trial in self.study.schedule.open(trials)
+            if trial.state is TrialState.RUNNING
+            and (
+                self.study.watch.is_dead(trial.user_attrs.get("owner"), trial.user_attrs.get("beat"))
+                or (self._half_claimed and self._owns(trial))
+            )
+        ]
+
+    def _assign(self, key: int | None, before: FrozenTrial | None) -> Claim:
+        """Make a trial this process's, and choose for it what is not chosen yet; None begins a new one."""
+        # An error in here leaves a trial that is signed but not returned: the next claim looks for it.
+        self._half_claimed = True
+        study = self.study
+        attempt, owner = 0, {**study.owner, "attempt": 0, "steps": 0}
+        if before is not None:
+            attempt = int(before.user_attrs.get("attempt", 0)) + 1
+            owner |= {"attempt": attempt, "steps": steps_of(before)}
+        with self._writing():
+            trial = study.optuna.ask() if key is None else optuna.Trial(study.optuna, key)
+            study.set_facts(trial_id(trial), {"owner": owner} | ({"attempt": attempt} if attempt else {}))
+        if not trial.params:
+            # Drawn before the storage is held again: some samplers need seconds.
+            _ = trial.relative_params
+        with self._writing():
+            chosen: dict[str, Value] = choose(self.plan.parameters, trial)
+        self._half_claimed = False
+        return Claim(trial, to_overrides(chosen), attempt)
+
+    def _may_go_on(self, trial: FrozenTrial, reason: str | None) -> bool:
+        """Count the death of a trial's owner against it, unless it has progressed; fail it once that is too many."""
+        deaths = 1 + (0 if _has_progressed(trial) else int(trial.user_attrs.get("deaths", 0)))
+        if deaths <= self.plan.retries:
+            self.study.set_facts(trial_id(trial), {"deaths": deaths})
+            return True
+        times = f"{deaths} times" if deaths > 1 else "once"
+        because = f": {reason}" if reason else ""
+        self.study.fail(trial, f"its process died {times} without finishing an epoch{because}")
+        return False
+
+    def _holds(self, claim: Claim) -> bool:
+        trial = self.study.storage.get_trial(trial_id(claim.trial))
+        owner = trial.user_attrs.get("owner") or {}
+        return (
+            trial.state is TrialState.RUNNING
+            and self._owns(trial)
+            and owner.get("attempt", claim.attempt) == claim.attempt
+        )
+
+    def _owns(self, trial: FrozenTrial) -> bool:
+        return bool((trial.user_attrs.get("owner") or {}).get("token") == self.study.owner["token"])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Write together; raises Taken where a trial turns out to have been ended by another process."""
+        try:
+            with self.study.writing():
+                yield
+        except UpdateFinishedTrialError as error:
+            raise Taken from error
+
+
+def _has_progressed(trial: FrozenTrial) -> bool:
+    """Whether a trial has made a step since its latest owner took it up."""
+    return steps_of(trial) > int((trial.user_attrs.get("owner") or {}).get("steps", 0))

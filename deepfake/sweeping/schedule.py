@@ -1,0 +1,144 @@
+"""Which trials of a study count, what is left of it, and why no further trial may start.
+
+Judges lists of a study's trials, all of them in order; reads and writes no storage.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from deepfake.errors import UserError
+from deepfake.sweeping.study_plan import StudyPlan
+
+#: On a trial: the number of the failed one that it tries again.
+RETRY_OF = "retry_of"
+
+
+class Schedule:
+    """A study's progress towards its total. What has ended does not change, so each trial is looked at once.
+
+    Attributes:
+        mistake: What this start's trials would all stumble over, if one of them has.
+        superseded: The numbers of failed trials that were tried again under another number.
+    """
+
+    def __init__(self, plan: StudyPlan) -> None:
+        self._plan = plan
+        # All trials below this index have ended and are counted; of those beyond it, some are.
+        self._first_open = 0
+        self._ended_beyond: set[int] = set()
+        self._recent: list[tuple[float, int, FrozenTrial]] = []
+        self._known = 0
+        self.mistake: UserError | None = None
+        self.superseded: set[int] = set()
+
+    def count(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many trials have ended and are not tried again."""
+        self.superseded |= superseded(trials[self._known :])
+        self._known = len(trials)
+        for index in range(self._first_open, len(trials)):
+            if index not in self._ended_beyond and trials[index].state.is_finished():
+                self._ended_beyond.add(index)
+                self._note_end(trials[index])
+        while self._first_open in self._ended_beyond:
+            self._ended_beyond.remove(self._first_open)
+            self._first_open += 1
+        return self._first_open + len(self._ended_beyond) - len(self.superseded)
+
+    def open(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Those that have not ended."""
+        self.count(trials)
+        return [trial for trial in trials[self._first_open :] if not trial.state.is_finished()]
+
+    def begun(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many trials have been begun, those tried again among them."""
+        return len(trials) - sum(trial.state is TrialState.WAITING for trial in self.open(trials))
+
+    def has_room(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the total allows another trial to begin."""
+        return self.begun(trials) - len(self.superseded) < self._plan.total
+
+    def is_done(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether every trial of the study has ended."""
+        return self.count(trials) >= self._plan.total
+
+    def stop_reason(self, trials: Sequence[FrozenTrial]) -> str | None:
+        """Why no further trial may start although some are left: a mistake in all of them, failures, or time."""
+        self.count(trials)
+        plan = self._plan
+        if self.mistake is not None:
+            return self.mistake.message
+        failures = self._failures_in_a_row()
+        if plan.max_failures is not None and len(failures) >= plan.max_failures:
+            return (
+                f"{len(failures)} trials in a row failed, the first because of {failures[0].user_attrs.get('reason')}"
+            )
+        if plan.deadline is not None and plan.clock.now() >= plan.deadline:
+            return "sweep.timeout is over"
+        return None
+
+    def _failures_in_a_row(self) -> list[FrozenTrial]:
+        """The latest of this start's trials, as far back as they failed, in the order in which they ended."""
+        row: list[FrozenTrial] = []
+        for _, _, trial in reversed(self._recent):
+            if trial.state is not TrialState.FAIL:
+                break
+            row.append(trial)
+        return row[::-1]
+
+    def _note_end(self, trial: FrozenTrial) -> None:
+        ended = float(trial.user_attrs.get("ended", 0))
+        if ended < self._plan.began:
+            return
+        bisect.insort(self._recent, (ended, trial.number, trial), key=lambda entry: entry[:2])
+        if self.mistake is None and "mistake" in trial.user_attrs:
+            self.mistake = UserError(*trial.user_attrs["mistake"])
+
+
+def steps_of(trial: FrozenTrial) -> int:
+    """How many epochs a trial has reported."""
+    return max(len(trial.intermediate_values), int(trial.user_attrs.get("progress", 0)))
+
+
+def superseded(trials: Sequence[FrozenTrial]) -> set[int]:
+    """The numbers of failed trials that were tried again under another number."""
+    return {int(trial.user_attrs[RETRY_OF]) for trial in trials if RETRY_OF in trial.user_attrs}
+
+
+def standing(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count: all but those tried again under another number."""
+    gone = superseded(trials)
+    return [trial for trial in trials if trial.number not in gone] if gone else list(trials)
+
+
+def to_retry(which: str | int | Sequence[int], trials: Sequence[FrozenTrial]) -> list[int]:
+    """The numbers of the failed trials that ``sweep.retry`` names.
+
+    Args:
+        which: ``failed`` for all of them, or numbers. A trial that was tried again is named by either number.
+
+    Raises:
+        UserError: There is no such trial, or it has not failed.
+    """
+    if which == "failed":
+        return [trial.number for trial in standing(trials) if trial.state is TrialState.FAIL]
+    numbers = [which] if isinstance(which, int) else [int(number) for number in which]
+    return sorted({_last_attempt(number, trials) for number in numbers})
+
+
+def _last_attempt(number: int, trials: Sequence[FrozenTrial]) -> int:
+    """The number under which a failed trial was last tried."""
+    later = {int(trial.user_attrs[RETRY_OF]): trial.number for trial in trials if RETRY_OF in trial.user_attrs}
+    last = number
+    while last in later:
+        last = later[last]
+    if last == number and (number >= len(trials) or trials[number].state is not TrialState.FAIL):
+        failed = [str(trial.number) for trial in standing(trials) if trial.state is TrialState.FAIL]
+        raise UserError(
+            f"sweep.retry={number}: trial {number} has not failed",
+            f"failed are {', '.join(failed)}" if failed else "no trial of the study has failed",
+        )
+    return last
