@@ -57,9 +57,11 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Laun
     plan = SimpleNamespace(folder=tmp_path, total=4, fixed=[], name="s")
     study: Any = SimpleNamespace(owner={"token": "t"}, plan=plan, trials=list)
     runner: Any = SimpleNamespace(folder=tmp_path, config=OmegaConf.create({}), context=None)
+    runner.create_launcher = lambda: launchers[-1]
+    launchers: list[Any] = []
 
     def begin(launcher: Any, workers: int) -> Launched:
-        monkeypatch.setattr("deepfake.sweeping.launcher.create_launcher", lambda runner: launcher)
+        launchers.append(launcher)
         monkeypatch.setattr("deepfake.sweeping.launcher.JobRunner", lambda *_: runner)
         return Launched(study, runner, workers, say=lambda text: None)
 
