@@ -14,18 +14,13 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigKeyError,
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-    ValidationError,
-)
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
 from deepfake.errors import UserError, first_line, nearest
 from deepfake.models import options as model_options
 from deepfake.models.options import BackboneOptions, HeadOptions
-from deepfake.options import check, environment
+from deepfake.options import check, environment, typed
 from deepfake.tracking.options import TrackingOptions
 from deepfake.training import options as training_options
 from deepfake.training.options import (
@@ -135,15 +130,6 @@ def plain_yaml(values: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(values), default_flow_style=False, allow_unicode=True, sort_keys=False, width=10_000)
 
 
-def literal(value: Any) -> Any:
-    """Plain values as OmegaConf must be given them to hand the very same back: each ``${`` is escaped."""
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
-    if isinstance(value, Mapping):
-        return {key: literal(inner) for key, inner in value.items()}
-    return [literal(inner) for inner in value] if isinstance(value, list) else value
-
-
 def without_sweep(config: DictConfig) -> DictConfig:
     """The config as composed, less the nodes that say how runs are chosen."""
     return OmegaConf.masked_copy(config, [str(key) for key in config if key not in SWEEP_NODES])
@@ -216,13 +202,7 @@ def _typed(kind: type, value: Any, key: str) -> Any:
     for name in given:
         if name not in {field.name for field in dataclasses.fields(kind)}:
             raise UserError(f"unknown key '{key}.{name}'", nearest(f"{key}.{name}", _dotted(kind, f"{key}.")))
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), literal(given)))
-    except (ValidationError, ConfigKeyError) as error:
-        bad = getattr(error, "full_key", None) or ""
-        dotted = f"{key}.{bad}" if bad else key
-        shown = given.get(str(bad).split(".")[0].split("[")[0])
-        raise UserError(f"{dotted}={shown!r} has the wrong type", _expected(kind, bad, dotted)) from error
+    return typed(kind, given, key)
 
 
 def _typed_scalars(scalars: dict[str, Any]) -> dict[str, Any]:
@@ -262,12 +242,3 @@ def _environment(kind: type, prefix: str, wanted: str | None) -> Iterator[str]:
 
 def _listed(kind: type, key: str) -> str:
     return ", ".join(_dotted(kind, f"{key}."))
-
-
-def _expected(kind: type, name: str, dotted: str) -> str:
-    field = next((field for field in dataclasses.fields(kind) if field.name == name.split("[")[0]), None)
-    if field is None:
-        return f"the keys are {_listed(kind, dotted)}"
-    default = getattr(kind(), field.name)
-    words = "".join(f" or {word}" for word in field.metadata.get("words", ()))
-    return f"{dotted} takes {str(field.type).replace(' | ', ' or ')}{words}, such as {default!r}"

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from deepfake.errors import UserError, nearest
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +93,52 @@ def environment(default: Any, *, of_data: bool = False) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=field.default_factory, metadata=marked)
     return dataclasses.field(default=field.default, metadata=marked)
+
+
+def literal(value: Any) -> Any:
+    """Plain values as OmegaConf must be given them to hand the very same back: each ``${`` is escaped."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    if isinstance(value, Mapping):
+        return {key: literal(inner) for key, inner in value.items()}
+    return [literal(inner) for inner in value] if isinstance(value, list) else value
+
+
+def typed(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A dataclass made of plain values, whose types OmegaConf checks and converts.
+
+    Args:
+        values: By the names of the dataclass's fields.
+        where: The key that leads to it; errors name the key below it, which a field's metadata may spell (``key``).
+
+    Raises:
+        UserError: A value of a wrong type.
+    """
+    # Here, for data, models and training make such dataclasses and read no configuration.
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ConfigKeyError, ValidationError
+
+    try:
+        made: T = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), literal(values)))  # type: ignore[assignment]
+        return made
+    except (ValidationError, ConfigKeyError) as error:
+        name = str(getattr(error, "full_key", None) or "")
+        first = name.split(".")[0].split("[")[0]
+        fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        key = (
+            where if first not in fields else f"{where}.{fields[first].metadata.get('key', first)}{name[len(first) :]}"
+        )
+        raise UserError(
+            f"{key}={values.get(first)!r} has the wrong type", _expected(kind, fields, name, key)
+        ) from error
+
+
+def _expected(kind: type[Any], fields: Mapping[str, dataclasses.Field[Any]], name: str, key: str) -> str:
+    field = fields.get(name.split("[")[0])
+    if field is None:
+        return f"the keys are {', '.join(f'{key}.{one}' for one in fields)}"
+    words = "".join(f" or {word}" for word in field.metadata.get("words", ()))
+    return f"{key} takes {str(field.type).replace(' | ', ' or ')}{words}, such as {getattr(kind(), field.name)!r}"
 
 
 def check(options: Any, where: str) -> None:

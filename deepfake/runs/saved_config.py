@@ -17,11 +17,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake import __version__
-from deepfake.config import AUTO, RunConfig, flatten, is_environment_key, literal, load_values, plain_yaml, to_plain
+from deepfake.config import AUTO, RunConfig, flatten, is_environment_key, load_values, plain_yaml, to_plain
 from deepfake.data.dataset import settle_faces
 from deepfake.errors import UserError, masked
 from deepfake.hydra_app import compose_config
 from deepfake.installation import CONF
+from deepfake.options import literal
 from deepfake.runs.context import RunContext
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_folder import CONFIG, PROVENANCE, RESOLVED, RunRecord, from_folder, refuse_links

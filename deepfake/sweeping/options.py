@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deepfake.errors import UserError, nearest
-from deepfake.options import MOST, check, chosen, ranged
+from deepfake.options import MOST, check, chosen, ranged, typed
 from deepfake.sweeping.callbacks import Objective
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_ALIASES = {"from": "source"}
 #: Keys of hydra-optuna-sweeper, as ``hydra.sweeper.<key>``, and the key of ``sweep`` that says the same.
 _OPTUNA = {"n_trials": "n_trials", "n_jobs": "n_jobs", "direction": "direction", "study_name": "name"}
 _OPTUNA |= {"storage": "storage", "sampler": "sampler", "max_failure_rate": "max_failures"}
@@ -43,7 +42,7 @@ _CLASSES = {"nsgaii": "nsga2", "nsgaiii": "nsga3", "motpe": "tpe"}
 class SweepOptions:
     """How a sweep chooses its runs, how many, where it remembers them, and when it stops.
 
-    ``source`` is written ``from`` in configs: another study whose best points are tried first.
+    What may be one value or a list of them is ``Any``, for OmegaConf knows no unions of lists; it is checked here.
     """
 
     # None: the search file's name, or one made of the space.
@@ -53,25 +52,25 @@ class SweepOptions:
     # The study's total, over all starts; None: every point of a grid, 20 otherwise.
     n_trials: int | None = ranged(None, low=1, high=MOST)
     n_jobs: int = ranged(1, low=1, high=1024)
-    # None: what the app calls it in hydra.sweeper.objective; "objective" where it does not.
-    objective: str | list[str] | None = None
-    direction: str | list[str] = "maximize"
+    # One or several. None: what the app calls it in hydra.sweeper.objective; "objective" where it does not.
+    objective: Any = None
+    direction: Any = "maximize"
     # journal or sqlite (a file in the sweep's folder), a path, or any URL SQLAlchemy reads.
     storage: str = "journal"
     # Seconds, or 90s, 30m, 2h, 1d: no trial starts after it; running ones end.
-    timeout: str | float | None = None
+    timeout: str | int | float | None = None
     # The same for one trial: one that runs longer is stopped, and has failed.
-    trial_timeout: str | float | None = None
+    trial_timeout: str | int | float | None = None
     # This many failed trials in a row stop the sweep; None never does.
     max_failures: int | None = ranged(5, low=1, high=MOST)
     # How often in a row a trial whose process died before another epoch was done is taken up again.
     retries: int = ranged(3, low=0, high=MOST)
     enqueue: list[Any] = field(default_factory=list)
     # Failed trials to try again: failed (all of them), a number or several.
-    retry: str | int | list[Any] | None = None
+    retry: Any = None
     # Whether a point that was tried may be tried again; by default training is taken to come out the same.
     repeat: bool = False
-    source: str | None = None
+    source: str | None = field(default=None, metadata={"key": "from"})
     seed: int = ranged(0, low=0, high=2**31)
     sampler: dict[str, Any] = field(default_factory=lambda: {"name": "tpe"})
     pruner: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
@@ -92,11 +91,11 @@ class SweepOptions:
     @property
     def objectives(self) -> list[Objective]:
         """The metrics to improve with their directions, in order."""
-        ways = [self.direction] if isinstance(self.direction, str) else list(self.direction)
+        ways = _words("direction", self.direction)
         if self.objective is None:
             metrics = ["objective"] if len(ways) == 1 else [f"objective_{number}" for number in range(len(ways))]
         else:
-            metrics = [self.objective] if isinstance(self.objective, str) else list(self.objective)
+            metrics = _words("objective", self.objective)
         if len(ways) == 1:
             ways = ways * len(metrics)
         if not metrics or len(ways) != len(metrics):
@@ -122,25 +121,24 @@ class SweepOptions:
         return None if self.trial_timeout is None else parse_seconds(self.trial_timeout, "sweep.trial_timeout")
 
 
+#: The fields of the options by their keys in configs: another study whose best points are tried first is ``from``.
+_KEYS = {item.metadata.get("key", item.name): item for item in dataclasses.fields(SweepOptions)}
+
+
 def load_options(node: Mapping[str, Any] | None) -> SweepOptions:
     """The ``sweep`` node of a composed config, typed and checked.
 
     Raises:
         UserError: An unknown key, a wrong type or a value out of range.
     """
-    fields = {item.name: item for item in dataclasses.fields(SweepOptions)}
-    shown = {name: alias for alias, name in _ALIASES.items()}
     given: dict[str, Any] = {}
     for key, value in (node or {}).items():
-        name = _ALIASES.get(key, key)
-        if name not in fields or key in shown:
+        if key not in _KEYS:
             raise UserError(f"unknown key 'sweep.{key}'", hint_for(f"sweep.{key}"))
-        given[name] = value
-    options = SweepOptions(
-        **{key: value for key, value in given.items() if value is not None or _optional(fields[key])}
-    )
-    for name in fields:
-        _check_type(f"sweep.{shown.get(name, name)}", getattr(options, name), str(fields[name].type))
+        # Where null means nothing, it leaves the default.
+        if value is not None or "None" in str(_KEYS[key].type):
+            given[_KEYS[key].name] = value
+    options = typed(SweepOptions, given, "sweep")
     check(options, "sweep")
     _check_retry(options.retry)
     _ = options.objectives, options.timeout_seconds, options.trial_timeout_seconds
@@ -152,14 +150,12 @@ def meant(key: str) -> str | None:
     name = key.rpartition(".")[2]
     if name in _MEANT:
         return f"did you mean '{_MEANT[name]}'?"
-    fields = [item.name for item in dataclasses.fields(SweepOptions)]
-    return f"did you mean 'sweep.{name}'?" if name in fields and not key.startswith("sweep.") else None
+    return f"did you mean 'sweep.{name}'?" if name in _KEYS and not key.startswith("sweep.") else None
 
 
 def hint_for(key: str) -> str:
     """What an unknown key below ``sweep`` or ``hydra.sweeper`` was meant to be."""
-    shown = {name: alias for alias, name in _ALIASES.items()}
-    known = [f"sweep.{shown.get(item.name, item.name)}" for item in dataclasses.fields(SweepOptions)]
+    known = [f"sweep.{name}" for name in _KEYS]
     return meant(key) or nearest(f"sweep.{key.rpartition('.')[2]}", known)
 
 
@@ -283,29 +279,14 @@ def parse_seconds(value: str | float, key: str) -> float:
     return seconds
 
 
+def _words(key: str, value: Any) -> list[str]:
+    words = value if isinstance(value, list) else [value]
+    if not all(isinstance(word, str) for word in words):
+        raise UserError(f"sweep.{key}={value!r} has the wrong type", f"sweep.{key} takes a word or a list of them")
+    return list(words)
+
+
 def _check_retry(value: str | int | list[Any] | None) -> None:
     numbers = value if isinstance(value, list) else [value]
     if value is not None and value != "failed" and not all(type(number) is int and number >= 0 for number in numbers):
         raise UserError(f"sweep.retry={value!r} names no trials", "write failed, a trial's number, or [3,5]")
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-    "None": (type(None),),
-    "list": (list,),
-    "dict": (dict,),
-}
-
-
-def _check_type(key: str, value: Any, annotation: str) -> None:
-    words = [part.strip().split("[")[0] for part in annotation.split(" | ")]
-    allowed = tuple(kind for word in words for kind in _KINDS[word])
-    if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
-        raise UserError(f"{key}={value!r} has the wrong type", f"{key} takes {' or '.join(words)}")
-
-
-def _optional(item: dataclasses.Field[Any]) -> bool:
-    return "None" in str(item.type)
