@@ -20,7 +20,7 @@ from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
 from deepfake.errors import UserError, first_line, nearest
 from deepfake.models import options as model_options
 from deepfake.models.options import BackboneOptions, HeadOptions
-from deepfake.options import check, environment, typed
+from deepfake.options import check, environment, is_under, typed
 from deepfake.tracking.options import TrackingOptions
 from deepfake.training import options as training_options
 from deepfake.training.options import (
@@ -151,8 +151,7 @@ def environment_keys(kind: str | None = None) -> list[str]:
 
 def is_environment_key(override: str) -> bool:
     """Whether a key, or what sets it (``key=value``), is one of :func:`environment_keys` or lies below one."""
-    key = override.partition("=")[0]
-    return any(key == known or key.startswith(f"{known}.") for known in environment_keys())
+    return is_under(override.partition("=")[0], environment_keys())
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -183,6 +183,11 @@ def overrides_by_key(texts: Iterable[str]) -> dict[str, str]:
     return dict(split_override(text) for text in texts if "=" in text)
 
 
+def is_under(key: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these, or lies below one."""
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
 def _check_word(key: str, word: str, metadata: Mapping[str, Any]) -> None:
     if word not in metadata["words"]:
         allowed = " or ".join([*map(repr, metadata["words"]), f"a number {metadata['range']}"])

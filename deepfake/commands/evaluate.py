@@ -21,7 +21,7 @@ from deepfake.runs.console import Console
 from deepfake.runs.evaluate import FOLDER, Evaluated, Target, evaluate_data, read_part, robustness_curves
 from deepfake.runs.evaluation_table import breakdown_table, curves_table, scorecard
 from deepfake.runs.load import Trained, open_run
-from deepfake.runs.saved_config import lay_over, typed
+from deepfake.runs.saved_config import read_changes, with_changes
 from deepfake.tracking.run import reopen
 from deepfake.tracking.run_folder import write_text
 
@@ -219,7 +219,7 @@ def main(arguments: argparse.Namespace) -> int:
         config,
         request.split,
         read_part(config, request.split, trained.record, console),
-        named="name" in trained.given.under("dataset"),
+        named=trained.changes.has("dataset.name"),
     )
     result = evaluate_one(trained, target, arguments.by, arguments.robustness, request.overrides, console)
     return 0 if result.covered else UNCOVERED
@@ -264,8 +264,6 @@ def evaluate_one(
 
 def target_of(trained: Trained, overrides: Sequence[str], split: str, console: Console) -> Target:
     """Another data set for a run that is loaded already."""
-    given = typed(overrides)
-    config = lay_over(trained.record, given)
-    return Target(
-        config, split, read_part(config, split, trained.record, console), named="name" in given.under("dataset")
-    )
+    changes = read_changes(overrides)
+    config = with_changes(trained.record, changes)
+    return Target(config, split, read_part(config, split, trained.record, console), named=changes.has("dataset.name"))

@@ -160,7 +160,7 @@ def predict_inputs(trained: Trained, inputs: Sequence[Input], progress: Progress
 
 
 def _patience(trained: Trained) -> float:
-    if "file_timeout" in trained.given.under("dataset"):
+    if trained.changes.has("dataset.file_timeout"):
         return trained.config.dataset.file_timeout
     return min(_PATIENCE, trained.config.dataset.file_timeout)
 

@@ -23,7 +23,7 @@ from deepfake.models.detector import Detector
 from deepfake.runs.artifacts import provenance
 from deepfake.runs.build import Shelf, first_detector, read_manifest
 from deepfake.runs.console import Console
-from deepfake.runs.saved_config import Restored, check_places, restore, share_threads
+from deepfake.runs.saved_config import REPRODUCE, Restored, read_overrides, restore, use_threads_of
 from deepfake.tracking import tables
 from deepfake.tracking.provenance import DataChanges, compare_manifests, compare_worlds
 from deepfake.tracking.reproducibility import DIFFERENT, Verdict, compare_results
@@ -144,13 +144,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Compare, run and compare again; 1 where the results differ (with --check: where the data does)."""
     console = Console()
-    check_places(arguments.places)
+    read_overrides(arguments.places, REPRODUCE)
     here = compose_run([text for text in arguments.places if text.startswith(("paths.", "tracking."))])
     record = find_run(arguments.run, locate(here.tracking, here.outputs), here.outputs)
     _check_result(record)
     restored = restore(record, arguments.places, arguments.set)
     console.say(f"run {record}")
-    share_threads(record)
+    use_threads_of(record)
     around = look_around(record, restored, console)
     _tell(around, restored, console)
     if arguments.check:

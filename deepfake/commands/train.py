@@ -26,12 +26,12 @@ def train(composed: DictConfig) -> dict[str, object]:
         refuse_sweep_keys(HydraConfig.get())
         config = load_config(composed)
         # A mistyped key is told before anything heavy is imported.
-        from deepfake.runs.saved_config import resumed
+        from deepfake.runs.saved_config import resume_config
         from deepfake.runs.train import run
 
         if config.resume is not None:
             new_folder = context.folder
-            composed, context = resumed(config, context)
+            composed, context = resume_config(config, context)
             config = load_config(composed)
             _remove_if_empty(new_folder)
         return asdict(run(config, context, parameters=flatten(to_plain(composed))))

@@ -11,7 +11,7 @@ import pandas as pd
 from deepfake.config import RunConfig, load_config, load_values
 from deepfake.errors import UserError
 from deepfake.runs.console import Console
-from deepfake.runs.saved_config import Typed, lay_over, outputs_of, typed
+from deepfake.runs.saved_config import Changes, read_changes, with_changes
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_folder import RunRecord
 from deepfake.tracking.search import find_run
@@ -36,7 +36,7 @@ class Trained:
     Attributes:
         record: Its run.
         config: The run's config, with what was typed laid over it.
-        given: What was typed.
+        changes: What was typed.
         store: Where the run is remembered.
         detector: With the best epoch's weights, on the fabric's device, in evaluation mode.
         fabric: Where it works.
@@ -45,7 +45,7 @@ class Trained:
 
     record: RunRecord
     config: RunConfig
-    given: Typed
+    changes: Changes
     store: Store
     detector: Detector
     fabric: Fabric
@@ -58,17 +58,16 @@ class Trained:
         return asked if isinstance(asked, int) else _DEFAULT_BATCH
 
 
-def find_trained(reference: str, overrides: Sequence[str]) -> tuple[RunRecord, Typed, Store]:
+def find_trained(reference: str, overrides: Sequence[str]) -> tuple[RunRecord, Changes, Store]:
     """The run that is meant, once it is sure that it can be used; see :func:`open_run`."""
-    given = typed(overrides)
-    outputs = outputs_of(given)
-    store = locate(load_config(given.config).tracking, outputs)
-    record = find_run(reference, store, outputs).require_finished()
+    changes = read_changes(overrides)
+    store = locate(load_config(changes.config).tracking, changes.outputs)
+    record = find_run(reference, store, changes.outputs).require_finished()
     record.weights()
     if record.has(files.PROVENANCE):
         # A run that a newer version wrote is refused here rather than misread later.
         record.provenance()
-    return record, given, store
+    return record, changes, store
 
 
 def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trained:
@@ -85,8 +84,8 @@ def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trai
     """
     from deepfake.training.runtime import create_fabric, seed_everything
 
-    record, given, store = find_trained(reference, overrides)
-    config = lay_over(record, given)
+    record, changes, store = find_trained(reference, overrides)
+    config = with_changes(record, changes)
     fabric = create_fabric(config.trainer)
     seed_everything(config.seed, config.trainer.deterministic)
     detector = load_detector(config, record, fabric)
@@ -97,7 +96,7 @@ def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trai
     few = min(decision.fitted_on.get("real", _FEW), decision.fitted_on.get("fake", _FEW))
     if 0 < few < _FEW:
         console.warn(f"threshold and calibration were fitted on only {few} validation samples of one class")
-    return Trained(record, config, given, store, detector, fabric, decision)
+    return Trained(record, config, changes, store, detector, fabric, decision)
 
 
 def load_detector(config: RunConfig, record: RunRecord, fabric: Fabric) -> Detector:

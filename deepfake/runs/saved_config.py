@@ -1,4 +1,7 @@
-"""A past run's config: run again, gone on with, or laid under other data. Knows override grammar; runs nothing."""
+"""A past run's config: run again, gone on with, or laid under other data. Knows override grammar; runs nothing.
+
+A saved config may be a stranger's: it is plain values, in which nothing is looked up. What is typed is laid over it.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,114 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake import __version__
-from deepfake.config import AUTO, RunConfig, flatten, is_environment_key, load_values, plain_yaml, to_plain
+from deepfake.config import AUTO, RunConfig, environment_keys, flatten, load_values, plain_yaml, to_plain
 from deepfake.data.dataset import settle_faces
 from deepfake.errors import UserError, masked
 from deepfake.hydra_app import compose_config
 from deepfake.installation import CONF
-from deepfake.options import literal
+from deepfake.options import is_under, literal
 from deepfake.runs.context import RunContext
-from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_folder import CONFIG, PROVENANCE, RESOLVED, RunRecord, from_folder, refuse_links
 from deepfake.tracking.runs import lives
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import locate
 
-_AGAIN = "-reproduced"
+#: Keys that say how frames are cropped: the model was trained on crops of this kind.
+CROP_KEYS = ("faces", "face_model", "margin", "align", "normalise_format", "size", "frames", "clips", "stride")
+#: Of the trainer, what concerns the machine and the scoring; the other keys are about training.
+_SCORING = ("accelerator", "devices", "precision", "tf32", "batch_size", "num_workers", "threshold", "channels_last")
+_REPRODUCED = "-reproduced"
 #: ``${oc.env:NAME}`` and its like, which call something; ``${optimizer.lr}`` names another key.
-_ASKS = re.compile(r"\$\{[^}]*:")
+_CALLS = re.compile(r"\$\{[^}]*:")
+_REMOVED = object()
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a saved config is used for again.
+
+    Attributes:
+        keys: Keys, and groups of keys, that may be said then; None for any.
+        refusal: What is wrong with another one: ``{text}`` was typed, ``{run}`` is the run.
+        hint: What to do instead; ``{keys}`` are those that may be said.
+    """
+
+    keys: Sequence[str] | None
+    refusal: str = ""
+    hint: str = ""
+
+
+REPRODUCE = Use(environment_keys(), "{text} would change what the run is", "say that you mean it: --set {text}")
+CHANGE = Use(None)
+EVALUATE = Use(
+    ("dataset", "demo", "evaluation", "paths", "tracking", *(f"trainer.{name}" for name in _SCORING)),
+    "{text} would change the run, which is trained already",
+    "what can be said is {keys}, and what lies below them",
+)
+RESUME = Use(
+    # Under another name it would be another run.
+    ("resume", *(key for key in environment_keys() if key != "name")),
+    "resume={run} goes on with the run as it was; {text!r} would change it",
+    "leave the other overrides out, or run it anew: deepfake reproduce {run} --set {text}",
+)
+
+
+def read_overrides(texts: Iterable[str], use: Use, run: object = "") -> list[Override]:
+    """Parse what was typed to be laid over a saved config.
+
+    Args:
+        texts: ``key=value`` each.
+        use: What for.
+        run: As it was named, for the refusal.
+
+    Raises:
+        UserError: One gives no single value, or may not be said for this use; with the way to say it.
+        HydraException: One cannot be read.
+    """
+    found = OverridesParser.create().parse_overrides(list(texts))
+    for override in found:
+        text = override.input_line
+        if override.is_sweep_override() or override.is_delete():
+            raise UserError(f"{text!r} does not give one value", "write key=value")
+        if use.keys is not None and not is_under(override.key_or_group, use.keys):
+            words = {"text": text, "run": run, "keys": ", ".join(use.keys)}
+            raise UserError(use.refusal.format(**words), use.hint.format(**words))
+    return found
+
+
+def lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Change saved values in place.
+
+    Args:
+        values: Nested, by key.
+        changes: New values by dotted key; a ``${...}`` in one is text.
+    """
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        place = values
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        if value is _REMOVED:
+            place.pop(name, None)
+        else:
+            place[name] = value
+
+
+def _pick(given: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
+    """The values of the keys that were typed, by dotted key; of one inside a list the whole list."""
+    found = {}
+    for override in overrides:
+        value: Any = given
+        path: list[str] = []
+        for name in override.key_or_group.split("."):
+            if isinstance(value, list):
+                break
+            value = value[name]
+            path.append(name)
+        found[".".join(path)] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -63,90 +158,79 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
     Raises:
         UserError: An override cannot be read or is of the other kind; the saved config is not one of this version.
     """
-    check_places(places)
-    composed, values = _changed(record, sets)
-    then, now = flatten(record.config()), flatten(values)
+    where, changed = read_overrides(places, REPRODUCE), read_overrides(sets, CHANGE)
+    values = record.config()
+    then = flatten(record.config())
+    composed = _change(record, OmegaConf.create(_without_calls(record.composed(), values)), values, changed)
+    now = flatten(values)
     here = compose_config()
-    moved = {
+    name = str(now.get("name", record.name))
+    moved: dict[str, Any] = {
         # Where a stranger's run was kept is no place to send anything: only what is typed here counts.
         "paths.outputs": here.paths.outputs,
         "tracking.uri": here.tracking.uri,
-        "name": _name(str(now.get("name", record.name))),
+        # Of its own, so that the first run can still be told by its name.
+        "name": name if name.endswith(_REPRODUCED) else f"{name}{_REPRODUCED}",
         "resume": None,
-        **_settled(record, values),
-        **{override.key_or_group: override.value() for override in _parse([*places, *_named(sets)])},
     }
+    if now["trainer.batch_size"] == then["trainer.batch_size"] == AUTO and "batch_size" in record.metrics():
+        # On another machine it could come to another.
+        moved["trainer.batch_size"] = int(record.metrics()["batch_size"])
+    lay_over(values, moved)
     for key, value in moved.items():
         OmegaConf.update(composed, key, literal(value), force_add=True)
-        _put(values, key, value)
+    typed_here = [*where, *(one for one in changed if is_under(one.key_or_group, environment_keys()))]
+    composed = _change(record, composed, values, typed_here)
     config = _checked(values, record)
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     choices = record.provenance().get("data", {}).get("choices", {})
     return Restored(
         config=config,
         values=values,
         context=RunContext(
-            folder=_new_folder(config),
+            folder=config.outputs / "runs" / f"{stamp}_{config.name}_{uuid.uuid4().hex[:6]}",
             composed=OmegaConf.to_yaml(composed),
             resolved=plain_yaml(values),
             overrides=[*record.overrides(), *places, *sets],
-            choices={**choices, **{o.key_or_group: str(o.value()) for o in _parse(sets) if _is_choice(o)}},
+            choices={**choices, **{one.key_or_group: str(one.value()) for one in changed if _is_choice(one)}},
         ),
-        changes={
-            key: (then.get(key), now.get(key)) for key in {**then, **now} if then.get(key, ...) != now.get(key, ...)
-        },
+        changes={key: (then.get(key), now.get(key)) for key in _differences(then, now)},
     )
 
 
-def _settled(record: RunRecord, values: dict[str, Any]) -> dict[str, int]:
-    """The batch size that ``auto`` came to: on another machine it could come to another."""
-    if values["trainer"]["batch_size"] != "auto" or record.config()["trainer"]["batch_size"] != "auto":
-        return {}
-    found = record.metrics().get("batch_size")
-    return {} if found is None else {"trainer.batch_size": int(found)}
+def _change(
+    record: RunRecord, composed: DictConfig, values: dict[str, Any], overrides: Sequence[Override]
+) -> DictConfig:
+    """Lay overrides over a saved config, as composed and as values (in place); returns the composed one.
 
-
-def share_threads(record: RunRecord) -> None:
-    """On a CPU sums come out in another order with another number of threads, so the run's own number is taken."""
-    import torch
-
-    threads = record.provenance().get("machine", {}).get("threads") if record.has(PROVENANCE) else None
-    if threads:
-        torch.set_num_threads(int(threads))
-
-
-def check_places(overrides: Sequence[str]) -> None:
-    """Refuse an override that would change what a run is.
-
-    Raises:
-        UserError: Which one, and how to say that it is meant.
+    What the environment decided then, such as a folder, is kept; what follows a changed key changes with it.
     """
-    for override in _parse(overrides):
-        key = override.key_or_group
-        if not is_environment_key(key):
-            text = f"{key}={override.get_value_string()}"
-            raise UserError(f"{text} would change what the run is", f"say that you mean it: --set {text}")
-
-
-def _changed(record: RunRecord, sets: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
-    """The config with its interpolations and as plain values, as the run had it but for ``sets``."""
-    values = record.config()
-    composed = OmegaConf.create(_looking_nothing_up(record.composed(), values))
-    overrides = _parse(sets)
-    if chosen := [override.input_line or "" for override in overrides if _is_choice(override)]:
+    if chosen := [one.input_line or "" for one in overrides if _is_choice(one)]:
         # What a choice brings along is known only to the config folder; taken from it is the difference it makes.
         before, after = (_flat(compose_config([*record.overrides(), *more])) for more in ([], chosen))
-        _apply(values, before, after)
+        lay_over(values, _differences(before, after))
         composed = OmegaConf.create(literal(values))
-    before = _flat(composed)
-    for override in overrides:
-        if not _is_choice(override):
-            OmegaConf.update(composed, override.key_or_group, override.value(), force_add=True)
-    # What the environment decided then, such as a folder, is kept; what follows a changed key changes with it.
-    _apply(values, before, _flat(composed))
-    return composed, values
+    before, keys = _flat(composed), [one for one in overrides if not _is_choice(one)]
+    for one in keys:
+        OmegaConf.update(composed, one.key_or_group, one.value(), force_add=True)
+    lay_over(values, _differences(before, _flat(composed)) | _pick(to_plain(composed), keys))
+    return composed
 
 
-def _looking_nothing_up(composed: Any, values: Any) -> Any:
+def _differences(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:
+    gone = {key: _REMOVED for key in before if key not in after}
+    return gone | {key: value for key, value in after.items() if before.get(key, ...) != value}
+
+
+def _flat(config: DictConfig) -> dict[str, Any]:
+    return flatten(to_plain(config))
+
+
+def _is_choice(override: Override) -> bool:
+    return (CONF / override.key_or_group).is_dir() and isinstance(override.value(), str)
+
+
+def _without_calls(composed: Any, values: Any) -> Any:
     """A composed config that refers to its own keys only: what asked anything else, the environment say, is settled.
 
     Args:
@@ -155,53 +239,10 @@ def _looking_nothing_up(composed: Any, values: Any) -> Any:
     """
     if isinstance(composed, dict):
         under = values if isinstance(values, dict) else {}
-        return {key: _looking_nothing_up(inner, under.get(key)) for key, inner in composed.items()}
+        return {key: _without_calls(inner, under.get(key)) for key, inner in composed.items()}
     if isinstance(composed, list):
         return literal(values if isinstance(values, list) else composed)
-    return literal(values) if isinstance(composed, str) and _ASKS.search(composed) else composed
-
-
-def _apply(values: dict[str, Any], before: Mapping[str, object], after: Mapping[str, object]) -> None:
-    """Change ``values`` by what differs from ``before`` to ``after``."""
-    for key in before:
-        if key not in after:
-            _above(values, key).pop(key.rpartition(".")[2], None)
-    for key, value in after.items():
-        if before.get(key, ...) != value:
-            _put(values, key, value)
-
-
-def _put(values: dict[str, Any], key: str, value: object) -> None:
-    _above(values, key)[key.rpartition(".")[2]] = value
-
-
-def _above(values: dict[str, Any], key: str) -> dict[str, Any]:
-    place = values
-    for name in key.split(".")[:-1]:
-        if not isinstance(place.get(name), dict):
-            place[name] = {}
-        place = place[name]
-    return place
-
-
-def _parse(texts: Iterable[str]) -> list[Override]:
-    found = OverridesParser.create().parse_overrides(list(texts))
-    for override in found:
-        if override.is_sweep_override() or override.is_delete():
-            raise UserError(f"{override.input_line!r} does not give one value", "write key=value")
-    return found
-
-
-def _is_choice(override: Override) -> bool:
-    return (CONF / override.key_or_group).is_dir() and isinstance(override.value(), str)
-
-
-def _named(sets: Sequence[str]) -> list[str]:
-    return [text for text in sets if text.startswith("name=")]
-
-
-def _flat(config: DictConfig) -> dict[str, Any]:
-    return flatten(to_plain(config))
+    return literal(values) if isinstance(composed, str) and _CALLS.search(composed) else composed
 
 
 def _checked(values: dict[str, Any], record: RunRecord) -> RunConfig:
@@ -218,123 +259,86 @@ def _checked(values: dict[str, Any], record: RunRecord) -> RunConfig:
         ) from error
 
 
-def _name(name: str) -> str:
-    # Of its own, so that the first run can still be told by its name.
-    return name if name.endswith(_AGAIN) else f"{name}{_AGAIN}"
+def use_threads_of(record: RunRecord) -> None:
+    """On a CPU sums come out in another order with another number of threads, so the run's own number is taken."""
+    import torch
 
-
-def _new_folder(config: RunConfig) -> Path:
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return config.outputs / "runs" / f"{stamp}_{config.name}_{uuid.uuid4().hex[:6]}"
-
-
-#: How frames are cut: the model was trained on crops of this kind, so these keys come from its run.
-CUT = ("faces", "face_model", "margin", "align", "normalise_format", "size", "frames", "clips", "stride")
-#: What may be said of the machine and of the scoring; the other trainer keys are about training.
-_TRAINER = ("accelerator", "devices", "precision", "tf32", "batch_size", "num_workers", "threshold", "channels_last")
-_OPEN = ("dataset", "demo", "evaluation", "paths", "tracking")
+    threads = record.provenance().get("machine", {}).get("threads") if record.has(PROVENANCE) else None
+    if threads:
+        torch.set_num_threads(int(threads))
 
 
 @dataclass(frozen=True)
-class Typed:
-    """What was typed, composed as ``train.py`` would, and by key.
+class Changes:
+    """What was typed for a trained run.
 
     Attributes:
-        config: The whole composed config.
-        keys: The keys that were typed: groups such as ``dataset``, or dotted.
+        config: The whole config, composed as ``train.py`` would.
+        overrides: As they were typed.
     """
 
     config: DictConfig
-    keys: frozenset[str]
+    overrides: Sequence[Override]
+
+    def has(self, key: str) -> bool:
+        """Whether this very key, or group, was typed."""
+        return any(one.key_or_group == key for one in self.overrides)
 
     @property
-    def chose_data(self) -> bool:
-        """Whether another data set was named."""
-        return "dataset" in self.keys
-
-    def under(self, section: str) -> list[str]:
-        """The names that were typed below a section."""
-        return sorted(key.partition(".")[2] for key in self.keys if key.startswith(f"{section}."))
+    def outputs(self) -> Path:
+        """The folder of all that is produced, as typed or from the environment."""
+        return Path(str(self.config.paths.outputs)).expanduser().absolute()
 
 
-def typed(overrides: Sequence[str]) -> Typed:
+def read_changes(texts: Sequence[str]) -> Changes:
     """Read overrides of a trained run.
 
     Raises:
         UserError: One that would change the model or its training.
         HydraException: One that cannot be read, or a key or choice that does not exist.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for override in parsed:
-        _check(override)
-    keys = frozenset(override.key_or_group for override in parsed)
-    return Typed(compose_config(overrides), keys)
+    overrides = read_overrides(texts, EVALUATE)
+    return Changes(compose_config(texts), overrides)
 
 
-def lay_over(record: RunRecord, given: Typed) -> RunConfig:
+def with_changes(record: RunRecord, changes: Changes) -> RunConfig:
     """The run's own config, on the data and the machine that were typed.
 
     Raises:
         UserError: The saved config is none of this version, or a typed value is of no use.
     """
-    saved = record.config()
-    run = load_values(saved)
-    values: dict[str, Any] = {**saved, "resume": None}
-    said = to_plain(given.config)
-    values["paths"], values["tracking"] = said["paths"], said["tracking"]
-    values["dataset"] = _dataset(run, _here(values["dataset"], record), said["dataset"], given)
+    values, given = record.config(), to_plain(changes.config)
+    trained, dataset = load_values(values), _located(values["dataset"], record)
+    if changes.config.dataset.size == AUTO:
+        # Of the backbone that was trained, at the size that it was trained at.
+        given["dataset"]["size"] = dataset["size"]
+    if changes.has("dataset.size") and given["dataset"]["size"] != dataset["size"]:
+        raise UserError(
+            f"dataset.size={given['dataset']['size']}, but the model was trained on crops of {dataset['size']} pixels",
+            "leave dataset.size out",
+        )
+    if changes.has("dataset"):
+        crops = {name: dataset[name] for name in CROP_KEYS if name in dataset}
+        if crops.get("faces") == "auto":
+            crops["faces"] = settle_faces(trained.dataset).faces
+        dataset = {**given["dataset"], **crops}
     # Where it was trained is not where it is used.
-    values["trainer"] = {**values.get("trainer", {}), "accelerator": "auto", "devices": "auto"}
-    for section in ("demo", "trainer", "evaluation"):
-        values[section] = {**values.get(section, {}), **{name: said[section][name] for name in given.under(section)}}
+    machine = {"resume": None, "trainer.accelerator": "auto", "trainer.devices": "auto"}
+    machine |= {section: given[section] for section in ("paths", "tracking")}
+    keys = [one for one in changes.overrides if one.key_or_group != "dataset"]
+    lay_over(values, {"dataset": dataset, **machine, **_pick(given, keys)})
     return load_values(values)
 
 
-def outputs_of(given: Typed) -> Path:
-    """The folder of all that is produced, as typed or from the environment."""
-    return Path(str(given.config.paths.outputs)).expanduser().absolute()
-
-
-def _dataset(run: RunConfig, own: dict[str, Any], said: dict[str, Any], given: Typed) -> dict[str, Any]:
-    names = given.under("dataset")
-    chosen = {name: said[name] for name in names}
-    if "size" in chosen and given.config.dataset.size == AUTO:
-        # Of the backbone that was trained, at the size that it was trained at.
-        chosen["size"] = own["size"]
-    if "size" in chosen and chosen["size"] != own["size"]:
-        raise UserError(
-            f"dataset.size={chosen['size']}, but the model was trained on crops of {own['size']} pixels",
-            "leave dataset.size out",
-        )
-    if not given.chose_data:
-        return {**own, **chosen}
-    cut = {name: own[name] for name in CUT if name in own}
-    if cut.get("faces") == "auto":
-        cut["faces"] = settle_faces(run.dataset).faces
-    return {**said, **cut, **chosen}
-
-
-def _here(own: dict[str, Any], record: RunRecord) -> dict[str, Any]:
+def _located(dataset: dict[str, Any], record: RunRecord) -> dict[str, Any]:
     """The run's data where it was then: what was typed as a relative path may mean another folder here."""
-    root = own.get("root")
-    if root is None or Path(root).expanduser().is_absolute() or not record.has(files.PROVENANCE):
-        return own
-    return {**own, "root": record.provenance().get("data", {}).get("roots", {}).get(own["name"], root)}
+    root = dataset.get("root")
+    if root is None or Path(root).expanduser().is_absolute() or not record.has(PROVENANCE):
+        return dataset
+    return {**dataset, "root": record.provenance().get("data", {}).get("roots", {}).get(dataset["name"], root)}
 
 
-def _check(override: Override) -> None:
-    key = override.key_or_group
-    section, _, name = key.partition(".")
-    if override.is_sweep_override() or override.is_delete():
-        raise UserError(f"{override.input_line!r} does not give one value", "write key=value")
-    if section not in (*_OPEN, "trainer") or (section == "trainer" and name not in _TRAINER):
-        raise UserError(
-            f"{override.input_line} would change the run, which is trained already",
-            f"what can be said is {', '.join(f'{s}.*' for s in _OPEN)} and trainer.{{{','.join(_TRAINER)}}}",
-        )
-
-
-def resumed(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunContext]:
+def resume_config(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunContext]:
     """The config and the context of the run that ``config.resume`` names.
 
     Args:
@@ -344,19 +348,17 @@ def resumed(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunCont
     Raises:
         UserError: There is no such run, it is finished, going on or gone, or it was asked to change.
     """
-    # Another name would be another run.
-    places = [text for text in context.overrides if is_environment_key(text) and not text.startswith("name=")]
-    changes = [text for text in context.overrides if text not in places and not text.startswith("resume=")]
-    if changes:
-        raise UserError(
-            f"resume={config.resume} goes on with the run as it was; {changes[0]!r} would change it",
-            f"leave the other overrides out, or run it anew: deepfake reproduce {config.resume} --set {changes[0]}",
-        )
-    outputs = _outputs(str(config.resume), config, places)
+    found = read_overrides(context.overrides, RESUME, config.resume)
+    typed = [one for one in found if one.key_or_group != "resume"]
+    outputs = _outputs(str(config.resume), config, any(is_under(one.key_or_group, ["paths"]) for one in typed))
     record = find_run(str(config.resume), locate(config.tracking, outputs), outputs)
     folder = _unfinished_folder(record)
-    share_threads(record)
-    values = _resumed_values(record, config, outputs, places)
+    use_threads_of(record)
+    values = record.config()
+    _check_tracked(values, record, config)
+    # Kept and tracked where this command says.
+    where = {"paths": {"outputs": str(outputs)}, "tracking.uri": config.tracking.uri}
+    lay_over(values, _pick(asdict(config), typed) | where)
     choices = record.provenance().get("data", {}).get("choices", {}) if record.has(PROVENANCE) else {}
     return OmegaConf.create(literal(values)), replace(
         context,
@@ -371,37 +373,25 @@ def resumed(config: RunConfig, context: RunContext) -> tuple[DictConfig, RunCont
     )
 
 
-def _outputs(reference: str, config: RunConfig, places: list[str]) -> Path:
+def _outputs(reference: str, config: RunConfig, typed: bool) -> Path:
     """What was typed, else the folder that the run's own lies below: only that is no place of a stranger's choosing."""
     path = Path(reference).expanduser()
-    if path.is_dir() and not any(text.startswith("paths.") for text in places):
+    if path.is_dir() and not typed:
         saved = load_values(from_folder(path).config()).outputs
         if path.resolve().is_relative_to(saved.resolve()):
             return saved
     return config.outputs
 
 
-def _resumed_values(record: RunRecord, config: RunConfig, outputs: Path, places: list[str]) -> dict[str, Any]:
-    """The run's own values, kept and tracked where this command says.
-
-    Raises:
-        UserError: It was tracked in another place, and nobody but its folder says so.
-    """
-    values = record.config()
-    saved = values.get("tracking")
-    tracking = dict(saved) if isinstance(saved, dict) else {}
-    told, here = tracking.get("uri"), config.tracking.uri
-    if record.run_id is None and told is not None and here is None:
+def _check_tracked(values: Mapping[str, Any], record: RunRecord, config: RunConfig) -> None:
+    """Refuse a run that was tracked in another place, where nobody but its folder says so."""
+    tracking = values.get("tracking")
+    uri = tracking.get("uri") if isinstance(tracking, dict) else None
+    if record.run_id is None and uri is not None and config.tracking.uri is None:
         raise UserError(
-            f"run {record} says that it was tracked in {masked(str(told))}, which was not typed",
+            f"run {record} says that it was tracked in {masked(str(uri))}, which was not typed",
             "where runs are sent is never read from a folder: give tracking.uri=… if you trust that place",
         )
-    typed = [text.partition("=")[0].split(".") for text in places]
-    tracking |= {name: value for name, value in asdict(config.tracking).items() if ["tracking", name] in typed}
-    tracking["uri"] = here
-    for section, name in (key for key in typed if key[0] not in ("paths", "tracking")):
-        values[section] = {**values[section], name: getattr(getattr(config, section), name)}
-    return {**values, "paths": {"outputs": str(outputs)}, "tracking": tracking}
 
 
 def _unfinished_folder(record: RunRecord) -> Path:

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deepfake import __version__
 from deepfake.errors import UserError, closest, first_line, nearest
+from deepfake.options import is_under
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
@@ -156,11 +157,6 @@ def differences(
             elif section != "setting" or any(is_under(key, [one]) for one in touched):
                 changes.append(f"{section} {key} is {'new' if key in new else 'gone'}")
     return changes
-
-
-def is_under(key: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted key is one of these, or lies below one."""
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def code_state(task: Callable[..., Any]) -> dict[str, str]:

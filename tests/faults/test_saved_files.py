@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from deepfake.config import load_values
 from deepfake.errors import UserError
 from deepfake.hydra_app import refuse_empty_choices
-from deepfake.runs.saved_config import _check, check_places
+from deepfake.runs.saved_config import EVALUATE, REPRODUCE, read_overrides
 from deepfake.sweeping.storage import locate, open_storage
 from deepfake.tracking.run_folder import RunRecord
 from deepfake.training.decision import load_decision
@@ -163,13 +163,10 @@ TYPED = st.one_of(
 @pytest.mark.slow
 def test_overrides(full: bool, tell: Callable[[int], None]) -> None:
     def read(text: str) -> None:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
         try:
             refuse_empty_choices([text])
-            check_places([text])
-            for override in OverridesParser.create().parse_overrides([text]):
-                _check(override)
+            read_overrides([text], REPRODUCE)
+            read_overrides([text], EVALUATE)
         except HydraException as error:
             raise UserError(str(error), "it is Hydra's to tell") from error
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from deepfake.config import load_config, to_plain, without_sweep
@@ -15,7 +16,7 @@ from deepfake.errors import UserError
 from deepfake.hydra_app import compose_config
 from deepfake.installation import started_ticks
 from deepfake.runs.context import RunContext
-from deepfake.runs.saved_config import check_places, restore, resumed
+from deepfake.runs.saved_config import REPRODUCE, read_changes, read_overrides, restore, resume_config, with_changes
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.run import track
 from deepfake.tracking.run_folder import RunFolder, RunRecord, from_folder
@@ -85,6 +86,19 @@ def test_places_and_overrides_are_remembered_in_the_order_they_apply(kept: Kept)
     assert restored.changes == {"seed": (3, 4)}
 
 
+def test_a_change_to_what_the_config_says_counts_where_the_saved_value_is_another(kept: Kept) -> None:
+    record = kept(resolved={"trainer.epochs": 3, "trainer.num_workers": 2})
+    restored = restore(record, ["trainer.num_workers=0"], ["trainer.epochs=12"])
+    assert (restored.config.trainer.epochs, restored.config.trainer.num_workers) == (12, 0)
+    assert restored.changes == {"trainer.epochs": (3, 12)}
+
+
+def test_where_things_go_may_be_said_as_a_change_too(kept: Kept, tmp_path: Path) -> None:
+    restored = restore(kept(), [], [f"paths.outputs={tmp_path}/new", "tracking.uri=http://here", "name=mine"])
+    assert restored.context.folder.parent == tmp_path / "new" / "runs"
+    assert (restored.config.tracking.uri, restored.config.name) == ("http://here", "mine")
+
+
 def test_what_follows_a_changed_key_changes_with_it(kept: Kept) -> None:
     restored = restore(kept(), [], ["optimizer.lr=0.5"])
     assert restored.config.backbone.lr == 0.5
@@ -107,7 +121,7 @@ def test_keys_of_a_mapping_may_hold_dots(kept: Kept) -> None:
 
 def test_a_change_that_is_not_named_as_one_is_refused() -> None:
     with pytest.raises(UserError, match=r"trainer\.epochs=3 would change what the run is") as caught:
-        check_places(["trainer.epochs=3"])
+        read_overrides(["trainer.epochs=3"], REPRODUCE)
     assert "--set trainer.epochs=3" in caught.value.hint
 
 
@@ -167,7 +181,7 @@ def go(folder: Path, tmp_path: Path) -> Go:
     def resume(reference: object, *overrides: str) -> tuple:
         typed = [f"resume={reference}", *overrides]
         config = load_config(compose_config([f"paths.outputs={tmp_path}", *typed]))
-        return resumed(config, RunContext(tmp_path / "new", "", "", overrides=typed))
+        return resume_config(config, RunContext(tmp_path / "new", "", "", overrides=typed))
 
     return resume
 
@@ -274,3 +288,61 @@ def test_a_strangers_run_does_not_go_on_through_a_link_that_leads_out_and_ones_o
         go(folder)
     tracked(folder, tmp_path)
     assert go(folder)[1].folder == folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    """A trained run, as far as its config is read."""
+    folder = tmp_path_factory.mktemp("run")
+    overrides = ["dataset=images", "dataset.root=/data/own", "dataset.size=48", "dataset.margin=0.7", "model=cnn"]
+    (folder / "resolved.yaml").write_text(yaml.safe_dump(to_plain(compose_config(overrides))))
+    return RunRecord("own", None, "FINISHED", None, (folder,))
+
+
+def test_another_data_set_is_cut_as_the_run_was_trained(run: RunRecord) -> None:
+    config = with_changes(run, read_changes(["dataset=faceforensics", "dataset.root=/other"]))
+    assert (config.dataset.layout, config.dataset.root) == ("faceforensics", "/other")
+    assert (config.dataset.size, config.dataset.margin, config.dataset.faces) == (48, 0.7, "none")
+
+
+def test_what_is_typed_of_the_cutting_counts(run: RunRecord) -> None:
+    assert with_changes(run, read_changes(["dataset=videos", "dataset.faces=mtcnn"])).dataset.faces == "mtcnn"
+
+
+def test_without_a_data_set_it_is_the_runs_own(run: RunRecord) -> None:
+    config = with_changes(run, read_changes(["dataset.root=/moved"]))
+    assert (config.dataset.name, config.dataset.root) == ("images", "/moved")
+
+
+def test_a_relative_root_means_the_folder_of_then(run: RunRecord, tmp_path: Path) -> None:
+    folder = tmp_path / "relative"
+    folder.mkdir()
+    (folder / "resolved.yaml").write_text(run.file("resolved.yaml").read_text().replace("/data/own", "../own"))
+    (folder / "provenance.json").write_text('{"format": 1, "data": {"roots": {"images": "/data/own"}}}')
+    moved = RunRecord("relative", None, "FINISHED", None, (folder,))
+    assert with_changes(moved, read_changes([])).dataset.root == "/data/own"
+
+
+def test_the_model_is_the_runs_own(run: RunRecord) -> None:
+    assert type(with_changes(run, read_changes(["dataset=demo"])).head).__name__ == "Mean"
+
+
+@pytest.mark.parametrize("override", ["head=gru", "backbone.name=tiny", "trainer.epochs=3", "optimizer.lr=1"])
+def test_what_would_change_the_model_is_refused(override: str) -> None:
+    with pytest.raises(UserError, match="trained already"):
+        read_changes([override])
+
+
+def test_another_size_is_refused(run: RunRecord) -> None:
+    with pytest.raises(UserError, match="trained on crops of 48 pixels"):
+        with_changes(run, read_changes(["dataset.size=64"]))
+
+
+@pytest.mark.parametrize("data", [[], ["dataset=images", "dataset.root=/b"]])
+def test_an_automatic_size_is_the_one_it_was_trained_at(run: RunRecord, data: list[str]) -> None:
+    assert with_changes(run, read_changes([*data, "dataset.size=auto"])).dataset.size == 48
+
+
+def test_one_column_of_a_table_may_be_typed(run: RunRecord) -> None:
+    data = ["dataset=table", "dataset.table=/b.csv", "+dataset.columns.label=is_fake"]
+    assert with_changes(run, read_changes(data)).dataset.columns == {"label": "is_fake"}
