@@ -71,6 +71,11 @@ class RunConfig:
         return Path(self.paths.outputs).expanduser().absolute()
 
     @property
+    def seeds(self) -> dict[str, int]:
+        """Of all that is drawn, by key."""
+        return {"seed": self.seed, "split_seed": self.dataset.split_seed}
+
+    @property
     def cache(self) -> Path:
         """The folder of what can be made again: demo data, crops, features."""
         return self.outputs / "cache"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepfake.config import RunConfig, is_environment_key
+from deepfake.config import is_environment_key
 from deepfake.errors import UserError
 from deepfake.hydra_app import compose_run
 from deepfake.metrics import METRICS, Interval, class_counts
@@ -18,19 +18,20 @@ from deepfake.runs.comparison import (
     Entry,
     Shared,
     columns_of,
-    enter,
     leaderboard,
     metric_named,
     parameters,
-    share,
-    usable,
+    read_entries,
+    shared_samples,
+    why_not,
 )
 from deepfake.runs.console import Console
 from deepfake.tracking import report, tables
 from deepfake.tracking.report import Report, Section
 from deepfake.tracking.run_folder import RunRecord
 from deepfake.tracking.search import TRIAL, find_runs, matching_runs, sweep_runs
-from deepfake.tracking.store import locate
+from deepfake.tracking.store import Store, locate
+from deepfake.training.options import EvaluationOptions
 from deepfake.training.significance import EVERY_PAIR, Difference, compare_pairs
 
 _SWEEP = "study:"
@@ -54,11 +55,12 @@ def main(arguments: argparse.Namespace) -> int:
     console = Console()
     typed = [text for text in arguments.runs if is_environment_key(text) and "=" in text]
     config = compose_run(typed)
-    records, notes = _chosen([text for text in arguments.runs if text not in typed], arguments, config)
-    entries = enter(records)
+    store, named = locate(config.tracking, config.outputs), [text for text in arguments.runs if text not in typed]
+    records, notes = _chosen(named, arguments, store, config.outputs)
+    entries = read_entries(records)
     if len(entries) < 2:
         raise UserError(f"there is only one run to compare: {entries[0].label}", "name another one")
-    shared = share(entries)
+    shared = shared_samples(entries)
     options = config.evaluation
     board = leaderboard(entries, shared, options.resamples, options.level)
     by, larger = metric_named(arguments.by, board)
@@ -70,9 +72,9 @@ def main(arguments: argparse.Namespace) -> int:
         runs=ranked,
         columns=columns_of(ranked, ordered, by),
         by=by,
-        sections=[_differences(ordered, shared, by, config), Section("Parameters that differ", parameters(ordered))],
+        sections=[_differences(ordered, shared, by, options), Section("Parameters that differ", parameters(ordered))],
         figures=_draw(ordered, shared, ranked, folder) if _asked(arguments, "html") else {},
-        notes=[*notes, *shared.notes, _how(shared, config)],
+        notes=[*notes, *shared.notes, _how(shared, options)],
     )
     console.show(report.to_terminal(found))
     formats = [name for name in _FORMATS if _asked(arguments, name)]
@@ -86,14 +88,13 @@ def _asked(arguments: argparse.Namespace, name: str) -> bool:
 
 
 def _chosen(
-    named: Sequence[str], arguments: argparse.Namespace, config: RunConfig
+    named: Sequence[str], arguments: argparse.Namespace, store: Store, outputs: Path
 ) -> tuple[list[RunRecord], list[str]]:
     """The runs that are meant, and a note on those of a whole group that cannot be compared.
 
     Raises:
         UserError: None is meant, several ways of choosing are mixed, or nothing is left.
     """
-    store, outputs = locate(config.tracking, config.outputs), config.outputs
     # study:3 and study:x:3 are trials, as everywhere: of a sweep that is itself called study, or study:x.
     sweeps = [name.removeprefix(_SWEEP) for name in named if name.startswith(_SWEEP) and not TRIAL.fullmatch(name)]
     sweeps += [arguments.sweep] if arguments.sweep else []
@@ -105,7 +106,7 @@ def _chosen(
     found = [record for name in sweeps for record in sweep_runs(name, store, outputs)]
     if bulk:
         found += matching_runs(arguments.experiment, arguments.filter or "", store, outputs)
-    reasons = {str(record): usable(record) for record in found}
+    reasons = {str(record): why_not(record) for record in found}
     left = [record for record in found if not reasons[str(record)]]
     out = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     singles = [name for name in named if name.removeprefix(_SWEEP) not in sweeps]
@@ -120,11 +121,10 @@ def _once(records: Sequence[RunRecord]) -> list[RunRecord]:
     return list({record.run_id or str(record.places[0]): record for record in records}.values())
 
 
-def _differences(ordered: Sequence[Entry], shared: Shared, by: str, config: RunConfig) -> Section:
+def _differences(ordered: Sequence[Entry], shared: Shared, by: str, options: EvaluationOptions) -> Section:
     """Which runs differ by more than chance, in the metric they are sorted by where it has a test, else in ROC-AUC."""
     base = by.removeprefix(f"{SPLIT}/")
     metric = base if by.startswith(f"{SPLIT}/") and base in METRICS else "roc_auc"
-    options = config.evaluation
     heading = f"Differences in {tables.heading(f'{SPLIT}/{metric}')}"
     try:
         found = compare_pairs(
@@ -162,12 +162,12 @@ def _row(found: Difference, level: float) -> dict[str, object]:
     return {**row, "real": "yes" if found.real(level) else "not shown"}
 
 
-def _how(shared: Shared, config: RunConfig) -> str:
+def _how(shared: Shared, options: EvaluationOptions) -> str:
     classes = class_counts(shared.labels)
     counts = f"{classes['real']} real and {classes['fake']} fake {SPLIT} samples."
     if shared.too_few:
         return counts
-    level = f"{100 * config.evaluation.level:g}%"
+    level = f"{100 * options.level:g}%"
     return f"{counts} {level} intervals by bootstrap over {len(shared.units)} {shared.units.name}."
 
 

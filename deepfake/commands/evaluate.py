@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from rich.text import Text
 
 from deepfake.errors import UserError, harmless
 from deepfake.metrics import class_counts
+from deepfake.options import split_override
 from deepfake.runs.artifacts import file_evaluation, run_folder
 from deepfake.runs.console import Console
-from deepfake.runs.evaluate import FOLDER, Evaluated, Target, evaluate_data, read_part, robustness_curves
+from deepfake.runs.evaluate import FOLDER, EvaluatedData, Target, evaluate_data, open_target, robustness_curves
 from deepfake.runs.evaluation_table import breakdown_table, curves_table, scorecard
 from deepfake.runs.load import Trained, open_run
-from deepfake.runs.saved_config import read_changes, with_changes
+from deepfake.runs.saved_config import read_changes
 from deepfake.tracking.run import reopen
 from deepfake.tracking.run_folder import write_text
 
@@ -29,7 +30,7 @@ from deepfake.tracking.run_folder import write_text
 _OWN = ("dataset", "split")
 
 
-def run_suite(runs: Sequence[str], request: Request, by: Sequence[str], robustness: bool, console: Console) -> int:
+def run_suite(runs: Sequence[str], request: Request, console: Console) -> int:
     """Evaluate each run on each data set of the suite.
 
     Every data set is read before anything is scored, so that a wrong path costs no hours.
@@ -45,14 +46,15 @@ def run_suite(runs: Sequence[str], request: Request, by: Sequence[str], robustne
     covered = True
     for reference in runs:
         trained = open_run(reference, request.overrides, console)
-        targets = [target_of(trained, [*overrides, *request.overrides], split, console) for overrides, split in entries]
+        targets = [
+            open_target(trained.record, read_changes([*overrides, *request.overrides]), split, console)
+            for overrides, split in entries
+        ]
         _check_names(targets)
-        results = []
-        for target, (overrides, _) in zip(targets, entries, strict=True):
-            results.append(evaluate_one(trained, target, by, robustness, [*overrides, *request.overrides], console))
-        mine = [_row(trained, result) for result in results]
-        _keep(trained, pd.DataFrame(mine))
-        rows += mine
+        results = [evaluate_one(trained, target, request, console) for target in targets]
+        new = [_row(trained, result) for result in results]
+        _keep(trained, pd.DataFrame(new))
+        rows += new
         covered &= all(result.covered for result in results)
     console.table(suite_table(pd.DataFrame(rows)))
     return 0 if covered else UNCOVERED
@@ -119,14 +121,14 @@ def _quoted(value: object) -> str:
     return json.dumps(value)
 
 
-def _row(trained: Trained, result: Evaluated) -> dict[str, object]:
+def _row(trained: Trained, result: EvaluatedData) -> dict[str, object]:
     values = result.found.values
     names = ("roc_auc", "roc_auc_low", "roc_auc_high", "average_precision", "eer", "accuracy_fitted", "f1_fitted")
     return {
         "run": trained.record.name,
         "trained_on": trained.record.config()["dataset"]["name"],
         "tested_on": result.name,
-        "same_data": not result.kin.other,
+        "same_data": not result.kinship.other,
         **class_counts(result.target.manifest.table["label"]),
         **{name: values.get(name, float("nan")) for name in names},
         "macro_roc_auc": float("nan") if result.macro is None else result.macro,
@@ -141,11 +143,9 @@ def suite_table(rows: pd.DataFrame) -> Table:
     tests = list(dict.fromkeys(rows["tested_on"]))
     for name in tests:
         table.add_column(Text(str(name)))
-    for (run, data), mine in rows.groupby(["run", "trained_on"], sort=False):
-        cells = []
-        for name in tests:
-            own = mine[mine["tested_on"] == name]
-            cells.append(_cell(own.iloc[0].to_dict()) if len(own) else "")
+    for (run, data), group in rows.groupby(["run", "trained_on"], sort=False):
+        by_test = group.drop_duplicates("tested_on").set_index("tested_on")
+        cells = [_cell(by_test.loc[name].to_dict()) if name in by_test.index else "" for name in tests]
         table.add_row(Text(harmless(str(run))), Text(harmless(str(data))), *cells)
     return table
 
@@ -178,12 +178,16 @@ class Request:
     Attributes:
         split: Which part of the data.
         suite: A file or list of several data sets; None for one.
-        overrides: Everything else.
+        overrides: Everything else that was typed as ``key=value``.
+        by: Columns to break the numbers down by, beyond the usual ones.
+        robustness: Whether corrupted clips are scored too.
     """
 
     split: str
     suite: str | None
     overrides: list[str]
+    by: Sequence[str] = ()
+    robustness: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -209,61 +213,45 @@ def main(arguments: argparse.Namespace) -> int:
     console = Console()
     more = [text for text in arguments.overrides if "=" not in text]
     request = read_request([text for text in arguments.overrides if "=" in text])
+    request = replace(request, by=arguments.by, robustness=arguments.robustness)
     if request.suite is not None:
-        return run_suite([arguments.run, *more], request, arguments.by, arguments.robustness, console)
+        return run_suite([arguments.run, *more], request, console)
     if more:
         raise UserError(f"{more[0]!r} is a second run; one run is evaluated on one data set", "add suite=FILE.yaml")
     trained = open_run(arguments.run, request.overrides, console)
-    config = trained.config
-    target = Target(
-        config,
-        request.split,
-        read_part(config, request.split, trained.record, console),
-        named=trained.changes.has("dataset.name"),
-    )
-    result = evaluate_one(trained, target, arguments.by, arguments.robustness, request.overrides, console)
+    target = open_target(trained.record, trained.changes, request.split, console)
+    result = evaluate_one(trained, target, request, console)
     return 0 if result.covered else UNCOVERED
 
 
 def read_request(overrides: Sequence[str]) -> Request:
     """Part the command's own keys from a config's."""
-    own = {"split": "test"}
-    rest = []
+    split, suite, others = "test", None, []
     for text in overrides:
-        key, equals, value = text.partition("=")
-        if equals and key in ("split", "suite"):
-            own[key] = value
-        elif key == "min_coverage":
-            rest.append(f"evaluation.min_coverage={value}")
+        key, value = split_override(text)
+        if key == "split":
+            split = value
+        elif key == "suite":
+            suite = value
         else:
-            rest.append(text)
-    return Request(own["split"], own.get("suite"), rest)
+            others.append(f"evaluation.min_coverage={value}" if key == "min_coverage" else text)
+    return Request(split, suite, others)
 
 
-def evaluate_one(
-    trained: Trained, target: Target, by: Sequence[str], robustness: bool, overrides: Sequence[str], console: Console
-) -> Evaluated:
+def evaluate_one(trained: Trained, target: Target, request: Request, console: Console) -> EvaluatedData:
     """One run on one data set, from scoring to the last line printed."""
     # Where it may not be kept, nothing is scored.
     run_folder(trained)
-    result = evaluate_data(trained, target, by, console)
-    curves: Mapping[str, pd.DataFrame] = {}
-    if robustness:
-        curves = robustness_curves(trained, result, console)
-    place = file_evaluation(trained, result, curves, overrides)
-    console.table(scorecard(trained.record.name, trained.decision, result))
-    if len(result.groups):
-        console.table(breakdown_table(trained.decision, result))
-    if curves:
-        console.table(curves_table(curves))
+    result = evaluate_data(trained, target, request.by, console)
+    if request.robustness:
+        result.curves = robustness_curves(trained, result, console)
+    place = file_evaluation(trained, result)
+    console.table(scorecard(trained.record.name, result))
+    if len(result.breakdown):
+        console.table(breakdown_table(result))
+    if result.curves:
+        console.table(curves_table(result.curves))
     for warning in result.warnings:
         console.warn(f"{result.name}: {warning}")
     console.say(f"evaluation: {place}")
     return result
-
-
-def target_of(trained: Trained, overrides: Sequence[str], split: str, console: Console) -> Target:
-    """Another data set for a run that is loaded already."""
-    changes = read_changes(overrides)
-    config = with_changes(trained.record, changes)
-    return Target(config, split, read_part(config, split, trained.record, console), named=changes.has("dataset.name"))

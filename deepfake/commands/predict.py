@@ -35,7 +35,6 @@ from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_folder import RunRecord
 from deepfake.training.calibration import sigmoid
 from deepfake.training.decision import Decision
-from deepfake.training.scoring import score
 
 _DEPTH = 20  # folders below the one named
 _KNOWN = VIDEO_SUFFIXES | IMAGE_SUFFIXES
@@ -178,14 +177,7 @@ def _answer(
         records = read_records(folder)
         store = CropStore(folder, {name: records[name] for name in known})
         table = pd.DataFrame({"sample_id": [*known], "label": 0, "method": "", "dataset": ""})
-        scored = score(
-            trained.detector,
-            ClipSet(store, table),
-            fabric=trained.fabric,
-            batch_size=trained.batch_size,
-            split="",
-            options=trained.config.evaluation,
-        )
+        scored = trained.score(ClipSet(store, table), "")
         scores = dict(zip(known, scored.samples["score"], strict=True))
         clips = dict(iter(scored.clips.groupby("sample_id")["logit"]))
         looks = settings.faces not in ("center", "none")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from deepfake.config import RunConfig
 from deepfake.data.crop_store import StoreInfo, list_stores, prune_stores
 from deepfake.data.manifest import Manifest, rooted_table, save_manifest
+from deepfake.data.options import DatasetOptions
 from deepfake.errors import UserError
 from deepfake.hydra_app import compose_run
 from deepfake.options import split_override
@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(config, console)
     console.say(f"{config.dataset.name}: {described(manifest)}")
     if arguments.manifest is not None:
-        console.say(_write_manifest(manifest, config, arguments.manifest))
+        console.say(_write_manifest(manifest, config.dataset, arguments.manifest))
     store = prepare(config, manifest, console, shard)
     counts = ", ".join(f"{count} {status}" for status, count in store.samples["status"].value_counts().items())
     console.say(f"crops: {counts}\nstore: {store.path}")
@@ -63,9 +63,9 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write_manifest(manifest: Manifest, config: RunConfig, file: Path) -> str:
+def _write_manifest(manifest: Manifest, dataset: DatasetOptions, file: Path) -> str:
     """The table of samples, its paths relative to ``dataset.root`` as given; and how to read it again."""
-    given = None if config.dataset.parts else config.dataset.root
+    given = None if dataset.parts else dataset.root
     root = None if given is None else Path(given).expanduser()
     save_manifest(replace(manifest, table=rooted_table(manifest, root)), file)
     read = f"dataset=table dataset.table={file}" + ("" if given is None else f" dataset.root={given}")

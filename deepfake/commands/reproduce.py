@@ -21,7 +21,7 @@ from deepfake.hydra_app import compose_run
 from deepfake.installation import TRAIN
 from deepfake.models.detector import Detector
 from deepfake.runs.artifacts import provenance
-from deepfake.runs.build import Shelf, first_detector, read_manifest
+from deepfake.runs.build import Cache, first_detector, read_manifest
 from deepfake.runs.console import Console
 from deepfake.runs.saved_config import REPRODUCE, Restored, read_overrides, restore, use_threads_of
 from deepfake.tracking import tables
@@ -63,7 +63,7 @@ def look_around(record: RunRecord, restored: Restored, console: Console) -> Surr
     config = restored.config
     device, detector, notes = _equipment(config)
     manifest, folder = _files(config, record, console)
-    now = provenance(config, manifest, folder, restored.context.choices, device, detector)
+    now = provenance(config.seeds, manifest, folder, restored.context.choices, device, detector)
     differences, same = compare_worlds(then, now)
     code = own_code(then.get("git") or {}) if differences["what"].isin(_CODE).any() else ""
     roots = (then.get("data", {}).get("roots", {}), now["data"]["roots"])  # type: ignore[index]
@@ -90,7 +90,7 @@ def _equipment(config: RunConfig) -> tuple[str, Detector | None, list[str]]:
         notes.append(f"{error.message}; {error.hint}")
     seed_everything(config.seed, config.trainer.deterministic)
     try:
-        detector = first_detector(config, locate(config.tracking, config.outputs), Shelf())
+        detector = first_detector(config, locate(config.tracking, config.outputs), Cache())
     except UserError as error:
         notes.append(f"{error.message}; {error.hint}")
     return device, detector, notes

@@ -6,7 +6,6 @@ import functools
 import gc
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,46 +24,53 @@ from deepfake.data.prepare import prepare_crops
 from deepfake.errors import UserError
 from deepfake.metrics import class_counts
 from deepfake.runs.console import Console
-from deepfake.tracking.run_folder import write_json
+from deepfake.runs.context import RunContext
+from deepfake.tracking.run_folder import RunFolder, write_json
 from deepfake.tracking.store import Store
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from deepfake.models.detector import Detector
+    from deepfake.tracking.run import RunLog
 
 
 T = TypeVar("T")
 
-#: Of each kind; a head sweep goes to and fro between two clip plans and two taps.
-_KEPT = 2
+#: Of each kind a cache holds so many: the heads of a sweep need two kinds of clips and two layers of a backbone.
+_SIZE = 2
+#: In a run's folder: the samples, of any split, that could not be used.
+FAILURES = "failures.csv"
+#: Fixes the changed versions that are stored, so that runs of all seeds share them.
+VIEW_SEED = 0
+_AUDITED = ("sample_id", "dataset", "label", "method", "groups", "split")
 
 
-class Shelf:
-    """The newest few things of each kind, by what they were made from.
+class Cache:
+    """In memory, the newest few things of each kind, by what they were made from.
 
-    Whoever makes a shelf owns what lies on it: a single run makes one of its own, the trials of a sweep share that of
-    their process (:func:`of_process`), and all on it goes with the process.
+    A single run has one of its own; the trials of a sweep share that of their process (:func:`process_cache`).
     """
 
     def __init__(self) -> None:
-        self._kinds: dict[str, OrderedDict[str, Any]] = {}
+        self._kinds: dict[str, dict[str, Any]] = {}
         self._said: set[str] = set()
 
-    def take(self, kind: str, key: str, make: Callable[[], T]) -> T:
-        """The thing of this kind and key; made, and kept in place of the one longest unused, where it is not there."""
-        shelf = self._kinds.setdefault(kind, OrderedDict())
-        if key not in shelf:
-            # Room first: what is made may need the memory of what goes.
-            while len(shelf) >= _KEPT:
-                shelf.popitem(last=False)
-            shelf[key] = make()
-        shelf.move_to_end(key)
-        kept: T = shelf[key]
-        return kept
+    def get(self, kind: str, key: str, make: Callable[[], T]) -> T:
+        """The thing of this kind and key; made where it is not there, in the place of the one longest unused."""
+        things = self._kinds.setdefault(kind, {})
+        if key in things:
+            things[key] = things.pop(key)
+        else:
+            # Room first: what is made may need the memory of what goes. (cachetools would make it before.)
+            while len(things) >= _SIZE:
+                del things[next(iter(things))]
+            things[key] = make()
+        found: T = things[key]
+        return found
 
-    def first(self, text: str) -> bool:
-        """Whether this is the first run of those that share the shelf to say this."""
+    def is_first(self, text: str) -> bool:
+        """Whether none of the runs that share the cache has said this yet."""
         new = text not in self._said
         self._said.add(text)
         return new
@@ -86,9 +92,9 @@ def settle_heap() -> None:
 
 
 @functools.cache
-def of_process() -> Shelf:
-    """The shelf that the trials of this process share."""
-    return Shelf()
+def process_cache() -> Cache:
+    """The cache that the trials of this process share."""
+    return Cache()
 
 
 def samples_key(config: RunConfig) -> str:
@@ -102,11 +108,6 @@ def clips_key(config: RunConfig) -> str:
     return samples_key(config) + json.dumps(changed, sort_keys=True)
 
 
-#: In a run's folder: the samples, of any split, that could not be used.
-FAILURES = "failures.csv"
-_AUDITED = ("sample_id", "dataset", "label", "method", "groups", "split")
-
-
 @dataclass
 class Data:
     """What a run reads: which samples, their crops, what is wrong with them, and the clips of each split."""
@@ -115,6 +116,31 @@ class Data:
     store: CropStore
     audit: Audit
     splits: dict[str, ClipSource]
+
+
+@dataclass
+class Run:
+    """A training run at work: what it is made of, where it is kept and where it speaks.
+
+    Attributes:
+        config: Typed and checked.
+        context: Its folder, and what was typed.
+        folder: The files in it.
+        log: Its tracking run; without effect in any process but the first.
+        console: Silent in any process but the first.
+        fabric: Where it works.
+        data: What it reads.
+        detector: What it trains.
+    """
+
+    config: RunConfig
+    context: RunContext
+    folder: RunFolder
+    log: RunLog
+    console: Console
+    fabric: Fabric
+    data: Data
+    detector: Detector
 
 
 def failures(store: CropStore) -> pd.DataFrame:
@@ -163,11 +189,11 @@ def audit(manifest: Manifest, store: CropStore) -> Audit:
     known = hashlib.sha256(f"{VERSION} {manifest.official}".encode())
     for table in (manifest.table[[*_AUDITED]], samples):
         known.update(pd.util.hash_pandas_object(table.astype(str)).to_numpy().tobytes())
-    kept = store.path / "audits" / f"{known.hexdigest()[:20]}.json"
-    if not kept.is_file():
-        kept.parent.mkdir(exist_ok=True)
-        write_json(kept, audit_dataset(manifest, samples.dropna(subset="status")).as_dict())
-    return Audit.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+    file = store.path / "audits" / f"{known.hexdigest()[:20]}.json"
+    if not file.is_file():
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, audit_dataset(manifest, samples.dropna(subset="status")).as_dict())
+    return Audit.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
@@ -190,34 +216,44 @@ def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
     return Data(manifest, store, audit(manifest, store), splits)
 
 
-def first_detector(config: RunConfig, store: Store, shelf: Shelf) -> Detector:
+def first_detector(config: RunConfig, store: Store, cache: Cache) -> Detector:
     """Build the configured detector with the weights it begins with.
 
     Args:
         config: ``trainer.init_from`` names a run, as :func:`deepfake.tracking.search.find_run` takes it, or a
             ``.safetensors`` file of one; all of its weights must fit.
         store: Where runs are remembered.
-        shelf: Keeps pretrained weights for the next trial.
+        cache: Keeps pretrained weights for the next trial.
 
     Raises:
         UserError: There is no such run, or its detector is another one.
     """
     from deepfake.models.detector import create_detector
-    from deepfake.training.checkpoint import load_weights
 
-    keep = partial(shelf.take, "weights")
     origin = config.trainer.init_from
     if origin is None:
-        return create_detector(config.backbone, config.head, config.dataset.size, keep)
+        return create_detector(config.backbone, config.head, config.dataset.size, partial(cache.get, "weights"))
     path = Path(origin).expanduser()
     if path.suffix != ".safetensors":
         from deepfake.tracking.search import find_run
 
         path = find_run(origin, store, config.outputs).weights()
+    return load_detector(config, path)
+
+
+def load_detector(config: RunConfig, weights: Path) -> Detector:
+    """The configured detector with the weights of a ``.safetensors`` file.
+
+    Raises:
+        UserError: They are another detector's.
+    """
+    from deepfake.models.detector import create_detector
+    from deepfake.training.checkpoint import load_weights
+
     # All weights come from the file: none are fetched first to be overwritten.
     backbone = replace(config.backbone, pretrained=False, weights=None)
     detector = create_detector(backbone, config.head, config.dataset.size)
-    load_weights(detector, path)
+    load_weights(detector, weights)
     return detector
 
 
@@ -232,10 +268,6 @@ def size_note(config: RunConfig) -> str:
     if made == size:
         return ""
     return f"{backbone.name} was made for images of {made} pixels and reads {size} here; dataset.size=auto takes {made}"
-
-
-#: Fixes the changed versions that are stored, so that runs of all seeds share them.
-VIEW_SEED = 0
 
 
 def check_features(config: RunConfig, detector: Detector) -> None:
@@ -266,32 +298,30 @@ def check_features(config: RunConfig, detector: Detector) -> None:
         )
 
 
-def offered(
-    config: RunConfig, data: Data, detector: Detector, fabric: Fabric, console: Console, shelf: Shelf
-) -> tuple[Detector, Data]:
-    """The detector and the data as they are, or both with stored features in the place of clips.
-
-    Without stored features the clips are put on the device where they fit.
-    """
-    if not config.features.cached:
-        return detector, _near(config, data, fabric, console)
+def prepare_reading(run: Run, cache: Cache) -> None:
+    """Let a run read stored features in the place of clips where it may, else clips on the device where they fit."""
+    if not run.config.features.cached:
+        _move_clips(run)
+        return
     import torch
 
     from deepfake.training.features.cache import FeatureCache
 
+    config, data = run.config, run.data
     if config.trainer.channels_last:
         # As it will be trained: another order in memory is another order of summation.
-        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        run.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = config.features.views
     splits = data.splits
     if views is not None:
         drawn = ClipSet(data.store, splits["train"].table, augment=config.augment, seed=VIEW_SEED)
         splits = {**splits, "train": drawn}
-    with console.progress() as bar:
-        keep = partial(shelf.take, "features")
-        cache = FeatureCache(config.cache / "features", config.backbone.name, fabric, console.say, bar, keep)
-        found = cache.read(
-            detector,
+    with run.console.progress() as bar:
+        keep = partial(cache.get, "features")
+        folder = config.cache / "features"
+        features = FeatureCache(folder, config.backbone.name, run.fabric, run.console.say, bar, keep)
+        found = features.read(
+            run.detector,
             splits,
             data.store.contents,
             seed=config.seed,
@@ -299,18 +329,21 @@ def offered(
             changes=json.dumps({**asdict(config.augment), "seed": VIEW_SEED}, sort_keys=True),
         )
     if found is None:
-        return detector, _near(config, data, fabric, console)
-    reader, sets = found
-    return reader, replace(data, splits=dict(sets))
+        _move_clips(run)
+        return
+    run.detector, sets = found
+    run.data = replace(data, splits=dict(sets))
 
 
-def _near(config: RunConfig, data: Data, fabric: Fabric, console: Console) -> Data:
+def _move_clips(run: Run) -> None:
     from deepfake.training.device_clips import to_device
     from deepfake.training.features.cache import device_room
 
-    if config.dataset.on_device == "never":
-        return data
-    splits, told = to_device(data.splits, fabric.device, device_room(fabric.device))
-    if told:
-        console.say(told)
-    return replace(data, splits=dict(splits))
+    if run.config.dataset.on_device == "never":
+        return
+    device = run.fabric.device
+    splits, note = to_device(run.data.splits, device, device_room(device))
+    if note:
+        run.console.say(note)
+    # The data itself may lie in a cache, for runs on other devices.
+    run.data = replace(run.data, splits=dict(splits))

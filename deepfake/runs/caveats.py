@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -31,18 +31,18 @@ class Kinship:
     trained: int
 
 
-def holds_own(own: pd.DataFrame, read: pd.DataFrame) -> bool:
+def same_samples(trained: pd.DataFrame, other: pd.DataFrame) -> bool:
     """Whether a data set is the run's own, by the names of its samples and the sizes of their files.
 
     Args:
-        own: The run's manifest.
-        read: The other one's.
+        trained: The run's manifest.
+        other: The data set's.
     """
-    return int(_keys(read).isin(set(_keys(own))).sum()) >= max(1, len(read) / 2)
+    return int(_keys(other).isin(set(_keys(trained))).sum()) >= max(1, len(other) / 2)
 
 
 def _keys(table: pd.DataFrame) -> pd.Series:
-    # Names such as images/fake/1 are no one's own.
+    # Names such as images/fake/1 occur in many data sets.
     return table["sample_id"] + " " + table["bytes"].astype(str)
 
 
@@ -56,33 +56,24 @@ def kinship(record: RunRecord, scored: pd.DataFrame, digests: pd.Series) -> Kins
     """
     if not record.has(files.MANIFEST):
         return Kinship(True, 0)
-    own = record.manifest("split", "bytes")
-    trained = own[own["split"] == "train"]
-    known, seen = (set(table["sha256"].fillna("")) - {""} if "sha256" in table else set() for table in (own, trained))
+    every = record.manifest("split", "bytes")
+    train = every[every["split"] == "train"]
+    known, seen = (set(table["sha256"].fillna("")) - {""} if "sha256" in table else set() for table in (every, train))
     digests = digests.fillna("").reset_index(drop=True)
     keys = _keys(scored).reset_index(drop=True)
-    same = digests.isin(known) | keys.isin(set(_keys(own)))
-    again = digests.isin(seen) | keys.isin(set(_keys(trained)))
+    same = digests.isin(known) | keys.isin(set(_keys(every)))
+    again = digests.isin(seen) | keys.isin(set(_keys(train)))
     return Kinship(other=int(same.sum()) < len(scored) / 2, trained=int(again.sum()))
 
 
-def doubts(
-    record: RunRecord,
-    kin: Kinship,
-    metrics: Mapping[str, float],
-    coverage: float,
-    least: float,
-    audited: Sequence[str],
-) -> list[str]:
-    """What to be told, one sentence each.
+def caveats(record: RunRecord, kin: Kinship, metrics: Mapping[str, float], min_coverage: float) -> list[str]:
+    """Why an evaluation's numbers may mean less than they look, one sentence each.
 
     Args:
         record: The run.
         kin: How the data relates to the run's own.
-        metrics: Of the evaluation, without a prefix.
-        coverage: The share of samples with a score.
-        least: The share below which the numbers are marked.
-        audited: What the audit of the scored data says.
+        metrics: Of the evaluation, without a prefix; ``coverage/share`` is the fraction of samples with a score.
+        min_coverage: The fraction below which the numbers are marked.
     """
     found = []
     if kin.other:
@@ -96,16 +87,16 @@ def doubts(
             found.append(f"the ROC-AUC's interval is wide, {low:.3f} to {high:.3f}: too few samples to say more")
         if low <= 0.5 <= high:
             found.append("the ROC-AUC's interval holds 0.5: this may be guessing")
-    if coverage < least:
-        found.append(f"only {coverage:.1%} of the samples have a score, min_coverage={least:g} were wanted")
-    return [*found, *audited]
+    if (coverage := metrics["coverage/share"]) < min_coverage:
+        found.append(f"only {coverage:.1%} of the samples have a score, min_coverage={min_coverage:g} were wanted")
+    return found
 
 
 def _fall(record: RunRecord, metrics: Mapping[str, float]) -> str:
-    own = record.metrics().get("test/roc_auc")
-    if own is None or "roc_auc" not in metrics:
+    before = record.metrics().get("test/roc_auc")
+    if before is None or "roc_auc" not in metrics:
         return ""
-    return f": ROC-AUC {metrics['roc_auc']:.3f} here, {own:.3f} on the test part of its own"
+    return f": ROC-AUC {metrics['roc_auc']:.3f} here, {before:.3f} on the test part of its own"
 
 
 def _shortcuts(record: RunRecord) -> list[str]:
@@ -113,14 +104,14 @@ def _shortcuts(record: RunRecord) -> list[str]:
     if not record.has("audit.json"):
         return []
     audit = json.loads(record.file("audit.json").read_text(encoding="utf-8"))
-    told = []
+    sentences = []
     for name, limit in _LIMITS.items():
         found = audit.get(f"{name}_shortcut") or {}
         value = found.get("roc_auc")
         # Audits of old have no p_value.
         if value is not None and value > limit and (found.get("p_value") or 0.0) <= CHANCE:
-            told.append(
+            sentences.append(
                 f"in the run's own training data {name} alone tells the class (ROC-AUC {value:.3f}): "
                 "it may have learnt that and not what makes a fake"
             )
-    return told
+    return sentences

@@ -22,6 +22,10 @@ from deepfake.training.intervals import too_few
 
 #: The split that runs are compared on.
 SPLIT = "test"
+#: Further columns of a leaderboard, where any run has them.
+FACTS = ("epochs_run", "train_seconds", "gpu_hours", "parameters", "latency_ms")
+_MOST_TYPED = 6
+_HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Entry:
 
     @property
     def threshold(self) -> float:
-        """Where accuracy and F1 cut the score."""
+        """The score from which accuracy and F1 call a sample fake."""
         return float(self.values.get("trainer.threshold", 0.5))
 
     def history(self) -> list[dict[str, float]]:
@@ -74,7 +78,7 @@ class Shared:
         return too_few(self.labels, self.units.codes, self.units.name)
 
 
-def enter(records: Sequence[RunRecord]) -> list[Entry]:
+def read_entries(records: Sequence[RunRecord]) -> list[Entry]:
     """Read what a comparison needs of each run.
 
     Raises:
@@ -85,13 +89,13 @@ def enter(records: Sequence[RunRecord]) -> list[Entry]:
         if "pruned" in record.tags:
             raise UserError(f"run {record} was pruned: it has no test scores", "leave it out")
         predictions = record.require_finished().predictions("split", "label", "status")
-        kept = predictions[(predictions["split"] == SPLIT) & (predictions["status"] == "ok")]
-        scores = kept.set_index("sample_id")[["label", "score"]]
+        scored = predictions[(predictions["split"] == SPLIT) & (predictions["status"] == "ok")]
+        scores = scored.set_index("sample_id")[["label", "score"]]
         entries.append(Entry(label, record, flatten(record.config()), record.metrics(), scores))
     return entries
 
 
-def usable(record: RunRecord) -> str:
+def why_not(record: RunRecord) -> str:
     """Why a run cannot be compared; empty if it can."""
     if "pruned" in record.tags:
         return "pruned"
@@ -100,7 +104,7 @@ def usable(record: RunRecord) -> str:
     return "" if record.has(PREDICTIONS) else "its predictions are gone"
 
 
-def share(entries: Sequence[Entry]) -> Shared:
+def shared_samples(entries: Sequence[Entry]) -> Shared:
     """The samples that all runs scored.
 
     Raises:
@@ -156,8 +160,8 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
 
 def _units(record: RunRecord, samples: pd.Index, labels: np.ndarray) -> Units:
     groups = record.manifest().set_index("sample_id")["groups"]
-    own = pd.Series([(name,) for name in samples], samples)
-    known = groups.reindex(samples).where(lambda found: found.notna(), own)
+    alone = pd.Series([(name,) for name in samples], samples)
+    known = groups.reindex(samples).where(lambda found: found.notna(), alone)
     return resampling_units(known.reset_index(drop=True), labels)
 
 
@@ -165,12 +169,6 @@ def _scored(entries: Sequence[Entry]) -> str:
     return "; ".join(
         f"{entry.label} {len(entry.scores)} of {entry.values.get('dataset.name', 'its data')}" for entry in entries[:5]
     )
-
-
-#: Further columns, where any run has them.
-FACTS = ("epochs_run", "train_seconds", "gpu_hours", "parameters", "latency_ms")
-_MOST_TYPED = 6
-_HOUR = 3600.0
 
 
 def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level: float) -> pd.DataFrame:
@@ -183,13 +181,13 @@ def leaderboard(entries: Sequence[Entry], shared: Shared, resamples: int, level:
             shared.labels, scores, shared.units.codes, threshold=entry.threshold, resamples=resamples, level=level
         )
         values = sample_metrics(pd.DataFrame({"label": shared.labels, "score": scores}), entry.threshold).values
-        own = {key: value for key, value in entry.metrics.items() if key not in {f"{SPLIT}/{m}" for m in METRICS}}
+        logged = {key: value for key, value in entry.metrics.items() if key not in {f"{SPLIT}/{m}" for m in METRICS}}
         rows.append(
             {
                 "run": entry.label,
                 "run_id": entry.record.run_id,
                 **{key: tables.typed_value(values[entry.label]) for key, values in typed.items()},
-                **own,
+                **logged,
                 **_gpu_hours(entry),
                 **{f"{SPLIT}/{name}": value for name, value in values.items()},
                 **{
@@ -227,8 +225,8 @@ def parameters(entries: Sequence[Entry]) -> pd.DataFrame:
         {"key": key.removesuffix("._target_"), **{entry.label: _shown(entry.values, key) for entry in entries}}
         for key in keys
     ]
-    kept = [row for row in rows if len({value for name, value in row.items() if name != "key"}) > 1]
-    return pd.DataFrame(kept, columns=["key", *(entry.label for entry in entries)])
+    rows = [row for row in rows if len({value for name, value in row.items() if name != "key"}) > 1]
+    return pd.DataFrame(rows, columns=["key", *(entry.label for entry in entries)])
 
 
 def metric_named(by: str, board: pd.DataFrame) -> tuple[str, bool]:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
@@ -16,12 +15,6 @@ from rich.text import Text
 
 from deepfake.errors import harmless
 from deepfake.metrics import METRICS, metric_names
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-    from deepfake.config import RunConfig
-    from deepfake.models.detector import Detector
 
 
 class RateColumn(TextColumn):
@@ -113,18 +106,6 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def start_line(config: RunConfig, data: str, detector: Detector, fabric: Fabric) -> str:
-    """What will run on what; ``data`` says how many samples lie in which split."""
-    millions = sum(p.numel() for p in detector.parameters()) / 1e6
-    trained = sum(p.numel() for p in detector.parameters() if p.requires_grad) / 1e6
-    return (
-        f"{config.name}: {config.backbone.name} + {type(config.head).__name__.lower()} "
-        f"({millions:.2f} M parameters, {trained:.2f} M trained) on {config.dataset.name} ({data}), "
-        f"{config.dataset.frames} frames of {config.dataset.size} px, batch {config.trainer.batch_size}, "
-        f"{config.trainer.epochs} epochs, {fabric.device} x {fabric.world_size}"
-    )
 
 
 def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:

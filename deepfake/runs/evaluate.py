@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,11 @@ from deepfake.data.dataset import read_dataset
 from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.errors import DataError, UserError, nearest
 from deepfake.metrics import Metrics, metric_names, sample_metrics
-from deepfake.runs.build import Data, audit, failures, prepare
-from deepfake.runs.caveats import Kinship, doubts, holds_own, kinship
+from deepfake.runs.build import Run, audit, failures, prepare
+from deepfake.runs.caveats import Kinship, caveats, kinship, same_samples
 from deepfake.runs.console import Console
 from deepfake.runs.load import Trained
+from deepfake.runs.saved_config import Changes, with_changes
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_folder import RunRecord
 from deepfake.training.decision import Decision, fit_decision
@@ -37,81 +38,113 @@ from deepfake.training.evaluation import (
     resampling_units,
     usual_columns,
 )
+from deepfake.training.options import EvaluationOptions
 from deepfake.training.scoring import Scored, sample_table, score, score_clips
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from deepfake.training.trainer import FitResult
 
-    from deepfake.models.detector import Detector
+#: What ``split=`` takes for every split at once.
+ALL = "all"
+#: In a run's folder and among its artifacts and metrics: evaluations, each below the name of its data.
+FOLDER = "eval"
 
 
 @dataclass
-class Judgement:
-    """What is said of a run once it is trained.
+class Evaluated:
+    """A detector's scores and every number that is told of them.
 
     Attributes:
-        predictions: Of validation and test, a row per sample.
+        predictions: A row per sample, those without a score included.
         clips: A row per clip.
-        decision: Fitted on validation.
-        metrics: ``val/…`` and ``test/…``; ``unavailable`` says why some are missing.
-        notes: How intervals were made, and the confusion matrices, by split.
+        frames: A row per frame; None where there are none, or they are not kept.
+        decision: How scores are read.
+        units: What intervals are drawn over.
+        found: The numbers, and why some are missing; where there are two splits, by ``val/…`` and ``test/…``.
     """
 
     predictions: pd.DataFrame
     clips: pd.DataFrame
+    frames: pd.DataFrame | None
     decision: Decision
-    metrics: dict[str, float] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, prefix: str, found: Metrics) -> None:
-        """Take metrics over under a prefix."""
-        self.metrics |= {f"{prefix}/{name}": value for name, value in found.values.items()}
-        self.unavailable |= {f"{prefix}/{name}": reason for name, reason in found.unavailable.items()}
+    units: Units
+    found: Evaluation
 
 
-def judge(
-    config: RunConfig, data: Data, detector: Detector, fabric: Fabric, batch_size: int, workers: int = 0
-) -> Judgement:
-    """Score validation, fit on it, and score test once; intervals are drawn over groups."""
+def measure(
+    scored: Scored,
+    manifest: Manifest,
+    decision: Decision,
+    options: EvaluationOptions,
+    intervals: Sequence[str] | None = None,
+) -> Evaluated:
+    """Every number of the scores of one split.
 
-    options = config.evaluation
+    Args:
+        scored: What the detector said.
+        manifest: Knows which samples share footage or people: intervals are drawn over these groups.
+        decision: Thresholds and calibrator.
+        options: Draws and confidence of the intervals.
+        intervals: The metrics that get one; None for all.
+
+    Raises:
+        ValueError: Scores that are no numbers.
+    """
+    samples = scored.samples
+    groups = manifest.table.set_index("sample_id")["groups"].reindex(samples["sample_id"]).reset_index(drop=True)
+    units = resampling_units(groups, samples["label"].to_numpy())
+    found = evaluate_predictions(samples, decision, options, units, intervals)
+    return Evaluated(samples, scored.clips, scored.frames, decision, units, found)
+
+
+def evaluate_run(run: Run, result: FitResult) -> Evaluated:
+    """Score validation, fit on it, and score test once, with the best epoch's weights."""
+    from deepfake.training.profiling import latency_ms
+
+    config, options = run.config, run.config.evaluation
     val, test = (
         score(
-            detector,
-            data.splits[split],
-            fabric=fabric,
-            batch_size=batch_size,
+            run.detector,
+            run.data.splits[split],
+            fabric=run.fabric,
+            batch_size=result.batch_size,
             split=split,
-            num_workers=workers,
+            num_workers=result.workers,
             options=options,
         )
         for split in ("val", "test")
     )
     decision = fit_decision(val.samples, options, config.trainer.threshold, f"the val split of {config.dataset.name}")
-    groups = data.manifest.table.set_index("sample_id")["groups"].reindex(test.samples["sample_id"])
-    units = resampling_units(groups.reset_index(drop=True), test.samples["label"].to_numpy())
-    found = evaluate_predictions(test.samples, decision, options, units, metric_names(headline=True))
-    judgement = Judgement(
+    tested = measure(test, run.data.manifest, decision, options, metric_names(headline=True))
+    found = Evaluation(
+        intervals={f"test/{name}": how for name, how in tested.found.intervals.items()},
+        confusion={f"test/{name}": counts for name, counts in tested.found.confusion.items()},
+    )
+    _add(found, "val", sample_metrics(val.samples, config.trainer.threshold))
+    _add(found, "val/frame", val.frame_metrics())
+    _add(found, "test", tested.found)
+    _add(found, "test/frame", test.frame_metrics())
+    frames = int(max(run.data.splits["train"].lengths))
+    found.values |= {
+        "best_epoch": float(result.best_epoch + 1),
+        "epochs_run": float(result.epochs_run),
+        "batch_size": float(result.batch_size),
+        "train_seconds": result.seconds,
+        "parameters": float(sum(p.numel() for p in run.detector.parameters())),
+        "latency_ms": latency_ms(run.detector, frames, config.dataset.size, run.fabric),
+    }
+    return replace(
+        tested,
         predictions=pd.concat([val.samples, test.samples], ignore_index=True),
         clips=pd.concat([val.clips, test.clips], ignore_index=True),
-        decision=decision,
-        notes={
-            "intervals": {f"test/{name}": how for name, how in found.intervals.items()},
-            "confusion": {f"test/{name}": counts for name, counts in found.confusion.items()},
-            "pooling": decision.pooling,
-        },
+        frames=None,
+        found=found,
     )
-    judgement.add("val", sample_metrics(val.samples, config.trainer.threshold))
-    judgement.add("val/frame", val.frame_metrics())
-    judgement.add("test", found)
-    judgement.add("test/frame", test.frame_metrics())
-    return judgement
 
 
-ALL = "all"
-#: In a run's folder and among its artifacts and metrics: evaluations, each below the name of its data.
-FOLDER = "eval"
+def _add(found: Evaluation, prefix: str, more: Metrics) -> None:
+    found.values |= {f"{prefix}/{name}": value for name, value in more.values.items()}
+    found.unavailable |= {f"{prefix}/{name}": reason for name, reason in more.unavailable.items()}
 
 
 @dataclass(frozen=True)
@@ -122,67 +155,50 @@ class Target:
         config: The run's, on this data.
         split: Which part.
         manifest: Its samples.
-        named: Whether the user gave the data set its name.
+        changes: What was typed.
     """
 
     config: RunConfig
     split: str
     manifest: Manifest
-    named: bool
+    changes: Changes
 
 
 @dataclass
-class Evaluated:
-    """What came out.
+class EvaluatedData(Evaluated):
+    """A trained run's evaluation on one data set.
 
     Attributes:
         name: Where it is kept: the data set, and the split where that is not test.
-        target: What was scored.
-        store: The crops; ``clips`` are read from it.
-        scored: The detector's own tables; ``predictions`` has calibrated probabilities and the manifest's columns too.
-        units: What intervals are drawn over.
-        found: The numbers.
-        frames: Those over single frames.
-        groups: Breakdowns; ``macro`` is the ROC-AUC's mean over methods.
+        target: What was scored; ``predictions`` has calibrated probabilities and the manifest's columns too.
+        store: The crops; ``source`` reads clips from it.
+        breakdown: Metrics by the values of columns; ``macro`` is the ROC-AUC's mean over methods.
         coverage: Samples by what became of them, as numbers; ``failed`` names those without a score.
-        kin: How the data relates to the run's own.
+        kinship: How the data relates to the run's own.
         warnings: Why the numbers may mean less than they look.
+        curves: Of robustness, by the kind of corruption, where any were computed.
     """
 
     name: str
     target: Target
     store: CropStore
-    clips: ClipSet
-    scored: Scored
-    predictions: pd.DataFrame
-    units: Units
-    found: Evaluation
-    groups: pd.DataFrame
+    source: ClipSet
+    breakdown: pd.DataFrame
     macro: float | None
     coverage: dict[str, float]
-    kin: Kinship
+    kinship: Kinship
     failed: pd.DataFrame
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
+    curves: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def covered(self) -> bool:
         """Whether enough samples have a score."""
         return self.coverage["share"] >= self.target.config.evaluation.min_coverage
 
-    def metrics(self) -> dict[str, float]:
-        """Every number by name, without a prefix."""
-        values = {**self.found.values, **{f"coverage/{name}": value for name, value in self.coverage.items()}}
-        values |= {f"frame/{name}": value for name, value in self.scored.frame_metrics().values.items()}
-        if self.macro is not None:
-            values["macro_roc_auc"] = self.macro
-        for row in self.groups.to_dict("records"):
-            if pd.notna(row["roc_auc"]):
-                values[f"by/{row['by']}/{row['group']}/roc_auc"] = float(row["roc_auc"])
-        return values
 
-
-def read_part(config: RunConfig, split: str, record: RunRecord, console: Console) -> Manifest:
-    """The samples of one split of the configured data set, or of all of it.
+def open_target(record: RunRecord, changes: Changes, split: str, console: Console) -> Target:
+    """The samples of one split of the data set that was typed, or of all of it.
 
     The run's own data set has the splits it was trained with; of another one without a training part all is test.
 
@@ -191,22 +207,23 @@ def read_part(config: RunConfig, split: str, record: RunRecord, console: Console
     """
     if split not in (*SPLITS, ALL):
         raise UserError(f"split={split!r} is not a split", nearest(split, (*SPLITS, ALL)))
+    config = with_changes(record, changes)
     manifest = read_dataset(config.dataset, config.cache, config.demo, trains=False)
-    if record.has(files.MANIFEST) and holds_own(record.manifest("bytes"), manifest.table):
+    if record.has(files.MANIFEST) and same_samples(record.manifest("bytes"), manifest.table):
         manifest = read_dataset(config.dataset, config.cache, config.demo)
     for note in manifest.notes:
         console.say(f"note: {note}")
     if split == ALL:
-        return manifest
+        return Target(config, split, manifest, changes)
     part = manifest.split(split)
     if part.empty:
         counts = manifest.table["split"].value_counts()
-        held = ", ".join(f"{name} {counts[name]}" for name in SPLITS if name in counts)
-        raise DataError(f"the {split} part of {config.dataset.name} is empty", f"it has {held}; split=all takes all")
-    return replace(manifest, table=part.reset_index(drop=True))
+        others = ", ".join(f"{name} {counts[name]}" for name in SPLITS if name in counts)
+        raise DataError(f"the {split} part of {config.dataset.name} is empty", f"it has {others}; split=all takes all")
+    return Target(config, split, replace(manifest, table=part.reset_index(drop=True)), changes)
 
 
-def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], console: Console) -> Evaluated:
+def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], console: Console) -> EvaluatedData:
     """Score samples and compute all that is told of them.
 
     Args:
@@ -218,63 +235,49 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
     Raises:
         UserError: A column that is not there, or scores that are no numbers.
     """
-    config, manifest = target.config, target.manifest
+    config, manifest, options = target.config, target.manifest, target.config.evaluation
     _check_columns(columns, manifest)
     # How many failed is told as coverage, which has a limit of its own.
     store = prepare(replace(config, dataset=replace(config.dataset, max_failed=1.0)), manifest, console)
-    clips = ClipSet(store, manifest.table)
+    source = ClipSet(store, manifest.table)
     with console.progress() as bar:
-        scored = score(
-            trained.detector,
-            clips,
-            fabric=trained.fabric,
-            batch_size=trained.batch_size,
-            split=target.split,
-            progress=bar,
-            options=config.evaluation,
-        )
-    predictions = _with_columns(scored.samples, manifest, trained)
-    units = resampling_units(manifest.table["groups"], manifest.table["label"].to_numpy())
+        scored = trained.score(source, target.split, bar)
     try:
-        found = evaluate_predictions(predictions, trained.decision, config.evaluation, units)
+        measured = measure(scored, manifest, trained.decision, options)
     except ValueError as error:
         raise UserError(
             f"{config.dataset.name} cannot be evaluated: {error}", "the run's training may have diverged; name another"
         ) from error
+    predictions = _with_columns(scored.samples, manifest, trained)
     wanted = list(dict.fromkeys([*usual_columns(predictions), *columns]))
-    groups = break_down(predictions, wanted, trained.decision, config.evaluation.level, units)
+    breakdown = break_down(predictions, wanted, trained.decision, options.level, measured.units)
+    macro, coverage, found = macro_average(breakdown), _coverage(store, predictions), measured.found
+    found.values |= {f"coverage/{name}": value for name, value in coverage.items()}
+    _add(found, "frame", scored.frame_metrics())
+    if macro is not None:
+        found.values["macro_roc_auc"] = macro
+    for row in breakdown.dropna(subset="roc_auc").to_dict("records"):
+        found.values[f"by/{row['by']}/{row['group']}/roc_auc"] = float(row["roc_auc"])
     digests = store.samples["sha256"].reindex(manifest.table["sample_id"])
     kin = kinship(trained.record, manifest.table, digests)
-    result = Evaluated(
+    # Whatever the split is called, it is what is tested on here.
+    audited = audit(replace(manifest, table=manifest.table.assign(split="test")), store).warnings
+    warnings = caveats(trained.record, kin, found.values, options.min_coverage) + audited
+    if not kin.other and target.split in ("val", ALL):
+        warnings.insert(0, "best epoch, threshold and calibration were chosen on validation, which is scored here")
+    return EvaluatedData(
+        **{**vars(measured), "predictions": predictions},
         name=_name(trained, target),
         target=target,
         store=store,
-        clips=clips,
-        scored=scored,
-        predictions=predictions,
-        units=units,
-        found=found,
-        groups=groups,
-        macro=macro_average(groups),
-        coverage=_coverage(store, predictions),
-        kin=kin,
+        source=source,
+        breakdown=breakdown,
+        macro=macro,
+        coverage=coverage,
+        kinship=kin,
         failed=failures(store),
+        warnings=warnings,
     )
-    # Whatever the split is called, it is what is tested on here.
-    tested = replace(manifest, table=manifest.table.assign(split="test"))
-    result.warnings = doubts(
-        trained.record,
-        kin,
-        found.values,
-        result.coverage["share"],
-        config.evaluation.min_coverage,
-        audit(tested, store).warnings,
-    )
-    if not kin.other and target.split in ("val", ALL):
-        result.warnings.insert(
-            0, "best epoch, threshold and calibration were chosen on validation, which is scored here"
-        )
-    return result
 
 
 def _check_columns(columns: Sequence[str], manifest: Manifest) -> None:
@@ -286,10 +289,10 @@ def _check_columns(columns: Sequence[str], manifest: Manifest) -> None:
 
 def _with_columns(samples: pd.DataFrame, manifest: Manifest, trained: Trained) -> pd.DataFrame:
     """Predictions with calibrated probabilities, each sample's own split, and what else the manifest says of it."""
-    own = manifest.table.reset_index(drop=True)
-    extra = [name for name in own.columns if name not in samples.columns and name not in ("path", "bytes", "sha256")]
+    table = manifest.table.reset_index(drop=True)
+    extra = [name for name in table.columns if name not in samples.columns and name not in ("path", "bytes", "sha256")]
     calibrated = trained.decision.calibrated(samples["score"].to_numpy())
-    return pd.concat([samples.assign(split=own["split"], calibrated=calibrated), own[extra]], axis=1)
+    return pd.concat([samples.assign(split=table["split"], calibrated=calibrated), table[extra]], axis=1)
 
 
 def _coverage(store: CropStore, predictions: pd.DataFrame) -> dict[str, float]:
@@ -306,7 +309,7 @@ def _name(trained: Trained, target: Target) -> str:
     """The data set's name, with more of it where the run keeps other data's evaluation under the same name."""
     dataset = target.config.dataset
     names = [dataset.name]
-    if not target.named:
+    if not target.changes.has("dataset.name"):
         source = Path(dataset.root or dataset.table or "").stem
         names += [f"{dataset.name}-{more}" for more in (source, target.manifest.digest()[:8]) if more]
     places = [_place(name, target.split) for name in names]
@@ -323,19 +326,19 @@ def _place(name: str, split: str) -> str:
 
 def _taken(trained: Trained, place: str, target: Target) -> bool:
     """Whether an evaluation of other data lies there; one of the same data is done again in its place."""
-    kept = f"{FOLDER}/{place}/{files.METRICS}"
-    if not trained.record.has(kept):
+    file = f"{FOLDER}/{place}/{files.METRICS}"
+    if not trained.record.has(file):
         return False
     try:
-        told = json.loads(trained.record.file(kept).read_text(encoding="utf-8"))["data"]["manifest"]
+        digest = json.loads(trained.record.file(file).read_text(encoding="utf-8"))["data"]["manifest"]
     except (ValueError, KeyError, TypeError, RecursionError):
         # Damaged, it may be of anything.
         return True
-    return bool(told != target.manifest.digest())
+    return bool(digest != target.manifest.digest())
 
 
-def robustness_curves(trained: Trained, result: Evaluated, console: Console) -> dict[str, pd.DataFrame]:
-    """A curve for each kind of damage.
+def robustness_curves(trained: Trained, result: EvaluatedData, console: Console) -> dict[str, pd.DataFrame]:
+    """A curve for each kind of corruption.
 
     Args:
         trained: The run.
@@ -344,10 +347,10 @@ def robustness_curves(trained: Trained, result: Evaluated, console: Console) -> 
 
     Returns:
         By kind: ``severity`` (mildest first), ``value`` (NaN where not defined), ``low``, ``high`` (DeLong over the
-        units of the whole; NaN where they are too few); ``attrs["unit"]`` names the severity. Damage over time is
+        units of the whole; NaN where they are too few); ``attrs["unit"]`` names the severity. Corruption over time is
         left out where samples are single frames.
     """
-    frames = max(result.clips.shape[0], 1)
+    frames = max(result.source.shape[0], 1)
     if "roc_auc" not in result.found.values:
         console.warn(f"no robustness curves: the ROC-AUC has none to fall from ({result.found.unavailable['roc_auc']})")
         return {}
@@ -360,11 +363,11 @@ def robustness_curves(trained: Trained, result: Evaluated, console: Console) -> 
     return curves
 
 
-def _curve(trained: Trained, result: Evaluated, name: str, kind: Kind, console: Console) -> pd.DataFrame:
+def _curve(trained: Trained, result: EvaluatedData, name: str, kind: Kind, console: Console) -> pd.DataFrame:
     options = result.target.config.evaluation
     rows = []
     for severity in kind.severities:
-        damaged = DamagedClips(result.clips, kind, severity)
+        damaged = DamagedClips(result.source, kind, severity)
         with console.progress() as bar:
             scores = score_clips(
                 trained.detector,

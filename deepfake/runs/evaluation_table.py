@@ -10,8 +10,7 @@ from rich.text import Text
 
 from deepfake.errors import harmless
 from deepfake.metrics import METRICS, READS, class_counts, metric_names
-from deepfake.runs.evaluate import Evaluated
-from deepfake.training.decision import Decision
+from deepfake.runs.evaluate import EvaluatedData
 
 #: Beside the metrics: fakes found at a fixed rate of false alarms.
 _AT_RATES = {
@@ -22,10 +21,10 @@ _AT_RATES = {
 _OTHER = {"ranks": "", "calls": "_fitted", "probabilities": "_calibrated"}
 
 
-def scorecard(run: str, decision: Decision, result: Evaluated) -> Table:
+def scorecard(run: str, result: EvaluatedData) -> Table:
     """Every number with its interval, its value at the fitted threshold or calibrated, and why one is missing."""
-    table = Table(title=_title(run, decision, result), title_justify="left")
-    fitted = "none" if decision.threshold is None else f"{decision.threshold:.3f}"
+    table = Table(title=_title(run, result), title_justify="left")
+    fitted = "none" if result.decision.threshold is None else f"{result.decision.threshold:.3f}"
     table.add_column("")
     table.add_column("value", justify="right")
     table.add_column(f"{result.target.config.evaluation.level:.0%} interval")
@@ -37,9 +36,8 @@ def scorecard(run: str, decision: Decision, result: Evaluated) -> Table:
         for name, text in told.items():
             other = _number(result, f"{name}{_OTHER[reads]}") if _OTHER[reads] else ""
             table.add_row(text, _number(result, name, mark), _interval(result, name), other, Text(_note(result, name)))
-    frames = result.scored.frame_metrics().values
-    if "roc_auc" in frames:
-        table.add_row("ROC-AUC of single frames", f"{frames['roc_auc']:.4f}{mark}", "", "", "")
+    if "frame/roc_auc" in result.found.values:
+        table.add_row("ROC-AUC of single frames", _number(result, "frame/roc_auc", mark), "", "", "")
     if result.macro is not None:
         table.add_row("ROC-AUC, mean over methods", f"{result.macro:.4f}{mark}", "", "", "each against all reals")
     coverage = result.coverage
@@ -52,10 +50,13 @@ def scorecard(run: str, decision: Decision, result: Evaluated) -> Table:
     return table
 
 
-def breakdown_table(decision: Decision, result: Evaluated) -> Table:
+def breakdown_table(result: EvaluatedData) -> Table:
     """A row for each value of each column; ROC-AUC with DeLong's interval over the same units as the whole."""
     table = Table(
-        "by", "", title=f"{result.name} by its parts, called at {decision.applied_threshold:.3f}", title_justify="left"
+        "by",
+        "",
+        title=f"{result.name} by its parts, called at {result.decision.applied_threshold:.3f}",
+        title_justify="left",
     )
     for name in ("real", "fake", "ROC-AUC"):
         table.add_column(name, justify="right")
@@ -63,7 +64,7 @@ def breakdown_table(decision: Decision, result: Evaluated) -> Table:
     others = [name for reads in READS for name in metric_names(reads, by_group=True) if name not in ("roc_auc", "eer")]
     for name in others:
         table.add_column(METRICS[name].title, justify="right")
-    for row in result.groups.to_dict("records"):
+    for row in result.breakdown.to_dict("records"):
         interval = f"{row['roc_auc_low']:.3f} to {row['roc_auc_high']:.3f}"
         if pd.isna(row["roc_auc_low"]):
             interval = f"none: {row['reason']}" if pd.notna(row["roc_auc"]) else ""
@@ -86,15 +87,15 @@ def curves_table(curves: Mapping[str, pd.DataFrame]) -> Table:
     return table
 
 
-def _title(run: str, decision: Decision, result: Evaluated) -> str:
+def _title(run: str, result: EvaluatedData) -> str:
     counts = class_counts(result.target.manifest.table["label"])
     return (
         f"{run} on {result.name}: {counts['real']} real + {counts['fake']} fake, a sample's score is the "
-        f"{decision.pooling} of its clips', threshold {decision.default:g}"
+        f"{result.decision.pooling} of its clips', threshold {result.decision.default:g}"
     )
 
 
-def _number(result: Evaluated, name: str, mark: str = "") -> str:
+def _number(result: EvaluatedData, name: str, mark: str = "") -> str:
     value = result.found.values.get(name)
     return "–" if value is None else f"{value:.4f}{mark}"
 
@@ -103,12 +104,12 @@ def _plain(value: float) -> str:
     return "–" if pd.isna(value) else f"{value:.4f}"
 
 
-def _interval(result: Evaluated, name: str) -> str:
+def _interval(result: EvaluatedData, name: str) -> str:
     ends = [result.found.values.get(f"{name}_{end}") for end in ("low", "high")]
     return "" if None in ends else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
-def _note(result: Evaluated, name: str) -> str:
+def _note(result: EvaluatedData, name: str) -> str:
     """Why a number is missing, or its interval, or how the ROC-AUC's was made."""
     reasons, values = result.found.unavailable, result.found.values
     if name in reasons:
@@ -125,7 +126,7 @@ def _note(result: Evaluated, name: str) -> str:
     return text
 
 
-def _failed(result: Evaluated) -> str:
+def _failed(result: EvaluatedData) -> str:
     parts = [
         f"{count:.0f} {name.removeprefix('status_')}"
         for name, count in result.coverage.items()

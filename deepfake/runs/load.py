@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
 
 from deepfake.config import RunConfig, load_config, load_values
+from deepfake.data.clips import ClipSource
 from deepfake.errors import UserError
+from deepfake.progress import Progress
+from deepfake.runs.build import load_detector
 from deepfake.runs.console import Console
 from deepfake.runs.saved_config import Changes, read_changes, with_changes
 from deepfake.tracking import run_folder as files
@@ -18,6 +22,7 @@ from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
 from deepfake.training.decision import Decision, fit_decision, load_decision, pooling_name
 from deepfake.training.options import EvaluationOptions
+from deepfake.training.scoring import Scored, pool_clips, score
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
     from deepfake.models.detector import Detector
 
 _DEFAULT_BATCH = 32
-#: Validation samples of a class below which what is fitted on them is luck.
+#: With fewer validation samples of a class, a threshold fitted on them is mostly chance.
 _FEW = 10
 
 
@@ -56,6 +61,18 @@ class Trained:
         """Clips at once."""
         asked = self.config.trainer.batch_size
         return asked if isinstance(asked, int) else _DEFAULT_BATCH
+
+    def score(self, clips: ClipSource, split: str, progress: Progress | None = None) -> Scored:
+        """Score clips as the run's own were; see :func:`deepfake.training.scoring.score`."""
+        return score(
+            self.detector,
+            clips,
+            fabric=self.fabric,
+            batch_size=self.batch_size,
+            split=split,
+            progress=progress,
+            options=self.config.evaluation,
+        )
 
 
 def find_trained(reference: str, overrides: Sequence[str]) -> tuple[RunRecord, Changes, Store]:
@@ -88,8 +105,11 @@ def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trai
     config = with_changes(record, changes)
     fabric = create_fabric(config.trainer)
     seed_everything(config.seed, config.trainer.deterministic)
-    detector = load_detector(config, record, fabric)
-    decision = read_decision(record, config)
+    detector = load_detector(config, record.weights())
+    if config.trainer.channels_last:
+        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    detector.to(fabric.device).eval()
+    decision = read_decision(record, config.evaluation, config.trainer.threshold)
     for name, reason in decision.unavailable.items():
         if config.evaluation.calibration != "none" or name != "calibrator":
             console.warn(f"no {name} was fitted: {reason}")
@@ -99,43 +119,24 @@ def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trai
     return Trained(record, config, changes, store, detector, fabric, decision)
 
 
-def load_detector(config: RunConfig, record: RunRecord, fabric: Fabric) -> Detector:
-    """The run's detector with its best weights, on the fabric's device."""
-    import torch
+def read_decision(record: RunRecord, options: EvaluationOptions, default: float) -> Decision:
+    """What the run fitted on validation; fitted anew where it was asked for otherwise, or by a run that fitted none.
 
-    from deepfake.models.detector import create_detector
-    from deepfake.training.checkpoint import load_weights
-
-    # All weights come from the run: none are fetched first to be overwritten.
-    backbone = replace(config.backbone, pretrained=False, weights=None)
-    detector = create_detector(backbone, config.head, config.dataset.size)
-    load_weights(detector, record.weights())
-    if config.trainer.channels_last:
-        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return detector.to(fabric.device).eval()
-
-
-def read_decision(record: RunRecord, config: RunConfig) -> Decision:
-    """What the run fitted on validation; fitted anew where it was asked for otherwise, or by a run that fitted none."""
-    default = config.trainer.threshold
+    Args:
+        record: The run.
+        options: How it is to be fitted.
+        default: The threshold that was set.
+    """
     if record.has(files.CALIBRATION):
-        own = load_decision(record.calibration())
-        then = load_config_of(record).evaluation
-        if _same_fit(then, config.evaluation) and own.default == default:
-            return own
+        saved = load_decision(record.calibration())
+        if _same_fit(load_values(record.config()).evaluation, options) and saved.default == default:
+            return saved
     try:
-        val = validation(record, config.evaluation)
+        val = validation(record, options)
     except UserError as error:
-        return Decision(
-            default, None, config.evaluation.threshold, None, pooling_name(config.evaluation), {},
-            {"threshold": error.message, "calibrator": error.message},
-        )  # fmt: skip
-    return fit_decision(val, config.evaluation, default, f"the val split of {record.config()['dataset']['name']}")
-
-
-def load_config_of(record: RunRecord) -> RunConfig:
-    """The run's own config, typed."""
-    return load_values(record.config())
+        missing = {"threshold": error.message, "calibrator": error.message}
+        return Decision(default, None, options.threshold, None, pooling_name(options), {}, missing)
+    return fit_decision(val, options, default, f"the val split of {record.config()['dataset']['name']}")
 
 
 def validation(record: RunRecord, options: EvaluationOptions) -> pd.DataFrame:
@@ -144,8 +145,6 @@ def validation(record: RunRecord, options: EvaluationOptions) -> pd.DataFrame:
     Raises:
         UserError: They are gone, or clips' scores are asked for that an older run did not keep.
     """
-    from deepfake.training.scoring import pool_clips
-
     predictions = record.predictions("split", "status", "label")
     val = predictions[predictions["split"] == "val"].reset_index(drop=True)
     if not record.has(files.CLIPS):

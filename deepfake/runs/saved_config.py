@@ -274,7 +274,7 @@ class Changes:
 
     Attributes:
         config: The whole config, composed as ``train.py`` would.
-        overrides: As they were typed.
+        overrides: What that is.
     """
 
     config: DictConfig
@@ -283,6 +283,11 @@ class Changes:
     def has(self, key: str) -> bool:
         """Whether this very key, or group, was typed."""
         return any(one.key_or_group == key for one in self.overrides)
+
+    @property
+    def texts(self) -> list[str]:
+        """What was typed, as it was."""
+        return [one.input_line or "" for one in self.overrides]
 
     @property
     def outputs(self) -> Path:

@@ -15,24 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 from deepfake.config import RunConfig, flatten, is_environment_key
 from deepfake.errors import Interrupted
-from deepfake.runs.artifacts import keep_inputs, log_model, score_and_keep
+from deepfake.runs.artifacts import keep_inputs, keep_results, log_model
 from deepfake.runs.build import (
+    Cache,
     Data,
-    Shelf,
+    Run,
     check_features,
     clips_key,
     described,
     first_detector,
-    of_process,
-    offered,
     open_data,
+    prepare_reading,
+    process_cache,
     read_manifest,
     samples_key,
     settle_heap,
     size_note,
 )
-from deepfake.runs.console import Console, end_lines, epoch_line, start_line
+from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
+from deepfake.runs.evaluate import evaluate_run
 from deepfake.sweeping import trial
 from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder
@@ -72,35 +74,51 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     folder = RunFolder(Path(fabric.broadcast(str(context.folder))))
     store = locate(config.tracking, config.outputs)
     # What a user most often gets wrong fails here, before anything is recorded.
-    shelf = Shelf() if context.number is None else of_process()
-    if not shelf.is_empty:
+    cache = Cache() if context.number is None else process_cache()
+    if not cache.is_empty:
         settle_heap()
-    manifest = shelf.take("samples", samples_key(config), lambda: read_manifest(config, console))
+    manifest = cache.get("samples", samples_key(config), lambda: read_manifest(config, console))
     seed_everything(config.seed, config.trainer.deterministic)
-    detector = first_detector(config, store, shelf)
+    detector = first_detector(config, store, cache)
     check_features(config, detector)
     note = size_note(config)
-    if note and shelf.first(note):
+    if note and cache.is_first(note):
         console.say(f"note: {note}")
-    console.say(start_line(config, described(manifest), detector, fabric))
+    console.say(_start_line(config, described(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
-        data = shelf.take("clips", clips_key(config), lambda: open_data(config, manifest, console))
+        data = cache.get("clips", clips_key(config), lambda: open_data(config, manifest, console))
         _agree_on_data(config, data)
+        this = Run(config, context, folder, log, console, fabric, data, detector)
         if fabric.is_global_zero:
-            keep_inputs(config, context, folder, data, log, parameters, str(fabric.device), detector)
-            _tell_audit(data, context, console)
+            keep_inputs(this, parameters)
+            _tell_audit(this)
         if note:
             log.tags({"note.size": note})
-        detector, data = offered(config, data, detector, fabric, console, shelf)
-        result = _fit(config, context, data, detector, fabric, folder, log, console, began)
+        prepare_reading(this, cache)
+        result = _fit(this, began)
         result.notes += [note] if note else []
-        metrics = score_and_keep(config, data, detector, fabric, folder, log, result, console)
+        evaluated = evaluate_run(this, result)
+        if fabric.is_global_zero:
+            keep_results(this, result, evaluated)
         if isinstance(log, TrackedRun) and config.tracking.log_model:
             log_model(log, config, folder)
         if fabric.is_global_zero:
             folder.end()
+    metrics = evaluated.found.values
     console.say(end_lines(folder.path, metrics, store.ui_command))
     return RunResult(log.id, str(folder.path), config.name, "finished", metrics)
+
+
+def _start_line(config: RunConfig, data: str, detector: Detector, fabric: Fabric) -> str:
+    """What will run on what; ``data`` says how many samples lie in which split."""
+    millions = sum(p.numel() for p in detector.parameters()) / 1e6
+    trained = sum(p.numel() for p in detector.parameters() if p.requires_grad) / 1e6
+    return (
+        f"{config.name}: {config.backbone.name} + {type(config.head).__name__.lower()} "
+        f"({millions:.2f} M parameters, {trained:.2f} M trained) on {config.dataset.name} ({data}), "
+        f"{config.dataset.frames} frames of {config.dataset.size} px, batch {config.trainer.batch_size}, "
+        f"{config.trainer.epochs} epochs, {fabric.device} x {fabric.world_size}"
+    )
 
 
 def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabric) -> AbstractContextManager[RunLog]:
@@ -164,51 +182,41 @@ def _agree_on_data(config: RunConfig, data: Data) -> None:
         reporting.agree(topic, known_digests(data.manifest, data.store.records).content_digest())
 
 
-def _tell_audit(data: Data, context: RunContext, console: Console) -> None:
+def _tell_audit(run: Run) -> None:
     # A sweep's jobs mostly share their data: the first one's words are enough.
-    for warning in data.audit.warnings if context.number in (None, 0) else ():
-        console.warn(warning)
+    for warning in run.data.audit.warnings if run.context.number in (None, 0) else ():
+        run.console.warn(warning)
 
 
-def _fit(
-    config: RunConfig,
-    context: RunContext,
-    data: Data,
-    detector: Detector,
-    fabric: Fabric,
-    folder: RunFolder,
-    log: RunLog,
-    console: Console,
-    began: float,
-) -> FitResult:
-
+def _fit(run: Run, began: float) -> FitResult:
+    """Train; ``began`` is when the run did, by the monotonic clock."""
     from deepfake.training.trainer import FitOptions, Trainer
 
-    reporting = trial.current()
+    config, reporting = run.config, trial.current()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         if reporting is not None:
             reporting.hold()
-        log.epoch(epoch, metrics)
-        console.say(epoch_line(epoch, config.trainer.epochs, metrics))
+        run.log.epoch(epoch, metrics)
+        run.console.say(epoch_line(epoch, config.trainer.epochs, metrics))
         if reporting is not None:
             reporting.report(epoch, metrics)
 
-    log.summary({"startup_seconds": time.monotonic() - began})
-    with console.progress() as bar:
+    run.log.summary({"startup_seconds": time.monotonic() - began})
+    with run.console.progress() as bar:
         trainer = Trainer(
-            detector,
-            data.splits["train"],
-            data.splits["val"],
+            run.detector,
+            run.data.splits["train"],
+            run.data.splits["val"],
             FitOptions(
                 config.trainer, config.optimizer, config.scheduler, config.backbone.lr, config.evaluation, config.seed
             ),
-            fabric,
-            folder.path,
+            run.fabric,
+            run.folder.path,
             bar,
         )
         # A trial whose process died is begun again in the same folder.
-        result = trainer.fit(on_epoch, resume=context.resume or (reporting is not None and reporting.attempt > 0))
+        result = trainer.fit(on_epoch, resume=run.context.resume or (reporting is not None and reporting.attempt > 0))
     for note in result.notes:
-        console.warn(note)
+        run.console.warn(note)
     return result

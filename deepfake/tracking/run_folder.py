@@ -28,6 +28,7 @@ PROVENANCE = "provenance.json"
 MANIFEST = "manifest.parquet"
 PREDICTIONS = "predictions.parquet"
 CLIPS = "clips.parquet"
+FRAMES = "frames.parquet"
 CALIBRATION = "calibration.json"
 METRICS = "metrics.json"
 HISTORY = "history.json"
@@ -96,6 +97,10 @@ class RunFolder:
     def write_clips(self, clips: pd.DataFrame) -> None:
         """One row per clip: sample_id, label, method, dataset, split, clip, logit."""
         _write(self.path / CLIPS, lambda path: clips.to_parquet(path, index=False))
+
+    def write_frames(self, frames: pd.DataFrame) -> None:
+        """One row per frame: sample_id, label, method, dataset, split, clip, position, score."""
+        _write(self.path / FRAMES, lambda path: frames.to_parquet(path, index=False))
 
     def write_calibration(self, calibration: Mapping[str, object]) -> None:
         """What was fitted on validation: threshold and calibrator."""

@@ -13,7 +13,7 @@ import pytest
 from deepfake.cli import main
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.errors import UserError
-from deepfake.runs.comparison import enter, leaderboard, metric_named, parameters, share
+from deepfake.runs.comparison import leaderboard, metric_named, parameters, read_entries, shared_samples
 from deepfake.tracking.run_folder import RunFolder, RunRecord, from_folder
 
 Make = Callable[..., RunRecord]
@@ -61,13 +61,13 @@ def make(tmp_path: Path) -> Make:
 
 
 def board(*records: RunRecord) -> pd.DataFrame:
-    entries = enter(records)
-    return leaderboard(entries, share(entries), 200, 0.95).set_index("run")
+    entries = read_entries(records)
+    return leaderboard(entries, shared_samples(entries), 200, 0.95).set_index("run")
 
 
 def test_metrics_are_computed_on_the_samples_all_runs_share(make: Make) -> None:
-    entries = enter([make("all", 0.3), make("half", 1.0, scored=range(20))])
-    shared = share(entries)
+    entries = read_entries([make("all", 0.3), make("half", 1.0, scored=range(20))])
+    shared = shared_samples(entries)
     assert len(shared.labels) == 20
     assert "these scored more: all 20" in shared.notes[0]
     assert leaderboard(entries, shared, 200, 0.95).set_index("run").loc["half", "test/roc_auc"] == 1.0
@@ -75,12 +75,12 @@ def test_metrics_are_computed_on_the_samples_all_runs_share(make: Make) -> None:
 
 def test_runs_without_a_common_sample_are_refused(make: Make) -> None:
     with pytest.raises(UserError, match="no test sample was scored by all 2 runs: a 20 of its data; b 20"):
-        share(enter([make("a", 0.3, scored=range(20)), make("b", 0.3, scored=range(20, 40))]))
+        shared_samples(read_entries([make("a", 0.3, scored=range(20)), make("b", 0.3, scored=range(20, 40))]))
 
 
 def test_runs_that_disagree_on_a_label_are_refused(make: Make) -> None:
     with pytest.raises(UserError, match="a and b do not agree on the label of 1 samples, such as 'd/03'"):
-        share(enter([make("a", 0.3), make("b", 0.3, flip=3)]))
+        shared_samples(read_entries([make("a", 0.3), make("b", 0.3, flip=3)]))
 
 
 def test_intervals_lie_around_their_values(make: Make) -> None:
@@ -93,8 +93,8 @@ def test_intervals_lie_around_their_values(make: Make) -> None:
 
 
 def test_too_few_groups_are_told(make: Make) -> None:
-    entries = enter([make("a", 0.3, group=10), make("bb", 0.4, group=10)])
-    shared = share(entries)
+    entries = read_entries([make("a", 0.3, group=10), make("bb", 0.4, group=10)])
+    shared = shared_samples(entries)
     assert "No intervals and no tests: 4 groups with real samples are too few" in shared.notes[0]
     found = leaderboard(entries, shared, 200, 0.95)
     assert found["test/roc_auc"].notna().all()
@@ -114,12 +114,12 @@ def test_what_was_typed_differently_is_a_column_and_places_are_not(make: Make) -
 
 
 def test_parameters_that_differ_leave_out_names_and_places(make: Make) -> None:
-    found = parameters(enter([make("a", 0.3), make("bb", 0.4)]))
+    found = parameters(read_entries([make("a", 0.3), make("bb", 0.4)]))
     assert found.to_numpy().tolist() == [["head.hidden", "1", "2"]]
 
 
 def test_runs_of_one_name_are_told_apart(make: Make) -> None:
-    entries = enter([make("same", 0.3, folder="one"), make("same", 0.4, folder="two")])
+    entries = read_entries([make("same", 0.3, folder="one"), make("same", 0.4, folder="two")])
     assert [entry.label for entry in entries] == ["same one", "same two"]
 
 
@@ -145,7 +145,7 @@ def test_an_unfinished_run_is_refused(make: Make) -> None:
     unfinished = make("a", 0.3)
     (unfinished.places[0] / "metrics.json").unlink()
     with pytest.raises(UserError, match="never finished"):
-        enter([from_folder(unfinished.places[0])])
+        read_entries([from_folder(unfinished.places[0])])
 
 
 def test_the_verb_writes_one_page_that_needs_nothing_else(

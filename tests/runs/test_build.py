@@ -14,7 +14,7 @@ from deepfake.data.options import AugmentOptions, DatasetOptions
 from deepfake.errors import DataError, UserError
 from deepfake.models.detector import create_detector
 from deepfake.models.options import BackboneOptions, HeadOptions, Lstm, Mean
-from deepfake.runs.build import Shelf, check_features, clips_key, first_detector, of_process, samples_key, size_note
+from deepfake.runs.build import Cache, check_features, clips_key, first_detector, process_cache, samples_key, size_note
 from deepfake.tracking.store import locate
 from deepfake.training.checkpoint import save_weights
 from deepfake.training.options import AdamW, FeatureOptions, TrainerOptions
@@ -22,34 +22,34 @@ from tests.training.fakes import tiny_detector
 
 
 def test_a_thing_is_made_once() -> None:
-    shelf = Shelf()
-    first = shelf.take("kind", "key", list)
-    assert shelf.take("kind", "key", list) is first
-    assert shelf.take("other kind", "key", list) is not first
+    cache = Cache()
+    first = cache.get("kind", "key", list)
+    assert cache.get("kind", "key", list) is first
+    assert cache.get("other kind", "key", list) is not first
 
 
 def test_the_one_longest_unused_goes() -> None:
-    shelf = Shelf()
-    kept, gone = shelf.take("kind", "a", list), shelf.take("kind", "b", list)
-    shelf.take("kind", "a", list)
-    shelf.take("kind", "c", list)
-    assert shelf.take("kind", "a", list) is kept
-    assert shelf.take("kind", "b", list) is not gone
+    cache = Cache()
+    used, unused = cache.get("kind", "a", list), cache.get("kind", "b", list)
+    cache.get("kind", "a", list)
+    cache.get("kind", "c", list)
+    assert cache.get("kind", "a", list) is used
+    assert cache.get("kind", "b", list) is not unused
 
 
 def test_what_could_not_be_made_is_tried_again() -> None:
-    shelf = Shelf()
+    cache = Cache()
 
     def fail() -> object:
         raise DataError("no such folder", "")
 
     with pytest.raises(DataError):
-        shelf.take("kind", "key", fail)
-    assert shelf.take("kind", "key", lambda: "made") == "made"
+        cache.get("kind", "key", fail)
+    assert cache.get("kind", "key", lambda: "made") == "made"
 
 
-def test_trials_of_a_process_share_a_shelf() -> None:
-    assert of_process() is of_process()
+def test_trials_of_a_process_share_a_cache() -> None:
+    assert process_cache() is process_cache()
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_rates_and_heads_of_a_kind_share_their_data() -> None:
     assert samples_key(config) == samples_key(other)
 
 
-def test_a_shelf_tells_whether_a_run_came_before() -> None:
-    shelf = Shelf()
-    assert shelf.is_empty
-    shelf.take("samples", "a", lambda: 1)
-    assert not shelf.is_empty
+def test_a_cache_tells_whether_a_run_came_before() -> None:
+    cache = Cache()
+    assert cache.is_empty
+    cache.get("samples", "a", lambda: 1)
+    assert not cache.is_empty
 
 
 def config_for(outputs: Path, origin: str | None, head: HeadOptions) -> RunConfig:
@@ -92,7 +92,7 @@ def config_for(outputs: Path, origin: str | None, head: HeadOptions) -> RunConfi
 
 def first(outputs: Path, origin: str | None, head: HeadOptions) -> torch.nn.Module:
     config = config_for(outputs, origin, head)
-    return first_detector(config, locate(config.tracking, config.outputs), Shelf())
+    return first_detector(config, locate(config.tracking, config.outputs), Cache())
 
 
 def test_a_run_begins_with_the_weights_of_a_file(tmp_path: Path) -> None:
@@ -146,9 +146,9 @@ def test_what_was_made_for_no_size_or_for_this_one_says_nothing() -> None:
     assert [noted(299), noted(224, pretrained=False), noted(224, origin="best:heads")] == ["", "", ""]
 
 
-def test_runs_that_share_a_shelf_say_it_once() -> None:
-    shelf = Shelf()
-    assert [shelf.first(text) for text in ("a", "b", "c", "a", "b", "c")] == [True] * 3 + [False] * 3
+def test_runs_that_share_a_cache_say_it_once() -> None:
+    cache = Cache()
+    assert [cache.is_first(text) for text in ("a", "b", "c", "a", "b", "c")] == [True] * 3 + [False] * 3
 
 
 def checked(*, flip: float = 0.0, cached: bool = True, views: int | None = None, freeze: bool = True) -> None:

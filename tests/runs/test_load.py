@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from deepfake.config import RunConfig, to_plain
+from deepfake.config import load_values, to_plain
 from deepfake.hydra_app import compose_config
-from deepfake.runs.load import load_config_of, read_decision
+from deepfake.runs.load import read_decision
 from deepfake.tracking.run_folder import RunRecord
-from deepfake.training.decision import fit_decision, fit_threshold
+from deepfake.training.decision import Decision, fit_decision, fit_threshold
 
 N = 20
 
@@ -39,31 +39,32 @@ def run(tmp_path: Path, resolved: str) -> RunRecord:
     clips = pd.DataFrame({"sample_id": np.repeat(names, 2), "split": "val", "logit": logits.ravel()})
     clips.to_parquet(tmp_path / "clips.parquet")
     record = RunRecord("old", None, "FINISHED", None, (tmp_path,))
-    options = load_config_of(record).evaluation
+    options = load_values(record.config()).evaluation
     saved = fit_decision(predictions, options, 0.5, "the val split of demo").to_dict()
     # A number no fit gives, so that reading it can be told from fitting again.
     (tmp_path / "calibration.json").write_text(json.dumps({**saved, "threshold": 0.123}))
     return record
 
 
-def asked(record: RunRecord, **changes: object) -> RunConfig:
-    config = load_config_of(record)
-    return replace(config, evaluation=replace(config.evaluation, **changes))  # type: ignore[arg-type]
+def read(record: RunRecord, **changes: object) -> Decision:
+    """Its decision, with these changes to how it is fitted."""
+    config = load_values(record.config())
+    return read_decision(record, replace(config.evaluation, **changes), config.trainer.threshold)  # type: ignore[arg-type]
 
 
 def test_what_the_run_fitted_is_read(run: RunRecord) -> None:
-    assert read_decision(run, asked(run)).threshold == 0.123
+    assert read(run).threshold == 0.123
 
 
 def test_draws_of_intervals_are_no_reason_to_fit_again(run: RunRecord) -> None:
-    assert read_decision(run, asked(run, resamples=200, level=0.9)).threshold == 0.123
+    assert read(run, resamples=200, level=0.9).threshold == 0.123
 
 
 def test_a_run_that_fitted_nothing_is_fitted_from_what_it_kept(run: RunRecord) -> None:
     run.file("calibration.json").unlink()
     val = run.predictions()
     expected = fit_threshold(val["label"].to_numpy(), val["score"].to_numpy(), "youden")
-    found = read_decision(run, asked(run))
+    found = read(run)
     assert found.threshold == pytest.approx(expected, abs=1e-12)
     assert found.fitted_on == {"data": "the val split of demo", "n": N, "real": N // 2, "fake": N // 2}
 
@@ -71,20 +72,20 @@ def test_a_run_that_fitted_nothing_is_fitted_from_what_it_kept(run: RunRecord) -
 def test_another_criterion_is_fitted_anew(run: RunRecord) -> None:
     val = run.predictions()
     expected = fit_threshold(val["label"].to_numpy(), val["score"].to_numpy(), "f1")
-    assert read_decision(run, asked(run, threshold="f1")).threshold == pytest.approx(expected, abs=1e-12)
+    assert read(run, threshold="f1").threshold == pytest.approx(expected, abs=1e-12)
 
 
 def test_another_pooling_is_fitted_on_scores_made_so(run: RunRecord) -> None:
     odds = run.clips().groupby("sample_id")["logit"].mean()
     scores = (1 / (1 + np.exp(-odds)))[run.predictions()["sample_id"]].to_numpy()
     expected = fit_threshold(run.predictions()["label"].to_numpy(), scores, "youden")
-    found = read_decision(run, asked(run, clips="log_odds"))
+    found = read(run, clips="log_odds")
     assert (found.threshold, found.pooling) == (pytest.approx(expected, abs=1e-12), "log_odds")
 
 
 def test_without_clips_another_pooling_has_no_threshold_and_says_why(run: RunRecord) -> None:
     run.file("clips.parquet").unlink()
-    found = read_decision(run, asked(run, clips="median"))
+    found = read(run, clips="median")
     assert (found.threshold, found.applied_threshold) == (None, 0.5)
     assert "kept no clips' scores" in found.unavailable["threshold"]
 
@@ -92,4 +93,4 @@ def test_without_clips_another_pooling_has_no_threshold_and_says_why(run: RunRec
 def test_without_predictions_the_reason_is_told(run: RunRecord) -> None:
     run.file("calibration.json").unlink()
     run.file("predictions.parquet").unlink()
-    assert "was deleted" in read_decision(run, asked(run)).unavailable["calibrator"]
+    assert "was deleted" in read(run).unavailable["calibrator"]
