@@ -59,9 +59,9 @@ def _dispatch(words: list[str]) -> int:
         # Hydra reads the command line itself, its own flags and --help included.
         return _start_training(rest)
     module = cast(Verb, importlib.import_module(f"deepfake.commands.{verb}"))
-    own = argparse.ArgumentParser(prog=f"deepfake {verb}", description=VERBS[verb])
-    module.add_arguments(own)
-    return module.main(own.parse_intermixed_args(rest))
+    parser = argparse.ArgumentParser(prog=f"deepfake {verb}", description=VERBS[verb])
+    module.add_arguments(parser)
+    return module.main(parser.parse_intermixed_args(rest))
 
 
 def _start_training(words: Sequence[str]) -> int:

@@ -35,6 +35,8 @@ from deepfake.training.options import (
 AUTO = "auto"
 #: Nodes of a composed config that say how runs are chosen, not what a run is; never saved with a run.
 SWEEP_NODES = ("sweep", "search")
+#: Groups with several kinds of member, of which ``_target_`` names one.
+_BASES: dict[str, type[Any]] = {"head": HeadOptions, "optimizer": OptimizerOptions, "scheduler": SchedulerOptions}
 
 
 @dataclasses.dataclass
@@ -179,9 +181,6 @@ def _settle_size(values: dict[Any, Any]) -> None:
 
         name = backbone.get("name") if isinstance(backbone, dict) else None
         dataset["size"] = made_for(str(name or BackboneOptions().name))
-
-
-_BASES: dict[str, type[Any]] = {"head": HeadOptions, "optimizer": OptimizerOptions, "scheduler": SchedulerOptions}
 
 
 def _choices(base: type[Any]) -> dict[str, type[Any]]:

@@ -29,15 +29,19 @@ from yaml import YAMLError
 from deepfake.config import RunConfig, environment_keys, is_environment_key, known_keys, load_config
 from deepfake.errors import UserError, closest, first_line, nearest, of_a_place, sigterm_interrupts
 from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
+from deepfake.options import split_override
 
 USER_ERROR = 2
-
 _UNIQUE = uuid.uuid4().hex[:6]
+_FLAGS = {"--config-path": "path", "-cp": "path", "--config-dir": "path", "-cd": "path"}
+_FLAGS |= {"--config-name": "name", "-cn": "name"}
+#: What lies in every run's folder, and in no config folder.
+_RUN = ("resolved.yaml", "overrides.yaml", "provenance.json")
 
 
 def register_resolvers() -> None:
     """What ``${project:}``, ``${unique:}`` and ``${environment_keys:}`` stand for in a config; safe to call again."""
-    # A value, not a question: Hydra sends its resolvers to other processes, which may stand elsewhere.
+    # Looked up here once: Hydra sends its resolvers to other processes, which may work in another folder.
     folder = str(project_folder())
     OmegaConf.register_new_resolver("project", lambda: folder, replace=True)
     OmegaConf.register_new_resolver("unique", lambda: _UNIQUE, replace=True)
@@ -69,25 +73,25 @@ def guarded(entry: Callable[[], object]) -> int:
 
 def guarded_call(call: Callable[[], int]) -> int:
     """A command's exit status; a user's mistake is told in two lines and makes it 2."""
-    _settle_home()
+    _ensure_home()
     # To look through all that was imported for what refers to itself takes a second or two, and it ends anyway.
     atexit.register(gc.freeze)
     try:
         with sigterm_interrupts():
             return call()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
-        return told(error)
+        return print_error(error)
     except Exception as error:
         place = of_a_place(error)
         if place is None:
             raise
-        return told(place)
+        return print_error(place)
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
 
 
-def _settle_home() -> None:
+def _ensure_home() -> None:
     """A user without an entry and without HOME, as containers have them, gets one: libraries ask when imported."""
     try:
         Path.home()
@@ -95,7 +99,7 @@ def _settle_home() -> None:
         os.environ["HOME"] = tempfile.gettempdir()
 
 
-def told(error: Exception) -> int:
+def print_error(error: Exception) -> int:
     """Print a mistake as ``error:`` and ``hint:`` on standard error; returns the exit status."""
     print(translate(error), file=sys.stderr)
     return USER_ERROR
@@ -156,7 +160,7 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
 
     Raises:
         UserError: A group is given something else than a choice's name.
-        HydraException: A group, choice or key that does not exist; the front door translates it.
+        HydraException: A group, choice or key that does not exist; :func:`translate` makes them ours.
     """
     refuse_empty_choices(overrides)
     register_resolvers()
@@ -170,12 +174,6 @@ def compose_run(overrides: Sequence[str]) -> RunConfig:
     return load_config(compose_config(overrides))
 
 
-_FLAGS = {"--config-path": "path", "-cp": "path", "--config-dir": "path", "-cd": "path"}
-_FLAGS |= {"--config-name": "name", "-cn": "name"}
-#: What lies in every run's folder, and in no config folder.
-_RUN = ("resolved.yaml", "overrides.yaml", "provenance.json")
-
-
 def refuse_saved_config(words: Sequence[str], beside: Path) -> None:
     """Stop where Hydra is asked to compose from a run's folder.
 
@@ -186,13 +184,15 @@ def refuse_saved_config(words: Sequence[str], beside: Path) -> None:
     Raises:
         UserError: With the command that runs that run again, what else was typed included.
     """
-    flags, overrides = _parsed(words)
-    named = [flags["path"], *(text.partition("=")[2] for text in overrides if text.startswith("experiment="))]
+    flags, overrides = _flags_and_overrides(words)
+    named = [flags["path"], *(split_override(text)[1] for text in overrides if text.startswith("experiment="))]
     for name in filter(None, named):
         for path in (Path(name).expanduser(), beside / name):
             folder = path.parent if path.suffix == ".yaml" else path
             if all((folder / file).is_file() for file in _RUN):
-                raise _instead(folder.absolute(), [text for text in overrides if not text.startswith("experiment=")])
+                raise _use_reproduce(
+                    folder.absolute(), [text for text in overrides if not text.startswith("experiment=")]
+                )
 
 
 def refuse_empty_choices(words: Iterable[str]) -> None:
@@ -246,7 +246,7 @@ def _absolute(path: str) -> str:
     return path if path.startswith("pkg://") else str(Path(path).expanduser().absolute())
 
 
-def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def _flags_and_overrides(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     flags, overrides = {"path": "", "name": ""}, []
     rest: Iterator[str] = iter(words)
     for word in rest:
@@ -258,8 +258,7 @@ def _parsed(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return flags, overrides
 
 
-def _instead(folder: Path, overrides: Sequence[str]) -> UserError:
-
+def _use_reproduce(folder: Path, overrides: Sequence[str]) -> UserError:
     changes = [word for text in overrides for word in ([text] if is_environment_key(text) else ["--set", text])]
     return UserError(
         f"{folder} is the folder of a run: its config has no groups left to choose from",

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.conf import HydraConf
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
@@ -21,7 +19,6 @@ from deepfake.hydra_app import compose_config as composed
 from deepfake.hydra_app import translate
 from deepfake.installation import CONF, SWEEPS
 from deepfake.models.options import BackboneOptions
-from deepfake.runs.context import refuse_sweep_keys
 from deepfake.sweeping.options import SweepOptions
 from deepfake.tracking.options import TrackingOptions
 from deepfake.training.options import EvaluationOptions, FeatureOptions, TrainerOptions
@@ -177,13 +174,3 @@ def test_flatten_keeps_lists_whole() -> None:
 
 def test_known_keys_cover_every_head() -> None:
     assert {"head.hidden", "head.depth", "trainer.batch_size"} <= set(known_keys())
-
-
-@pytest.mark.parametrize("told", ["sweep.n_trials=3", "sampler=random", "search=seeds"])
-def test_a_single_run_is_not_told_how_runs_are_chosen(told: str) -> None:
-    hydra = HydraConf(mode=RunMode.RUN)
-    hydra.overrides.task = ["seed=1", told]
-    with pytest.raises(UserError, match="is of a sweep, and this is a single run"):
-        refuse_sweep_keys(hydra)
-    hydra.mode = RunMode.MULTIRUN
-    refuse_sweep_keys(hydra)

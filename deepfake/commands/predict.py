@@ -36,8 +36,14 @@ from deepfake.tracking.run_folder import RunRecord
 from deepfake.training.calibration import sigmoid
 from deepfake.training.decision import Decision
 
+#: The exit status when some input has no answer.
+UNANSWERED = 3
 _DEPTH = 20  # folders below the one named
 _KNOWN = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+_FILES = 64  # whose crops lie on the disk at once
+#: Seconds for one file, and one more for each megabyte, unless more were asked for: somebody waits for the answer.
+_SECONDS = 25.0
+_OVERRIDE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
 
 
 @dataclass(frozen=True)
@@ -112,19 +118,13 @@ def _file(path: Path) -> Input:
     return Input(path, kind)
 
 
-#: Files whose crops lie on the disk at once.
-_TOGETHER = 64
-#: Seconds for one file, and one more for each megabyte, unless more were asked for: somebody waits for the answer.
-_PATIENCE = 25.0
-
-
 @dataclass(frozen=True)
 class Answer:
     """What is said of one file.
 
     Attributes:
         input: The file.
-        called: ``REAL`` or ``FAKE``; None where there is no answer.
+        predicted: ``REAL`` or ``FAKE``; None where there is no answer.
         probability: That it is fake, calibrated; None without an answer or a calibrator.
         confidence: The probability of the class that is named; below a half where the threshold is not a half.
         tied: It is exactly as probable as the threshold, for the calibrator is level there: its score decided.
@@ -137,7 +137,7 @@ class Answer:
     """
 
     input: Input
-    called: str | None = None
+    predicted: str | None = None
     probability: float | None = None
     confidence: float | None = None
     tied: bool = False
@@ -153,15 +153,15 @@ def predict_inputs(trained: Trained, inputs: Sequence[Input], progress: Progress
     """An answer for each input, in their order; one that cannot be read does not stop the others."""
     config = trained.config
     settings = cut_settings(config.dataset, config.head.temporal, config.cache)
-    originals = Originals(trained.record, _patience(trained))
-    for start in range(0, len(inputs), _TOGETHER):
-        yield from _answer(trained, inputs[start : start + _TOGETHER], settings, originals, progress)
+    originals = Originals(trained.record, _seconds(trained))
+    for start in range(0, len(inputs), _FILES):
+        yield from _answer(trained, inputs[start : start + _FILES], settings, originals, progress)
 
 
-def _patience(trained: Trained) -> float:
+def _seconds(trained: Trained) -> float:
     if trained.changes.has("dataset.file_timeout"):
         return trained.config.dataset.file_timeout
-    return min(_PATIENCE, trained.config.dataset.file_timeout)
+    return min(_SECONDS, trained.config.dataset.file_timeout)
 
 
 def _answer(
@@ -186,8 +186,8 @@ def _answer(
             if name not in known:
                 yield Answer(one, reason=one.reason, detail=one.detail)
                 continue
-            mine = sigmoid(clips[name].to_numpy()) if name in clips else np.empty(0)
-            yield _read(trained, one, records[name], float(scores[name]), mine, looks)
+            probabilities = sigmoid(clips[name].to_numpy()) if name in clips else np.empty(0)
+            yield _read(trained, one, records[name], float(scores[name]), probabilities, looks)
 
 
 def _read(trained: Trained, one: Input, record: Record, score: float, clips: np.ndarray, looks: bool) -> Answer:
@@ -199,14 +199,14 @@ def _read(trained: Trained, one: Input, record: Record, score: float, clips: np.
         return Answer(one, faces=faces, frames=frames, reason="not_a_number", detail="the model's score is NaN")
     decision = trained.decision
     fake = bool(decision.predicts_fake(np.array([score]))[0])
-    cut = decision.applied_probability
-    probability = None if cut is None else float(decision.calibrated(np.array([score]))[0])
+    threshold = decision.applied_probability
+    probability = None if threshold is None else float(decision.calibrated(np.array([score]))[0])
     return Answer(
         input=one,
-        called="FAKE" if fake else "REAL",
+        predicted="FAKE" if fake else "REAL",
         probability=probability,
         confidence=None if probability is None else probability if fake else 1 - probability,
-        tied=probability is not None and probability == cut and score != decision.applied_threshold,
+        tied=probability is not None and probability == threshold and score != decision.applied_threshold,
         score=score,
         clips=tuple(clips.tolist()),
         faces=faces,
@@ -224,7 +224,7 @@ class Originals:
         seconds: For each file, as :class:`deepfake.data.prepare_worker.Job` counts them.
     """
 
-    def __init__(self, record: RunRecord, seconds: float = _PATIENCE) -> None:
+    def __init__(self, record: RunRecord, seconds: float = _SECONDS) -> None:
         self._seconds = seconds
         self._originals: dict[str, tuple[str, Path]] = {}
         if not (record.has(files.MANIFEST) and record.has(files.PROVENANCE)):
@@ -276,7 +276,7 @@ def _result(answer: Answer) -> dict[str, Any]:
     return {
         "path": printable(str(answer.input.path)),
         "kind": answer.input.kind or None,
-        "class": answer.called,
+        "class": answer.predicted,
         "probability": answer.probability,
         "confidence": answer.confidence,
         "tied": answer.tied,
@@ -287,12 +287,6 @@ def _result(answer: Answer) -> dict[str, Any]:
         "faces": None if answer.faces is None else {"found": answer.faces, "frames": answer.frames},
         "reason": {"code": answer.reason, "detail": answer.detail} if answer.reason else None,
     }
-
-
-#: The exit status when some input has no answer.
-UNANSWERED = 3
-
-_OVERRIDE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -330,13 +324,13 @@ def _table(answers: Sequence[Answer], run: str, decision: Decision) -> Table:
     for answer in answers:
         spread = f"{min(answer.clips):.3f} to {max(answer.clips):.3f}" if answer.clips else ""
         faces = "" if answer.faces is None else f"{answer.faces} of {answer.frames}"
-        why = f"{answer.reason}: {answer.detail}" if answer.reason else _doubt(answer, decision)
+        why = f"{answer.reason}: {answer.detail}" if answer.reason else _explanation(answer, decision)
         values = (answer.confidence, answer.probability, answer.score)
         numbers = ("" if value is None else f"{value:.4f}" for value in values)
-        style = {"FAKE": "red", "REAL": "green"}.get(answer.called or "", "")
-        called = Text(answer.called or "", style)
+        style = {"FAKE": "red", "REAL": "green"}.get(answer.predicted or "", "")
+        predicted = Text(answer.predicted or "", style)
         # Names may hold square brackets, which rich would take for its markup.
-        table.add_row(Text(harmless(str(answer.input.path))), called, *numbers, spread, faces, Text(why))
+        table.add_row(Text(harmless(str(answer.input.path))), predicted, *numbers, spread, faces, Text(why))
     return table
 
 
@@ -344,20 +338,20 @@ def _threshold(decision: Decision) -> str:
     """Where FAKE begins, on the scale of each number that is shown, and where that comes from."""
     how = f"fitted by {decision.method} on {decision.fitted_on.get('data')}"
     said = how if decision.threshold is not None and decision.method != "fixed" else "not fitted"
-    cut = decision.applied_probability
-    probable = "" if cut is None else f", that is from a probability of {cut:.4f} on"
+    threshold = decision.applied_probability
+    probable = "" if threshold is None else f", that is from a probability of {threshold:.4f} on"
     return f"FAKE from score {decision.applied_threshold:.4f} on{probable} ({said})"
 
 
-def _doubt(answer: Answer, decision: Decision) -> str:
+def _explanation(answer: Answer, decision: Decision) -> str:
     """Why a class is named that is the less probable one, or one that is as probable as the threshold."""
-    cut = decision.applied_probability
-    if cut is None or answer.confidence is None:
+    threshold = decision.applied_probability
+    if threshold is None or answer.confidence is None:
         return ""
     if answer.tied:
-        return f"as probable as the threshold, {cut:.4f}: decided by its score"
+        return f"as probable as the threshold, {threshold:.4f}: decided by its score"
     if answer.confidence < 0.5:
-        return f"{answer.called} though less probable: the threshold lies at {cut:.4f}"
+        return f"{answer.predicted} though less probable: the threshold lies at {threshold:.4f}"
     return ""
 
 

@@ -16,7 +16,7 @@ from deepfake.data.options import DatasetOptions
 from deepfake.errors import UserError
 from deepfake.hydra_app import compose_run
 from deepfake.options import split_override
-from deepfake.runs.build import audit, described, prepare, read_manifest
+from deepfake.runs.build import audit, describe_splits, prepare, read_manifest
 from deepfake.runs.console import Console
 
 
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> int:
         console.table(_stores_table(list_stores(config.cache)))
         return 0
     manifest = read_manifest(config, console)
-    console.say(f"{config.dataset.name}: {described(manifest)}")
+    console.say(f"{config.dataset.name}: {describe_splits(manifest)}")
     if arguments.manifest is not None:
         console.say(_write_manifest(manifest, config.dataset, arguments.manifest))
     store = prepare(config, manifest, console, shard)
@@ -77,11 +77,11 @@ def _stores_table(stores: list[StoreInfo]) -> Table:
     for info in stores:
         plan = info.settings["plan"]
         kind = "runs" if plan["temporal"] else "spread frames"
-        cut = f"{info.settings['faces']} {info.settings['size']} px, {plan['clips']} x {plan['frames']} {kind}"
+        crops = f"{info.settings['faces']} {info.settings['size']} px, {plan['clips']} x {plan['frames']} {kind}"
         written = time.strftime("%Y-%m-%d %H:%M", time.localtime(info.used))
         names = ", ".join(f"{name} ({folder})" for name, folder in info.datasets.items())
         counts = (str(info.samples), str(info.failed), f"{info.bytes / 1e9:.2f}")
-        table.add_row(info.key, names, *counts, cut, written)
+        table.add_row(info.key, names, *counts, crops, written)
     return table
 
 

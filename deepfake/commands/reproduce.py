@@ -31,7 +31,10 @@ from deepfake.tracking.run_folder import RunRecord, write_json
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
 
+#: In the new run's folder: what differed before it began, and what came out.
+REPORT = "reproduction.json"
 _CODE = ("git commit", "uncommitted changes")
+_SAMPLES = 10  # that differ and are named
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Surroundings:
     code: str
 
 
-def look_around(record: RunRecord, restored: Restored, console: Console) -> Surroundings:
+def compare_surroundings(record: RunRecord, restored: Restored, console: Console) -> Surroundings:
     """Compare a run's surroundings with those it would have now.
 
     Raises:
@@ -65,13 +68,13 @@ def look_around(record: RunRecord, restored: Restored, console: Console) -> Surr
     manifest, folder = _files(config, record, console)
     now = provenance(config.seeds, manifest, folder, restored.context.choices, device, detector)
     differences, same = compare_worlds(then, now)
-    code = own_code(then.get("git") or {}) if differences["what"].isin(_CODE).any() else ""
+    code = how_to_get_code(then.get("git") or {}) if differences["what"].isin(_CODE).any() else ""
     roots = (then.get("data", {}).get("roots", {}), now["data"]["roots"])  # type: ignore[index]
-    kept = record.manifest("sha256", "bytes", "label", "split", "method")
-    return Surroundings(differences, same, compare_manifests(kept, manifest.table, roots), notes, code)
+    before = record.manifest("sha256", "bytes", "label", "split", "method")
+    return Surroundings(differences, same, compare_manifests(before, manifest.table, roots), notes, code)
 
 
-def own_code(git: Mapping[str, Any]) -> str:
+def how_to_get_code(git: Mapping[str, Any]) -> str:
     """How to get the code that a run was made with, from what was noted of it."""
     if not git.get("commit"):
         return ""
@@ -112,11 +115,6 @@ def _files(config: RunConfig, record: RunRecord, console: Console) -> tuple[Mani
         return digest_files(manifest, records, bar), folder.name
 
 
-#: In the new run's folder: what differed before it began, and what came out.
-REPORT = "reproduction.json"
-_FEW = 10
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which run, what to change, and where things lie now."""
     parser.add_argument(
@@ -151,11 +149,11 @@ def main(arguments: argparse.Namespace) -> int:
     restored = restore(record, arguments.places, arguments.set)
     console.say(f"run {record}")
     use_threads_of(record)
-    around = look_around(record, restored, console)
-    _tell(around, restored, console)
+    surroundings = compare_surroundings(record, restored, console)
+    _print(surroundings, restored, console)
     if arguments.check:
-        return int(not around.data.same)
-    return _again(record, restored, around, arguments.tolerance, console)
+        return int(not surroundings.data.same)
+    return _run_again(record, restored, surroundings, arguments.tolerance, console)
 
 
 def _check_result(record: RunRecord) -> None:
@@ -170,7 +168,9 @@ def _check_result(record: RunRecord) -> None:
     record.predictions("split")
 
 
-def _again(record: RunRecord, restored: Restored, around: Surroundings, tolerance: float, console: Console) -> int:
+def _run_again(
+    record: RunRecord, restored: Restored, surroundings: Surroundings, tolerance: float, console: Console
+) -> int:
     from deepfake.runs.train import run
 
     source = record.run_id or str(record.places[0])
@@ -191,7 +191,7 @@ def _again(record: RunRecord, restored: Restored, around: Surroundings, toleranc
         (record.history(), again.history()),
         tolerance,
     )
-    _keep(source, again, around, restored, verdict, store)
+    _keep(source, again, surroundings, restored, verdict, store)
     console.table(tables.to_terminal(verdict.metrics, list(verdict.metrics.columns), "", "then and now"))
     for note in verdict.notes:
         console.say(note)
@@ -200,21 +200,23 @@ def _again(record: RunRecord, restored: Restored, around: Surroundings, toleranc
     return int(verdict.word == DIFFERENT)
 
 
-def _tell(around: Surroundings, restored: Restored, console: Console) -> None:
+def _print(surroundings: Surroundings, restored: Restored, console: Console) -> None:
     for key, (then, now) in restored.changes.items():
         console.say(f"changed: {key} {then} -> {now}")
-    if around.differences.empty:
+    if surroundings.differences.empty:
         console.say("nothing differs here from where it ran")
     else:
         console.table(
-            tables.to_terminal(around.differences, list(around.differences.columns), "", "what differs from then")
+            tables.to_terminal(
+                surroundings.differences, list(surroundings.differences.columns), "", "what differs from then"
+            )
         )
-    if around.code:
-        console.say(f"note: for the code it ran: {around.code}")
-    console.say(f"the same: {', '.join(around.same)}")
-    for note in around.notes:
+    if surroundings.code:
+        console.say(f"note: for the code it ran: {surroundings.code}")
+    console.say(f"the same: {', '.join(surroundings.same)}")
+    for note in surroundings.notes:
         console.warn(note)
-    data = around.data
+    data = surroundings.data
     for name, (then, now) in data.moved.items():
         console.say(f"note: {name} lay in {then}, and lies in {now} now")
     how = f"{data.hashed} of {data.samples} samples by SHA-256"
@@ -224,12 +226,12 @@ def _tell(around: Surroundings, restored: Restored, console: Console) -> None:
         console.say(f"data: the same ({how})")
         return
     counts = f"{data.rows['sample_id'].nunique()} of {data.samples} samples are not the same ({how})"
-    console.table(tables.to_terminal(data.rows.head(_FEW), list(data.rows.columns), "", "samples that differ"))
-    console.warn(f"data: {counts}" + (f"; the first {_FEW} are named" if len(data.rows) > _FEW else ""))
+    console.table(tables.to_terminal(data.rows.head(_SAMPLES), list(data.rows.columns), "", "samples that differ"))
+    console.warn(f"data: {counts}" + (f"; the first {_SAMPLES} are named" if len(data.rows) > _SAMPLES else ""))
 
 
 def _keep(
-    source: str, again: RunRecord, around: Surroundings, restored: Restored, verdict: Verdict, store: Store
+    source: str, again: RunRecord, surroundings: Surroundings, restored: Restored, verdict: Verdict, store: Store
 ) -> None:
     """The findings in the new run's folder and among its artifacts, the verdict as a tag."""
     from deepfake.tracking.run import reopen
@@ -242,8 +244,12 @@ def _keep(
             "verdict": verdict.word,
             "tolerance": verdict.tolerance,
             "changed": {key: {"then": then, "now": now} for key, (then, now) in restored.changes.items()},
-            "surroundings": _rows(around.differences),
-            "data": {"samples": around.data.samples, "differ": _rows(around.data.rows), "moved": around.data.moved},
+            "surroundings": _rows(surroundings.differences),
+            "data": {
+                "samples": surroundings.data.samples,
+                "differ": _rows(surroundings.data.rows),
+                "moved": surroundings.data.moved,
+            },
             "metrics": _rows(verdict.metrics),
             "notes": verdict.notes,
         },

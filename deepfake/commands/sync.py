@@ -50,15 +50,15 @@ def main(arguments: argparse.Namespace) -> int:
     folders = _folders([word for word in arguments.words if word not in overrides], config.outputs)
     console = Console()
     results = [_send(path, store, config.tracking.uri is not None) for path in find_journals(folders)]
-    told = [found for found in results if found is not None]
-    if not told:
+    rows = [found for found in results if found is not None]
+    if not rows:
         console.say(f"nothing is left to send in {', '.join(str(folder) for folder in folders)}")
         return 0
-    console.table(_table(told))
-    for row in told:
+    console.table(_table(rows))
+    for row in rows:
         if row.why:
             console.warn(f"{row.folder}: {row.why}")
-    return LEFT if any(row.left for row in told) else 0
+    return LEFT if any(row.left for row in rows) else 0
 
 
 def _folders(words: Sequence[str], outputs: Path) -> list[Path]:
@@ -87,9 +87,9 @@ def _send(path: Path, store: Store, typed: bool) -> Sent | None:
         before = journal.waiting
         if before == 0:
             return None
-        told = str(journal.header.get("store", ""))
-        if not typed and told != masked(store.uri):
-            found.left, found.why = before, f"it was tracked in {told}: to send it there, add tracking.uri={told}"
+        uri = str(journal.header.get("store", ""))
+        if not typed and uri != masked(store.uri):
+            found.left, found.why = before, f"it was tracked in {uri}: to send it there, add tracking.uri={uri}"
             return found
 
         def refused(entry: Entry, why: str) -> None:

@@ -1,4 +1,4 @@
-"""``python train.py``: one job of Hydra's as a run, and its mistakes told."""
+"""``python train.py``: one job of Hydra's as a run, its mistakes in two lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from deepfake.config import flatten, load_config, to_plain
 from deepfake.errors import Interrupted, UserError, first_line, is_device_lost
-from deepfake.hydra_app import told
+from deepfake.hydra_app import print_error
 from deepfake.installation import TRAIN
 from deepfake.runs.context import RunContext, refuse_sweep_keys
 
@@ -43,7 +43,7 @@ def train(composed: DictConfig) -> dict[str, object]:
         _remove_if_empty(context.folder)
         if context.number is None:
             # Raised through Hydra, it would be told with a preamble of Hydra's.
-            raise SystemExit(told(error)) from None
+            raise SystemExit(print_error(error)) from None
         raise
     except RuntimeError as error:
         lost = _lost(error, context)
@@ -58,7 +58,7 @@ def _lost(error: RuntimeError, context: RunContext) -> SystemExit | None:
         return None
     again = f"{TRAIN} resume={context.folder}" if context.number is None else "the same command"
     lost = UserError(f"the device was lost in mid-run: {first_line(error)}", f"once it is back, go on with: {again}")
-    return SystemExit(told(lost))
+    return SystemExit(print_error(lost))
 
 
 def _remove_if_empty(folder: Path) -> None:

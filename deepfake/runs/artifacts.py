@@ -18,7 +18,6 @@ import pandas as pd
 import psutil
 from filelock import FileLock, Timeout
 
-from deepfake.config import RunConfig
 from deepfake.metrics import Interval, class_counts
 from deepfake.runs.build import FAILURES, Run, failures
 from deepfake.runs.evaluate import FOLDER, Evaluated, EvaluatedData
@@ -97,7 +96,7 @@ def provenance(
 
 
 def keep_results(run: Run, result: FitResult, evaluated: Evaluated) -> None:
-    """What came out of a run; numbers that many wait for and that are missing are told."""
+    """What came out of a run; warns where there is no ROC-AUC or no threshold."""
     folder, found, options = run.folder, evaluated.found, run.config.trainer
     folder.write_calibration(evaluated.decision.to_dict())
     folder.write_history(result.history)
@@ -128,14 +127,15 @@ def keep_results(run: Run, result: FitResult, evaluated: Evaluated) -> None:
         run.console.warn(f"no threshold was fitted, {options.threshold:g} stands: {reason}")
 
 
-def log_model(log: TrackedRun, config: RunConfig, folder: RunFolder) -> None:
-    """Log the best weights of a run as a model of it."""
-    from deepfake.tracking.model import DetectorSpec
+def log_model(run: Run) -> None:
+    """Log the best weights of a run as a model of it, where that is asked for."""
+    config = run.config
+    if isinstance(run.log, TrackedRun) and config.tracking.log_model:
+        from deepfake.tracking.model import DetectorSpec
 
-    spec = DetectorSpec(
-        config.backbone, config.head, config.dataset.frames, config.dataset.size, config.trainer.threshold
-    )
-    log.model(folder.best_weights, spec.to_json())
+        data, threshold = config.dataset, config.trainer.threshold
+        spec = DetectorSpec(config.backbone, config.head, data.frames, data.size, threshold)
+        run.log.model(run.folder.best_weights, spec.to_json())
 
 
 def file_evaluation(trained: Trained, result: EvaluatedData) -> str:
@@ -174,7 +174,7 @@ def _keep(folder: RunFolder, evaluated: Evaluated, numbers: Mapping[str, object]
     folder.write_clips(evaluated.clips)
     if evaluated.frames is not None:
         folder.write_frames(evaluated.frames)
-    # Last, for who finds the numbers may count on the rest.
+    # Last: where there are numbers, there is the rest.
     folder.write_metrics(numbers)
     log.folder(folder.path, into=into, skip=UNFINISHED)
 
@@ -251,7 +251,7 @@ def _numbers(result: EvaluatedData) -> dict[str, object]:
             "roots": {name: str(root) for name, root in target.manifest.roots.items()},
             "manifest": target.manifest.digest(),
             "crops": result.store.key,
-            "same_as_training": not result.kinship.other,
+            "same_as_training": not result.overlap.other,
         },
         "overrides": target.changes.texts,
         "pooling": result.decision.pooling,

@@ -82,7 +82,7 @@ class Cache:
 
 
 @functools.cache
-def settle_heap() -> None:
+def freeze_heap() -> None:
     """Once, in a process that goes on to a second trial: no later garbage collection walks what is imported by now.
 
     Each full one would take half a second, for objects that live as long as the process.
@@ -120,7 +120,7 @@ class Data:
 
 @dataclass
 class Run:
-    """A training run at work: what it is made of, where it is kept and where it speaks.
+    """A training run at work: what it is made of, its files, its tracking run and its console.
 
     Attributes:
         config: Typed and checked.
@@ -148,7 +148,7 @@ def failures(store: CropStore) -> pd.DataFrame:
     return store.samples.loc[store.samples["status"] != "ok", ["status", "reason"]]
 
 
-def described(manifest: Manifest) -> str:
+def describe_splits(manifest: Manifest) -> str:
     """One line: how many samples of which class lie in which split."""
     parts = []
     for name in SPLITS:

@@ -1,4 +1,4 @@
-"""Why a number may mean less than it looks, told along with it. Knows results; computes none."""
+"""Why a number may mean less than it looks. Knows results; computes none."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LIMITS = {"framing": FRAMING_LIMIT, "metadata": METADATA_LIMIT}
 
 
 @dataclass(frozen=True)
-class Kinship:
-    """How what is scored relates to what the run was made of.
+class Overlap:
+    """How much of what is scored a run was made of.
 
     Attributes:
         other: Whether it is another data set.
@@ -46,7 +46,7 @@ def _keys(table: pd.DataFrame) -> pd.Series:
     return table["sample_id"] + " " + table["bytes"].astype(str)
 
 
-def kinship(record: RunRecord, scored: pd.DataFrame, digests: pd.Series) -> Kinship:
+def find_overlap(record: RunRecord, scored: pd.DataFrame, digests: pd.Series) -> Overlap:
     """Compare samples with a run's own, by name and by content.
 
     Args:
@@ -55,7 +55,7 @@ def kinship(record: RunRecord, scored: pd.DataFrame, digests: pd.Series) -> Kins
         digests: SHA-256 of each row's file, in the same order; empty where unknown.
     """
     if not record.has(files.MANIFEST):
-        return Kinship(True, 0)
+        return Overlap(True, 0)
     every = record.manifest("split", "bytes")
     train = every[every["split"] == "train"]
     known, seen = (set(table["sha256"].fillna("")) - {""} if "sha256" in table else set() for table in (every, train))
@@ -63,24 +63,24 @@ def kinship(record: RunRecord, scored: pd.DataFrame, digests: pd.Series) -> Kins
     keys = _keys(scored).reset_index(drop=True)
     same = digests.isin(known) | keys.isin(set(_keys(every)))
     again = digests.isin(seen) | keys.isin(set(_keys(train)))
-    return Kinship(other=int(same.sum()) < len(scored) / 2, trained=int(again.sum()))
+    return Overlap(other=int(same.sum()) < len(scored) / 2, trained=int(again.sum()))
 
 
-def caveats(record: RunRecord, kin: Kinship, metrics: Mapping[str, float], min_coverage: float) -> list[str]:
+def caveats(record: RunRecord, overlap: Overlap, metrics: Mapping[str, float], min_coverage: float) -> list[str]:
     """Why an evaluation's numbers may mean less than they look, one sentence each.
 
     Args:
         record: The run.
-        kin: How the data relates to the run's own.
+        overlap: How the data relates to the run's own.
         metrics: Of the evaluation, without a prefix; ``coverage/share`` is the fraction of samples with a score.
         min_coverage: The fraction below which the numbers are marked.
     """
     found = []
-    if kin.other:
+    if overlap.other:
         found.append(f"another data set than the run was trained on{_fall(record, metrics)}")
         found += _shortcuts(record)
-    if kin.trained:
-        found.append(f"{kin.trained} of the samples were trained on: a number on them says nothing of new ones")
+    if overlap.trained:
+        found.append(f"{overlap.trained} of the samples were trained on: a number on them says nothing of new ones")
     if "roc_auc_low" in metrics and "roc_auc" in metrics:
         low, high = metrics["roc_auc_low"], metrics["roc_auc_high"]
         if high - low > WIDE:

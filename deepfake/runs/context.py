@@ -82,10 +82,10 @@ class RunContext:
 
 
 def refuse_sweep_keys(hydra: HydraConf) -> None:
-    """Stop a single run that is told how runs are chosen: it would pay no heed.
+    """Refuse keys of a sweep where there is a single run, which would ignore them.
 
     Raises:
-        UserError: Naming what it was told.
+        UserError: Naming the first.
     """
     for text in hydra.overrides.task if hydra.mode != RunMode.MULTIRUN else ():
         if is_sweep_override(text) and split_override(text)[1] not in ("", "null"):

@@ -21,7 +21,7 @@ from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.errors import DataError, UserError, nearest
 from deepfake.metrics import Metrics, metric_names, sample_metrics
 from deepfake.runs.build import Run, audit, failures, prepare
-from deepfake.runs.caveats import Kinship, caveats, kinship, same_samples
+from deepfake.runs.caveats import Overlap, caveats, find_overlap, same_samples
 from deepfake.runs.console import Console
 from deepfake.runs.load import Trained
 from deepfake.runs.saved_config import Changes, with_changes
@@ -52,7 +52,7 @@ FOLDER = "eval"
 
 @dataclass
 class Evaluated:
-    """A detector's scores and every number that is told of them.
+    """A detector's scores and every number computed of them.
 
     Attributes:
         predictions: A row per sample, those without a score included.
@@ -174,7 +174,7 @@ class EvaluatedData(Evaluated):
         store: The crops; ``source`` reads clips from it.
         breakdown: Metrics by the values of columns; ``macro`` is the ROC-AUC's mean over methods.
         coverage: Samples by what became of them, as numbers; ``failed`` names those without a score.
-        kinship: How the data relates to the run's own.
+        overlap: How the data relates to the run's own.
         warnings: Why the numbers may mean less than they look.
         curves: Of robustness, by the kind of corruption, where any were computed.
     """
@@ -186,7 +186,7 @@ class EvaluatedData(Evaluated):
     breakdown: pd.DataFrame
     macro: float | None
     coverage: dict[str, float]
-    kinship: Kinship
+    overlap: Overlap
     failed: pd.DataFrame
     warnings: list[str]
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -224,7 +224,7 @@ def open_target(record: RunRecord, changes: Changes, split: str, console: Consol
 
 
 def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], console: Console) -> EvaluatedData:
-    """Score samples and compute all that is told of them.
+    """Score samples and compute every number of them.
 
     Args:
         trained: The run.
@@ -259,11 +259,11 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
     for row in breakdown.dropna(subset="roc_auc").to_dict("records"):
         found.values[f"by/{row['by']}/{row['group']}/roc_auc"] = float(row["roc_auc"])
     digests = store.samples["sha256"].reindex(manifest.table["sample_id"])
-    kin = kinship(trained.record, manifest.table, digests)
+    overlap = find_overlap(trained.record, manifest.table, digests)
     # Whatever the split is called, it is what is tested on here.
     audited = audit(replace(manifest, table=manifest.table.assign(split="test")), store).warnings
-    warnings = caveats(trained.record, kin, found.values, options.min_coverage) + audited
-    if not kin.other and target.split in ("val", ALL):
+    warnings = caveats(trained.record, overlap, found.values, options.min_coverage) + audited
+    if not overlap.other and target.split in ("val", ALL):
         warnings.insert(0, "best epoch, threshold and calibration were chosen on validation, which is scored here")
     return EvaluatedData(
         **{**vars(measured), "predictions": predictions},
@@ -274,7 +274,7 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
         breakdown=breakdown,
         macro=macro,
         coverage=coverage,
-        kinship=kin,
+        overlap=overlap,
         failed=failures(store),
         warnings=warnings,
     )

@@ -32,8 +32,8 @@ def scorecard(run: str, result: EvaluatedData) -> Table:
     table.add_column("note")
     mark = "" if result.covered else "*"
     for reads in READS:
-        told = {name: METRICS[name].title for name in metric_names(reads)} | (_AT_RATES if reads == "ranks" else {})
-        for name, text in told.items():
+        titles = {name: METRICS[name].title for name in metric_names(reads)} | (_AT_RATES if reads == "ranks" else {})
+        for name, text in titles.items():
             other = _number(result, f"{name}{_OTHER[reads]}") if _OTHER[reads] else ""
             table.add_row(text, _number(result, name, mark), _interval(result, name), other, Text(_note(result, name)))
     if "frame/roc_auc" in result.found.values:

@@ -1,4 +1,4 @@
-"""One training run, start to end: data, model, loop, scores and what is kept of them.
+"""One training run, start to end: data, model, loop, scores, and the files that remain.
 
 Wires the rooms; decides nothing that a room decides.
 """
@@ -22,21 +22,21 @@ from deepfake.runs.build import (
     Run,
     check_features,
     clips_key,
-    described,
+    describe_splits,
     first_detector,
+    freeze_heap,
     open_data,
     prepare_reading,
     process_cache,
     read_manifest,
     samples_key,
-    settle_heap,
     size_note,
 )
 from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import evaluate_run
 from deepfake.sweeping import trial
-from deepfake.tracking.run import Ending, RunLog, TrackedRun, track
+from deepfake.tracking.run import Ending, RunLog, track
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder
 from deepfake.tracking.store import Store, locate
 
@@ -76,7 +76,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     # What a user most often gets wrong fails here, before anything is recorded.
     cache = Cache() if context.number is None else process_cache()
     if not cache.is_empty:
-        settle_heap()
+        freeze_heap()
     manifest = cache.get("samples", samples_key(config), lambda: read_manifest(config, console))
     seed_everything(config.seed, config.trainer.deterministic)
     detector = first_detector(config, store, cache)
@@ -84,7 +84,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     note = size_note(config)
     if note and cache.is_first(note):
         console.say(f"note: {note}")
-    console.say(_start_line(config, described(manifest), detector, fabric))
+    console.say(_start_line(config, describe_splits(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = cache.get("clips", clips_key(config), lambda: open_data(config, manifest, console))
         _agree_on_data(config, data)
@@ -100,8 +100,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         evaluated = evaluate_run(this, result)
         if fabric.is_global_zero:
             keep_results(this, result, evaluated)
-        if isinstance(log, TrackedRun) and config.tracking.log_model:
-            log_model(log, config, folder)
+        log_model(this)
         if fabric.is_global_zero:
             folder.end()
     metrics = evaluated.found.values

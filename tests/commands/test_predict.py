@@ -164,12 +164,12 @@ def test_a_class_never_contradicts_its_probability_and_the_threshold(calibrator:
     for score in np.linspace(0, 1, 41):
         one, decision = answer(float(score), threshold, calibrator)
         cut = decision.applied_probability
-        assert one.called == ("FAKE" if score >= threshold else "REAL")
+        assert one.predicted == ("FAKE" if score >= threshold else "REAL")
         assert one.probability is not None
         assert cut is not None
-        assert one.probability >= cut if one.called == "FAKE" else one.probability <= cut
+        assert one.probability >= cut if one.predicted == "FAKE" else one.probability <= cut
         assert one.tied or score == threshold or one.probability != cut
-        assert one.confidence == (one.probability if one.called == "FAKE" else 1 - one.probability)
+        assert one.confidence == (one.probability if one.predicted == "FAKE" else 1 - one.probability)
 
 
 def test_the_less_probable_class_is_named_with_its_reason() -> None:

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from deepfake.runs.caveats import Kinship, caveats, kinship
+from deepfake.runs.caveats import Overlap, caveats, find_overlap
 from deepfake.tracking.run_folder import RunRecord
 
 
@@ -31,25 +31,27 @@ def scored(names: list[str], first: int = 100) -> pd.DataFrame:
 
 
 def test_other_names_and_contents_are_another_data_set(run: RunRecord) -> None:
-    assert kinship(run, scored(["x/1", "x/2"]), pd.Series(["", ""])) == Kinship(other=True, trained=0)
+    assert find_overlap(run, scored(["x/1", "x/2"]), pd.Series(["", ""])) == Overlap(other=True, trained=0)
 
 
 def test_the_same_contents_under_other_names_are_known_again(run: RunRecord) -> None:
-    found = kinship(run, scored(["x/1", "x/2", "x/3"]), pd.Series(["digest1", "digest2", "digest9"]))
-    assert found == Kinship(other=False, trained=2)
+    found = find_overlap(run, scored(["x/1", "x/2", "x/3"]), pd.Series(["digest1", "digest2", "digest9"]))
+    assert found == Overlap(other=False, trained=2)
 
 
 def test_training_samples_are_counted_by_name(run: RunRecord) -> None:
-    assert kinship(run, scored(["images/0", "images/9"]), pd.Series(["", ""])) == Kinship(other=False, trained=1)
+    assert find_overlap(run, scored(["images/0", "images/9"]), pd.Series(["", ""])) == Overlap(other=False, trained=1)
 
 
 def test_the_same_names_on_other_files_are_another_data_set(run: RunRecord) -> None:
-    assert kinship(run, scored(["images/0", "images/9"], 500), pd.Series(["", ""])) == Kinship(other=True, trained=0)
+    assert find_overlap(run, scored(["images/0", "images/9"], 500), pd.Series(["", ""])) == Overlap(
+        other=True, trained=0
+    )
 
 
 def test_a_fall_on_other_data_is_told_with_what_may_have_been_learnt(run: RunRecord) -> None:
     metrics = {"roc_auc": 0.53, "roc_auc_low": 0.4, "roc_auc_high": 0.7, "coverage/share": 0.8}
-    told = " ".join(caveats(run, Kinship(True, 0), metrics, 0.95))
+    told = " ".join(caveats(run, Overlap(True, 0), metrics, 0.95))
     for words in (
         "ROC-AUC 0.530 here, 0.990 on the test part",
         "framing alone tells the class (ROC-AUC 0.970)",
@@ -63,4 +65,4 @@ def test_a_fall_on_other_data_is_told_with_what_may_have_been_learnt(run: RunRec
 
 def test_a_good_number_on_its_own_data_has_no_caveats(run: RunRecord) -> None:
     metrics = {"roc_auc": 0.97, "roc_auc_low": 0.95, "roc_auc_high": 0.98, "coverage/share": 1.0}
-    assert caveats(run, Kinship(False, 0), metrics, 0.95) == []
+    assert caveats(run, Overlap(False, 0), metrics, 0.95) == []
