@@ -35,6 +35,8 @@ class HeadOptions:
     temporal: ClassVar[bool] = False
     #: What it reads: ``vectors`` [B, T, D] or ``maps`` [B, T, D, h, w].
     reads: ClassVar[str] = "vectors"
+    #: The class that it describes, a :class:`deepfake.models.heads.Head`, as ``module.Class`` below that package.
+    built_by: ClassVar[str] = ""
 
     dropout: float = ranged(0.2, low=0, high=0.95)
 
@@ -43,11 +45,14 @@ class HeadOptions:
 class Mean(HeadOptions):
     """A linear classifier on each frame; the clip's logit is the mean of its frames'."""
 
+    built_by: ClassVar[str] = "mean.MeanHead"
+
 
 @dataclass
 class Lstm(HeadOptions):
     """A (bidirectional) LSTM over frame features and their changes, averaged over time."""
 
+    built_by: ClassVar[str] = "recurrent.LstmHead"
     temporal: ClassVar[bool] = True
     hidden: int = ranged(256, low=1, high=WIDEST)
     layers: int = ranged(1, low=1, high=8)
@@ -58,6 +63,7 @@ class Lstm(HeadOptions):
 class Gru(HeadOptions):
     """A (bidirectional) GRU over frame features and their changes, averaged over time."""
 
+    built_by: ClassVar[str] = "recurrent.GruHead"
     temporal: ClassVar[bool] = True
     hidden: int = ranged(256, low=1, high=WIDEST)
     layers: int = ranged(1, low=1, high=8)
@@ -68,6 +74,7 @@ class Gru(HeadOptions):
 class Vit(HeadOptions):
     """A transformer encoder over the patches of the backbone's feature maps, with positions in time and place."""
 
+    built_by: ClassVar[str] = "vit.VitHead"
     temporal: ClassVar[bool] = True
     reads: ClassVar[str] = "maps"
     width: int = ranged(256, low=8, high=WIDEST)
@@ -84,6 +91,7 @@ class Vit(HeadOptions):
 class ConvLstm(HeadOptions):
     """A convolutional LSTM over the backbone's feature maps (Shi et al. 2015, arXiv:1506.04214)."""
 
+    built_by: ClassVar[str] = "convlstm.ConvLstmHead"
     temporal: ClassVar[bool] = True
     reads: ClassVar[str] = "maps"
     hidden: int = ranged(128, low=1, high=WIDEST)

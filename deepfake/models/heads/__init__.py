@@ -1,41 +1,30 @@
-"""Heads: frame features and a mask to logits. One family per file; chosen by the options' class."""
+"""Heads: frame features and a mask to logits. One family per file; the options say which class they describe."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import importlib
 
 from deepfake.errors import UserError, nearest
 from deepfake.models.heads.base import Head, Output
-from deepfake.models.heads.convlstm import ConvLstmHead
-from deepfake.models.heads.mean import MeanHead
-from deepfake.models.heads.recurrent import GruHead, LstmHead
-from deepfake.models.heads.vit import VitHead
-from deepfake.models.options import ConvLstm, Gru, HeadOptions, Lstm, Mean, Vit
+from deepfake.models.options import HeadOptions
 
-__all__ = ["HEADS", "Head", "Output", "create_head"]
-
-#: Which head each class of options describes. A new head is a class of options, a module and a line here.
-HEADS: dict[type[HeadOptions], Callable[[Any, int], Head]] = {
-    Mean: MeanHead,
-    Lstm: LstmHead,
-    Gru: GruHead,
-    Vit: VitHead,
-    ConvLstm: ConvLstmHead,
-}
+__all__ = ["Head", "Output", "create_head"]
 
 
 def create_head(options: HeadOptions, features: int) -> Head:
     """Build the head that ``options`` describes.
 
     Args:
-        options: An instance of one of the classes in :data:`HEADS`.
+        options: Of a class that says what it is ``built_by``.
         features: Width D of what it reads.
 
     Raises:
-        UserError: No head belongs to the options' class.
+        UserError: The options' class describes no head.
     """
-    if type(options) not in HEADS:
+    if not options.built_by:
         name = type(options).__name__
-        raise UserError(f"no head is described by {name}", nearest(name, (known.__name__ for known in HEADS)))
-    return HEADS[type(options)](options, features)
+        known = [described.__name__ for described in HeadOptions.__subclasses__()]
+        raise UserError(f"no head is described by {name}", nearest(name, known))
+    module, _, name = options.built_by.rpartition(".")
+    head: Head = getattr(importlib.import_module(f"{__name__}.{module}"), name)(options, features)
+    return head
