@@ -85,3 +85,15 @@ def test_a_beating_owner_elsewhere_is_alive_whatever_its_clock_says() -> None:
     for clock.now, beat in ((0.0, 5.0), (80.0, 4.0), (160.0, 3.0)):
         verdicts.append(watch.is_dead(owner, beat))
     assert verdicts == [False, False, False]
+
+
+def test_silence_during_an_outage_kills_nobody() -> None:
+    now = [0.0]
+    watch = Watch(clock=lambda: now[0])
+    owner = {"host": "elsewhere", "pid": 1, "started": 0.0, "token": "t", "supervisor": None, "heartbeat": 1.0}
+    assert not watch.is_dead(owner, 1.0)
+    now[0] = 10.0
+    watch.forgive()
+    assert not watch.is_dead(owner, 1.0)
+    now[0] = 20.0
+    assert watch.is_dead(owner, 1.0)

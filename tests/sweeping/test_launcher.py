@@ -25,6 +25,8 @@ from deepfake.sweeping.trial import current
 from tests.servers import Postgres
 from tests.sweeping import toy
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 class Silent:
     """A launcher whose jobs never come back, as one that waits for a cancelled job."""
@@ -181,11 +183,6 @@ def _wait(reached: Callable[[], bool]) -> None:
 
 
 STUDY = ["x=interval(-2,2)", "sweep.n_trials=5", "sweep.name=s", "epochs=1", "sweep.n_jobs=2"]
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
 
 
 @pytest.mark.skipif(find_spec("submitit") is None, reason="pip install -e '.[slurm]' brings submitit")

@@ -18,10 +18,7 @@ from deepfake.sweeping.study import Study
 from deepfake.sweeping.sweeper import SweepFailed
 from tests.sweeping import toy
 
-
-@pytest.fixture(autouse=True)
-def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 def test_each_worker_sees_one_gpu() -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from tests import PROJECT
-from tests.sweeping.test_death import blocked
+from tests.sweeping.toy import blocked
 
 pytestmark = [
     pytest.mark.slow,

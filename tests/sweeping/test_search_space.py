@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from deepfake.errors import UserError
-from deepfake.sweeping.search_space import all_points, example_points, parse_space, to_text
+from deepfake.sweeping.search_space import all_points, count_points, example_points, parse_space, to_text
 
 
 def parsed(text: object) -> BaseDistribution:
@@ -106,3 +108,21 @@ def test_examples_meet_every_condition() -> None:
 @pytest.mark.parametrize(("value", "text"), [(None, "null"), (True, "true"), (1e-05, "1e-05"), ("a", "a"), (16, "16")])
 def test_values_in_override_grammar(value: object, text: str) -> None:
     assert to_text(value) == text  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("space", "count"),
+    [
+        ({"x": "range(0,8)", "kind": "choice(a,b)"}, 16),
+        ({"kind": "choice(a,b)", "x": "range(0,3)", "y": {"space": "range(0,3)", "when": {"kind": "b"}}}, 12),
+        ({"x": "interval(0.0,1.0)"}, None),
+    ],
+)
+def test_points_are_counted(space: dict[str, Any], count: int | None) -> None:
+    parameters = parse_space(space, [], {})
+    assert count_points(parameters) == count
+    assert count is None or len(all_points(parameters) or ()) == count
+
+
+def test_a_space_of_very_many_points_is_not_counted_out() -> None:
+    assert count_points(parse_space(dict.fromkeys("abc", "range(0,100000)"), [], {})) is None

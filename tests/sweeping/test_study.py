@@ -1,217 +1,85 @@
-"""A study from the command line's point of view: exact totals, resuming, pruning, failing, stopping."""
+"""An open study: the storage it is held to, the program that wrote it, and what it knows of the code."""
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import optuna
 import pytest
-from omegaconf import DictConfig
 
 from deepfake.errors import UserError
-from deepfake.sweeping.sweeper import SweepFailed
-from deepfake.sweeping.trial import current
+from deepfake.sweeping.search_space import parse_space
+from deepfake.sweeping.storage import locate, open_storage
+from deepfake.sweeping.study import Study
+from deepfake.sweeping.study_plan import StudyPlan
 from tests.sweeping import toy
-
-
-@pytest.fixture(autouse=True)
-def _no_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than everything else."""
-    if "figures" not in request.node.name:
-        monkeypatch.setattr("deepfake.sweeping.runner.draw_study", lambda *_: [])
-
-
-SPACE = ["x=interval(-2,2)", "sweep.n_trials=4", "sweep.name=s"]
-
-
-def test_a_study_runs_exactly_its_total(tmp_path: Path) -> None:
-    assert len(toy.multirun(tmp_path, SPACE).jobs) == 4
-
-
-def test_a_second_start_adds_nothing(tmp_path: Path) -> None:
-    toy.multirun(tmp_path, SPACE)
-    assert [kind for kind, _ in (toy.multirun(tmp_path, SPACE), toy.HEARD)[1]] == ["start", "end"]
-
-
-def test_a_larger_total_goes_on_where_it_was(tmp_path: Path) -> None:
-    first = toy.multirun(tmp_path, SPACE).jobs
-    more = toy.multirun(tmp_path, [*SPACE, "sweep.n_trials=6"]).jobs
-    assert [job.overrides for job in more[:4]] == [job.overrides for job in first]
-    assert len(more) == 6
-
-
-def test_no_point_is_repeated_because_of_the_seed(tmp_path: Path) -> None:
-    random = [*SPACE, "sampler=random"]
-    toy.multirun(tmp_path, random)
-    jobs = toy.multirun(tmp_path, [*random, "sweep.n_trials=8"]).jobs
-    assert len({tuple(job.overrides) for job in jobs}) == 8
-
-
-def test_the_same_seed_chooses_the_same_points(tmp_path: Path) -> None:
-    one = toy.multirun(tmp_path / "a", SPACE).jobs
-    other = toy.multirun(tmp_path / "b", SPACE).jobs
-    assert [job.overrides for job in one] == [job.overrides for job in other]
-
-
-def test_a_changed_space_is_told(tmp_path: Path) -> None:
-    toy.multirun(tmp_path, SPACE)
-    with pytest.raises(UserError, match="space x was"):
-        toy.multirun(tmp_path, ["x=interval(-3,2)", *SPACE[1:]])
-
-
-def test_a_changed_setting_is_told(tmp_path: Path) -> None:
-    toy.multirun(tmp_path, SPACE)
-    with pytest.raises(UserError, match="setting epochs was 3 and is 5"):
-        toy.multirun(tmp_path, [*SPACE, "epochs=5"])
-
-
-def test_without_a_name_the_same_command_finds_its_study(tmp_path: Path) -> None:
-    nameless = ["x=interval(-2,2)", "sweep.n_trials=2"]
-    assert toy.multirun(tmp_path, nameless).info.name == toy.multirun(tmp_path, nameless).info.name
-    assert len(list(tmp_path.glob("*/study.journal"))) == 1
-
-
-def test_a_failed_trial_keeps_its_reason_and_the_study_goes_on(tmp_path: Path) -> None:
-    jobs = toy.multirun(tmp_path, ["fail=choice(true,false)", "sampler=grid", "sweep.n_trials=2"]).jobs
-    assert sorted(job.status for job in jobs) == ["completed", "failed"]
-    assert [job.reason for job in jobs if job.status == "failed"] == ["ValueError: asked to fail"]
-
-
-def test_failures_in_a_row_stop_the_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SweepFailed):
-        toy.multirun(tmp_path, [*SPACE, "fail=true", "sweep.max_failures=2"])
-    assert "2 trials in a row failed, the first because of ValueError: asked to fail" in capsys.readouterr().out
-
-
-def test_after_failures_in_a_row_the_next_start_goes_on(tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(SweepFailed) as caught:
-            toy.multirun(tmp_path, [*SPACE, "fail=true", "sweep.max_failures=2"])
-    assert caught.value.total == 4
-
-
-def test_an_objective_that_no_run_logs_names_those_it_does(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"(?s)scoer: no run logs it.*did you mean 'score'"):
-        toy.multirun(tmp_path, [*SPACE, "sweep.objective=scoer"])
-
-
-def test_nan_is_a_failure(tmp_path: Path) -> None:
-    def task(config: DictConfig) -> float:
-        return float("nan") if config.batch == 16 else 1.0
-
-    jobs = toy.multirun(tmp_path, ["batch=choice(16,32)", "sampler=grid", "sweep.n_trials=2"], task).jobs
-    assert {job.reason for job in jobs} == {"score is nan", None}
-
-
-def test_pruning_ends_a_bad_trial_early(tmp_path: Path) -> None:
-    seen: list[int] = []
-
-    def task(config: DictConfig) -> float:
-        trial = current()
-        assert trial is not None
-        for epoch in range(4):
-            trial.report(epoch, {"score": float(config.x)})
-            seen.append(config.x)
-        return float(config.x)
-
-    points = "[{x: 3}, {x: 2}, {x: 1}]"
-    prune = ["pruner=median", "sweep.pruner.n_startup_trials=2", "sweep.pruner.n_warmup_steps=0"]
-    jobs = toy.multirun(tmp_path, ["x=range(1,4)", "sweep.n_trials=3", f"sweep.enqueue={points}", *prune], task).jobs
-    assert [job.status for job in jobs] == ["completed", "completed", "pruned"]
-    assert 1 not in seen
-
-
-def test_conditional_keys_appear_only_where_they_apply(tmp_path: Path) -> None:
-    jobs = toy.multirun(tmp_path, ["search=conditional", "sampler=bruteforce"]).jobs
-    assert sorted(" ".join(job.overrides) for job in jobs) == [
-        "model=deep model.depth=1",
-        "model=deep model.depth=2",
-        "model=deep model.depth=3",
-        "model=plain",
-    ]
-
-
-def test_a_key_the_config_lacks_is_named_with_its_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no key 'model.width' beside model=deep"):
-        toy.multirun(tmp_path, ["model=choice(plain,deep)", "model.width=interval(1,2)"])
-
-
-def test_a_choice_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean 'plain'"):
-        toy.multirun(tmp_path, ["model=plian,deep", "x=interval(0,1)"])
-
-
-def test_several_objectives_end_in_a_front(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def task(config: DictConfig) -> dict[str, Any]:
-        return {"metrics": {"score": config.x, "cost": config.x + (5 if config.seed else 0)}}
-
-    both = ["sweep.objective=[score,cost]", "sweep.direction=[maximize,minimize]"]
-    result = toy.multirun(tmp_path, ["x=range(0,3)", "seed=0,1", "sweep.n_trials=6", "sampler=grid", *both], task)
-    assert sorted(job.values for job in result.best) == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
-    assert "the Pareto front" in capsys.readouterr().out
-
-
-def test_enqueued_points_come_first(tmp_path: Path) -> None:
-    jobs = toy.multirun(tmp_path, [*SPACE, "sweep.enqueue=[{x: 1.0}]"]).jobs
-    assert jobs[0].overrides == ["x=1.0"]
-
-
-def test_an_enqueued_point_outside_the_space_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="x=9, which lies outside"):
-        toy.multirun(tmp_path, [*SPACE, "sweep.enqueue=[{x: 9}]"])
-
-
-def test_another_studys_best_points_come_first(tmp_path: Path) -> None:
-    toy.multirun(tmp_path, [*SPACE, "sweep.enqueue=[{x: 1.0}]"])
-    jobs = toy.multirun(tmp_path, ["x=interval(-4,4)", "sweep.n_trials=2", "sweep.name=t", "sweep.from=s"]).jobs
-    assert jobs[0].overrides == ["x=1.0"]
-
-
-def test_a_timeout_starts_no_further_trial(tmp_path: Path) -> None:
-    result = toy.multirun(tmp_path, [*SPACE, "sweep.timeout=0.001"])
-    assert result.status == "stopped"
-    assert len(result.jobs) < 4
-
-
-def test_a_grid_needs_lists(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"x=interval.* is continuous"):
-        toy.multirun(tmp_path, [*SPACE, "sampler=grid"])
-
-
-def test_nothing_to_search_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing to search"):
-        toy.multirun(tmp_path, ["sweep.n_trials=3"])
-
-
-def test_an_interrupted_trial_is_run_again_under_its_number(tmp_path: Path) -> None:
-    def task(config: DictConfig) -> float:
-        if not (tmp_path / "once").exists():
-            (tmp_path / "once").touch()
-            raise KeyboardInterrupt
-        attempts.append(current().attempt)  # type: ignore[union-attr]
-        return 1.0
-
-    attempts: list[int] = []
-    with pytest.raises(KeyboardInterrupt):
-        toy.multirun(tmp_path, SPACE, task)
-    assert len(toy.multirun(tmp_path, SPACE, task).jobs) == 4
-    assert attempts == [1, 0, 0, 0]
-
-
-def test_the_best_trial_is_an_experiment_of_its_own(tmp_path: Path) -> None:
-    result = toy.multirun(tmp_path, ["model=choice(deep,plain)", "x=interval(0,2)", "sweep.n_trials=3", "batch=32"])
-    text = next(path for path in result.files if path.name == "best.yaml").read_text()
-    assert text.startswith("# @package _global_\n")
-    assert "override /model: " in text
-    assert "batch: 32" in text
-    assert "sweep" not in text
-
-
-def test_the_folder_holds_a_table_and_figures(tmp_path: Path) -> None:
-    names = {path.name for path in toy.multirun(tmp_path, SPACE).files}
-    assert {"trials.csv", "best.yaml", "history.png", "timeline.png", "intermediate_values.png"} <= names
-
-
-def test_seeds_end_in_mean_and_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    toy.multirun(tmp_path, ["seed=range(0,3)", "sweep.n_trials=3", "sampler=grid", "sweep.report=spread"])
-    assert "standard deviation" in capsys.readouterr().out
+from tests.sweeping.toy import claimed, opened
+
+
+def test_what_is_told_to_end_waits_moments_for_the_storage_and_knows_what_it_saw_last(
+    plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfake.sweeping.study._LAST_SECONDS", 0.05)
+    claims = opened(plan)
+    claim = claimed(claims)
+    seen = claims.study.trials()
+    back = threading.Event()
+    asked: list[object] = []
+    monkeypatch.setattr(claims, "_holds", lambda claim: (asked.append(claim), back.wait(30)))
+    monkeypatch.setattr(claims.study, "read_trials", lambda: (asked.append("trials"), back.wait(30)))
+    claims.release(claim)
+    # It was silent once, and is not waited for again.
+    assert claims.study.last_trials() == seen
+    assert asked == [claim]
+    back.set()
+
+
+def test_another_storage_under_the_same_name_is_refused(plan: StudyPlan, tmp_path: Path) -> None:
+    Study(plan)
+    with pytest.raises(UserError, match=r"kept in study\.journal, and sweep\.storage=.*study\.db is another") as caught:
+        Study(replace(plan, location=locate("sqlite", tmp_path)))
+    assert "sweep.storage=journal" in caught.value.hint
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_another_storage_is_refused_in_a_folder_of_before_it_was_kept(plan: StudyPlan, tmp_path: Path) -> None:
+    Study(plan)
+    (tmp_path / "storage.json").unlink()
+    with pytest.raises(UserError, match="is another"):
+        Study(replace(plan, location=locate("sqlite", tmp_path)))
+    Study(plan)
+    assert (tmp_path / "storage.json").exists()
+
+
+def test_the_same_storage_written_in_another_way_goes_on(plan: StudyPlan, tmp_path: Path) -> None:
+    Study(plan)
+    assert Study(replace(plan, location=locate(str(tmp_path / "study.journal"), tmp_path))).resumed
+
+
+def test_a_study_refused_for_its_space_does_not_bind_the_folder(plan: StudyPlan, tmp_path: Path) -> None:
+    Study(plan)
+    elsewhere = replace(plan, folder=tmp_path / "new", parameters=parse_space({"x": "interval(0,2)"}, [], {}))
+    with pytest.raises(UserError, match="begun differently"):
+        Study(elsewhere)
+    assert not (tmp_path / "new" / "storage.json").exists()
+
+
+def test_a_study_of_a_newer_program_is_told(plan: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as later:
+        later.setattr("deepfake.sweeping.study.FORMAT", 2)
+        Study(plan)
+    with pytest.raises(UserError, match="another version"):
+        Study(plan)
+
+
+def test_the_code_is_kept_with_the_study(tmp_path: Path) -> None:
+    plan = toy.make_plan(tmp_path, code={"version": "1"})
+    claims = toy.opened(plan)
+    assert claims.study.note_code() is None
+    claims.claim()
+    assert Study(replace(plan, code={"version": "2"})).note_code() is not None
+    kept = optuna.load_study(study_name="s", storage=open_storage(plan.location)).user_attrs["code"]
+    assert '"1"' in kept
+    assert '"2"' in kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from deepfake.sweeping.trial import current
 
 CONF = Path(__file__).parent / "toy_conf"
 HEARD: list[tuple[str, Any]] = []
+#: Seconds that tests wait for what other processes do.
+PATIENCE = 60.0
 #: Not empty once this process's pretended device is lost for good.
 BROKEN: list[int] = []
 
@@ -64,6 +67,22 @@ def claimed(claims: Claims) -> Claim:
 def completed(claim: Claim, value: float = 1.0) -> Job:
     """What a trial came to."""
     return Job(claim.number, claim.overrides, COMPLETED, metrics={"m": value}, values=[value])
+
+
+class Away:
+    """A study's storage that does not answer a report until ``back`` is set."""
+
+    def __init__(self, claims: Claims, monkeypatch: Any) -> None:
+        self.asked, self.back = threading.Event(), threading.Event()
+        usual: Callable[..., bool] = claims.report
+
+        def report(*arguments: Any) -> bool:
+            self.asked.set()
+            assert self.back.wait(30)
+            return usual(*arguments)
+
+        monkeypatch.setattr(claims, "report", report)
+        monkeypatch.setattr("deepfake.sweeping.agent._ANSWER_SECONDS", 0.01)
 
 
 class Listener:
@@ -103,6 +122,20 @@ def task(config: DictConfig) -> dict[str, Any]:
         if trial is not None:
             trial.report(epoch, {"score": score * (epoch + 1) / config.epochs})
     return {"run_id": "r", "run_dir": "d", "name": "toy", "status": "completed", "metrics": {"score": score}}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds, which it does in the end."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.02)
+
+
+def blocked(folder: Path) -> int:
+    """The process that waits inside the blocked trial."""
+    wait_for((folder / "blocked").exists)
+    return int((folder / "blocked").read_text())
 
 
 def _lose(sticky: bool) -> None:

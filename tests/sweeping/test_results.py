@@ -1,23 +1,30 @@
-"""Mean and spread over runs that differ in their seed alone; other runs are other groups."""
+"""Tables, files and figures of a study; mean and spread over runs that differ in their seed alone."""
 
 from __future__ import annotations
 
 import csv
 import math
 import statistics
+import warnings
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from omegaconf import DictConfig
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective
-from deepfake.sweeping.results import spread, spread_table
+from deepfake.sweeping.results import draw_study, spread, spread_table
+from deepfake.sweeping.search_space import parse_space
+from deepfake.sweeping.storage import locate
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.sweeper import SweepFailed
 from tests.sweeping import toy
 
 OBJECTIVE = [Objective("score")]
+
+
 SCORES = {("plain", 0): 0.5, ("plain", 1): 0.7, ("deep", 0): 0.9, ("deep", 1): 0.8}
 
 
@@ -92,3 +99,62 @@ def test_a_study_over_models_and_seeds_ends_in_a_row_for_each_model(
         (0.9, "3", "3"),
         (0.5, "2", "3"),
     ]
+
+
+SPACE = parse_space(
+    {"model": "choice(a,b)", "lr": "tag(log,interval(0.1,1))", "d": {"space": "range(1,4)", "when": {"model": "b"}}},
+    [],
+    {},
+)
+
+
+def figure_plan(folder: Path, objectives: int = 1) -> StudyPlan:
+    aims = [Objective(f"m{number}") for number in range(objectives)]
+    return StudyPlan("s", folder, locate("journal", folder), SPACE, aims, [], 3, {"name": "tpe"}, {"name": "none"})
+
+
+def trial(number: int, values: list[float] | None, **params: object) -> FrozenTrial:
+    kinds = {item.key: item.distribution for item in SPACE if item.key in params}
+    state = TrialState.COMPLETE if values else TrialState.FAIL
+    made = create_trial(state=state, values=values, params=dict(params), distributions=kinds)
+    made.number = number
+    return made
+
+
+def test_conditional_keys_and_failures_are_drawn(tmp_path: Path) -> None:
+    trials = [trial(0, [0.5], model="a", lr=0.2), trial(1, [0.6], model="b", lr=0.5, d=2), trial(2, None)]
+    names = {path.stem for path in draw_study(trials, figure_plan(tmp_path), tmp_path)}
+    assert names == {"history", "timeline", "parallel_coordinates", "importance"}
+
+
+def test_equal_values_are_drawn(tmp_path: Path) -> None:
+    trials = [trial(number, [0.5], model="a", lr=0.2) for number in range(2)]
+    assert (tmp_path / "parallel_coordinates.png") in draw_study(trials, figure_plan(tmp_path), tmp_path)
+
+
+def test_several_objectives_have_a_front(tmp_path: Path) -> None:
+    trials = [trial(0, [0.5, 1.0], model="a", lr=0.2), trial(1, [0.6, 0.5], model="a", lr=0.3)]
+    assert (tmp_path / "pareto_front.png") in draw_study(trials, figure_plan(tmp_path, 2), tmp_path)
+
+
+def test_nothing_completed_is_nothing_drawn(tmp_path: Path) -> None:
+    assert draw_study([trial(0, None)], figure_plan(tmp_path), tmp_path) == []
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def test_drawing_leaves_pyplot_as_it_was(tmp_path: Path) -> None:
+    import matplotlib
+    from matplotlib import pyplot
+
+    backend, settings, figures = matplotlib.get_backend(), dict(matplotlib.rcParams), pyplot.get_fignums()
+    trials = [trial(number, [0.5 + number / 10], model="a", lr=0.2 + number / 10) for number in range(3)]
+    trials[0].intermediate_values = {1: 0.25, 2: 0.5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        names = {path.stem for path in draw_study(trials, figure_plan(tmp_path), tmp_path)}
+    assert names == {"history", "timeline", "parallel_coordinates", "importance", "intermediate_values"}
+    assert (matplotlib.get_backend(), dict(matplotlib.rcParams), pyplot.get_fignums()) == (backend, settings, figures)

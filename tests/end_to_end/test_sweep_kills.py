@@ -6,18 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests import PROJECT
 from tests.sweeping import toy
+from tests.sweeping.toy import PATIENCE, blocked, wait_for
 
-ROOT = Path(__file__).parents[2]
 STUDY = ["x=interval(-2,2)", "sweep.n_trials=4", "sweep.name=s", "epochs=1", "block=1"]
-PATIENCE = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -33,26 +32,13 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]
     def start(*overrides: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "tests.sweeping.toy", str(tmp_path), *STUDY, *overrides]
         log = (tmp_path / f"terminal-{len(started)}.log").open("wb")
-        started.append(subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log))
+        started.append(subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
         process.wait()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.02)
-
-
-def blocked(folder: Path) -> int:
-    """The process that waits inside the blocked trial."""
-    wait_for((folder / "blocked").exists)
-    return int((folder / "blocked").read_text())
 
 
 def is_gone(pid: int) -> bool:
@@ -132,39 +118,6 @@ def test_ctrl_c_lets_go_of_what_workers_run(tmp_path: Path, terminal: Callable[.
     assert is_gone(worker)
     (tmp_path / "go").touch()
     assert [job.status for job in toy.multirun(tmp_path, STUDY).jobs] == ["completed"] * 4
-
-
-#: A worker that only waits; without the cure it would be ended from inside after a long while.
-WATCHING = """
-import os, signal, threading, time
-from deepfake.sweeping import worker
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-worker.GRACE_SECONDS = 1000
-worker.watch_parent(0)
-os.kill(os.getpid(), signal.SIGINT)
-try:
-    print("not interrupted", flush=True)
-    {waiting}
-except KeyboardInterrupt:
-    print("let go", flush=True)
-"""
-
-
-@pytest.mark.parametrize("waiting", ["time.sleep(1000)", "threading.Event().wait()"])
-def test_a_worker_started_in_the_background_heeds_its_parent_and_no_ctrl_c(waiting: str) -> None:
-    program = WATCHING.format(waiting=waiting)
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "not interrupted\n"
-        process.stdin.close()
-        process.wait(PATIENCE)
-        assert process.stdout.read() == "let go\n"
-    finally:
-        process.kill()
 
 
 def test_a_living_owner_keeps_its_trial(tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]) -> None:
