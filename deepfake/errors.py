@@ -1,4 +1,4 @@
-"""Mistakes a user can mend, told in two lines, and text from elsewhere made safe to print.
+"""Mistakes a user can mend, told in two lines, interruptions, and text from elsewhere made safe to print.
 
 Knows nothing of the rooms that raise them.
 """

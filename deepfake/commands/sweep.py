@@ -1,6 +1,6 @@
-"""What a sweep leaves behind: a parent run with its jobs nested, and a table that compares them.
+"""The callback of our sweeps: a parent run with its jobs nested, and a table that compares them.
 
-Listens to the sweeper, which knows no tracking.
+The sweeper, which calls it, knows no tracking.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from deepfake.compat import set_parent
 from deepfake.config import flatten, load_config, to_plain
 from deepfake.metrics import metric_names
+from deepfake.options import overrides_by_key
 from deepfake.runs.console import Console
 from deepfake.runs.context import read_parent, write_parent
 from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, SweepInfo, SweepResult
@@ -28,14 +29,14 @@ SHOWN = (*(f"test/{name}" for name in metric_names(headline=True)), "best_epoch"
 
 
 class Observer:
-    """Hears of a sweep's start, of each job's end and of its own end.
+    """Called at a sweep's start, at each job's end and at its own end.
 
     Args:
-        config: The composed config of the sweep, before any job's own overrides.
+        config: The composed config of the sweep, without the overrides of single jobs.
     """
 
     def __init__(self, config: DictConfig) -> None:
-        values = _own(config)
+        values = _job_values(config)
         self._parameters = flatten(to_plain(values))
         self._config = load_config(values)
         self._store = locate(self._config.tracking, self._config.outputs)
@@ -45,7 +46,7 @@ class Observer:
 
     def check(self, config: DictConfig) -> None:
         """Every value of a job typed and in its range, before the first job starts."""
-        load_config(_own(config))
+        load_config(_job_values(config))
 
     def sweep_started(self, info: SweepInfo) -> None:
         """Begin the parent run, or go on with the one that an earlier start of this sweep began."""
@@ -67,7 +68,7 @@ class Observer:
         write_parent(info.folder, self._parent.id)
 
     def job_finished(self, info: SweepInfo, job: Job) -> None:
-        """Tell a failure at once; a job that failed before it had a run of its own gets one that says why."""
+        """Print a failure at once; a job that failed before it had a run of its own gets one that says why."""
         if job.status != FAILED:
             return
         chosen = " ".join(job.overrides)
@@ -79,7 +80,7 @@ class Observer:
                 chosen or f"#{job.number}",
                 job.reason or "it gave no reason",
                 tags={"job": job.number},
-                params=dict(text.lstrip("+").split("=", 1) for text in job.overrides if "=" in text),
+                params=overrides_by_key(job.overrides),
                 trace=Path(job.traceback) if job.traceback else None,
             )
 
@@ -91,10 +92,10 @@ class Observer:
             if self._parent is not None:
                 self._parent.end_children()
                 self._parent.tags({"sweep.status": result.status})
-            self._leave(result.status)
+            self._end_parent(result.status)
         self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {self._store.ui_command}")
 
-    def _leave(self, status: str) -> None:
+    def _end_parent(self, status: str) -> None:
         """End the parent run: as one that was cut short, if the sweep was."""
         if status != "interrupted":
             self._open.close()
@@ -132,7 +133,7 @@ class Observer:
             self._parent.files([folder / "comparison.csv", folder / "comparison.md", *others])
 
 
-def _own(config: DictConfig) -> DictConfig:
+def _job_values(config: DictConfig) -> DictConfig:
     """A job's config without Hydra's node, its interpolations still resolved as if it were there."""
     values = DictConfig({key: config[key] for key in config if key != "hydra"}, flags={"allow_objects": True})
     set_parent(values, config)
@@ -143,7 +144,7 @@ def job_table(result: SweepResult) -> pd.DataFrame:
     """One row per job: its name, what was chosen for it, how it ended, and its metrics."""
     rows = []
     for job in result.jobs:
-        chosen = dict(text.lstrip("+").split("=", 1) for text in job.overrides if "=" in text)
+        chosen = overrides_by_key(job.overrides)
         status = {FAILED: "failed", PRUNED: "pruned"}.get(job.status, "finished")
         name = job.name or f"#{job.number}"
         rows.append(

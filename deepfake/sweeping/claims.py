@@ -1,4 +1,4 @@
-"""Trials shared out to processes: one is claimed, reported on and ended by its owner; none is lost, none runs twice.
+"""Which process runs which trial: its owner claims it, reports on it and ends it; none is lost, none runs twice.
 
 Every trial that runs is signed by its owner. A trial whose owner died with nobody to answer for it is taken up
 again by whoever comes next, under the same number, unless it died too often without a step in between; and an owner
@@ -28,7 +28,7 @@ from deepfake.sweeping.trial import Taken
 
 #: How often a trial may make its process useless and is still tried again.
 _LOSSES = 1
-#: Before the name of what all trials of a study are to have alike, among the facts kept with each.
+#: Before the name of what all trials of a study are to have alike, among the facts recorded with each.
 _SAME = "same: "
 _STATES = {COMPLETED: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
 
@@ -73,7 +73,7 @@ class Claims:
         return self.study.ride_out(self._claim)
 
     def report(self, claim: Claim, steps: Mapping[int, float | None], facts: Mapping[str, Any] | None = None) -> bool:
-        """Keep the objective's value at steps, the trial's progress alone where that is None, and facts.
+        """Record the objective's value at steps, the trial's progress alone where that is None, and facts.
 
         Returns:
             Whether the pruner wants the trial to end.
@@ -92,13 +92,13 @@ class Claims:
                 values = {step: value for step, value in steps.items() if value is not None}
                 for step, value in values.items():
                     claim.trial.report(value, step)
-                # Within, for some pruners keep what they judged by.
+                # Within, for some pruners write down what they judged by.
                 return bool(values) and self._prunes and claim.trial.should_prune()
 
         return self.study.ride_out(write)
 
     def agree(self, claim: Claim, topic: str, fact: str) -> bool:
-        """Keep a fact of a trial, unless this process has, and compare it with what other trials reported of the topic.
+        """Record a fact of a trial, unless this process has, and compare it with what other trials reported of it.
 
         Returns:
             Whether they reported the same, or nothing.
@@ -129,9 +129,9 @@ class Claims:
         return False
 
     def finish(self, claim: Claim, job: Job, mistake: UserError | None = None) -> None:
-        """Keep how a trial ended; the last that is written of it, so that a process killed before it starts anew.
+        """Record how a trial ended; the last that is written of it, so that a process killed before it starts anew.
 
-        Nothing is kept of a trial that another process has ended or taken up, having seen this one asleep.
+        Nothing is recorded of a trial that another process has ended or taken up, having seen no heartbeat of this one.
 
         Args:
             mistake: What every other trial would stumble over as well: the study starts no more of them.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +24,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from deepfake.compat import job_outcome
 from deepfake.errors import UserError
 from deepfake.files import appearing
+from deepfake.options import split_override
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.trial import Pruned
 
 #: In a failed job's folder: its exception, with where it came from.
 TRACEBACK = "traceback.txt"
-#: Overrides that say how runs are chosen; a job's own record does not hold them, so a rerun meets no study.
+#: Overrides that say how runs are chosen; what a job records does not hold them, so that a rerun is no study.
 _SWEEP_KEYS = ("sweep", "search", "sampler", "pruner")
 #: How a launcher refuses a job, and the keys that say what is asked for.
 _REFUSALS = {
@@ -45,7 +47,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class JobRunner:
-    """Everything a job needs besides its own overrides."""
+    """Everything a job needs besides its overrides."""
 
     context: HydraContext
     task: TaskFunction
@@ -125,8 +127,7 @@ def keep_traceback(error: object, folder: Path | None) -> Path | None:
 
 def is_sweep_override(text: str) -> bool:
     """Whether an override says how runs are chosen rather than what a run is."""
-    key = text.lstrip("+~").partition("=")[0].partition("@")[0]
-    return key.partition(".")[0] in _SWEEP_KEYS
+    return re.split(r"[.@]", split_override(text)[0])[0] in _SWEEP_KEYS
 
 
 def timed(run: Callable[[], JobReturn]) -> tuple[JobReturn, float]:

@@ -103,13 +103,13 @@ def signing(file: Path, owner: Mapping[str, Any]) -> Iterator[None]:
 class _Launch:
     """Jobs that were given to the launcher together."""
 
-    #: By which a queue tells them apart; None where they have none.
+    #: The name by which a queue knows them; None where they have none.
     name: str | None
     thread: threading.Thread | None = None
     #: What went wrong with one of them, or with launching.
     trouble: str | None = None
     hint: str | None = None
-    #: Whether the launcher said of every one how it ended.
+    #: Whether the launcher reported how each of them ended.
     complete: bool = False
     asked: float = field(default_factory=time.monotonic)
     unknown: int = 0

@@ -1,4 +1,4 @@
-"""Storages that do not answer for a while: told from mistakes, and waited out.
+"""Storages that do not answer for a while: distinguished from mistakes, and waited for.
 
 Knows the errors of files and databases, not what is stored.
 """

@@ -98,7 +98,7 @@ class Pool:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know about how the workers share this machine."""
+        """What the user should know of the workers on this machine."""
         notes = [f"{self._count} workers say what they do in {self._runner.folder / 'workers'}"]
         if self._gpus and self._count > len(self._gpus):
             gpus = f"the {len(self._gpus)} GPUs" if len(self._gpus) > 1 else "the one GPU"
@@ -140,7 +140,7 @@ class Pool:
             if status == LOST_STATUS:
                 self._count_loss(worker)
             elif status != OVERDUE_STATUS and not left and not stopping:
-                # One that ran a trial was able to start; what becomes of that trial, its own count decides.
+                # One that ran a trial was able to start; the trial's count of deaths decides what becomes of it.
                 self._count_death(worker, reason)
             worker.gone = stopping or self._device_losses[worker.index] >= _BROKEN
             if not worker.gone:
@@ -180,7 +180,7 @@ class Pool:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                # Ctrl-C reaches the parent alone, which then lets the workers go in its own time.
+                # Ctrl-C reaches the parent alone, which then ends the workers.
                 start_new_session=True,
             )
         data = pack(Work(self._runner, self._study.plan, process_identity(), token))

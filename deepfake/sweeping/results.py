@@ -26,6 +26,7 @@ from rich.table import Table
 
 from deepfake.errors import naming
 from deepfake.files import appearing
+from deepfake.options import overrides_by_key, split_override
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
 from deepfake.sweeping.jobs import is_sweep_override
 from deepfake.sweeping.schedule import RETRY_OF, standing
@@ -174,7 +175,7 @@ def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -
         writer = csv.writer(file)
         writer.writerow(["trial", "status", *metrics, *keys, "seconds", "run_id", "run_dir", "reason", "traceback"])
         for job in (trial_to_job(trial, plan.parameters) for trial in trials if trial.state.is_finished()):
-            chosen = dict(text.split("=", 1) for text in job.overrides)
+            chosen = overrides_by_key(job.overrides)
             values = [job.metrics.get(name, "") for name in metrics]
             row = [job.number, job.status, *values, *(chosen.get(key, "") for key in keys)]
             reason = f"{job.reason}; tried again as trial {again[job.number]}" if job.number in again else job.reason
@@ -187,7 +188,7 @@ def write_best(best: Job, plan: StudyPlan, loader: ConfigLoader, folder: Path) -
     overrides = [text for text in plan.fixed if not is_sweep_override(text)] + best.overrides
     groups, values = [], OmegaConf.create({})
     for text in overrides:
-        key, _, value = text.lstrip("+").partition("=")
+        key, value = split_override(text)
         if loader.get_group_options(key):
             groups.append({f"override /{key}": value})
         else:
@@ -213,7 +214,7 @@ def draw_study(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> 
     study = _in_memory(trials, first)
     drawings: dict[str, Callable[[], Axes]] = {}
     if any(trial.state is TrialState.COMPLETE for trial in trials):
-        drawings["history"] = partial(figures.plot_optimization_history, study, target_name=metric)
+        drawings["history"] = partial(_history, study, metric)
         drawings["timeline"] = partial(figures.plot_timeline, study)
         drawings["parallel_coordinates"] = partial(_parallel_coordinates, study, first[0])
         drawings["importance"] = partial(figures.plot_param_importances, study, target_name=metric)
@@ -229,21 +230,20 @@ def draw_study(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> 
         drawings["intermediate_values"] = partial(_intermediate_values, trials, metric)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    with _off_screen(), quietly():
-        for name, draw in drawings.items():
+    for name, draw in drawings.items():
+        path = folder / f"{name}.png"
+        with _off_screen(), quietly():
             try:
-                axes = draw()
+                figure = draw().get_figure(root=True)
             except (ValueError, RuntimeError):
                 if name != "importance":
                     raise
                 # Too few completed trials, or all of them alike: no key's importance can be told.
                 continue
-            path = folder / f"{name}.png"
+            assert figure is not None
             with appearing(path) as partial_file, naming(path):
-                figure = axes.get_figure(root=True)
-                assert figure is not None
                 figure.savefig(partial_file, dpi=_DPI, format="png", bbox_inches="tight")
-            files.append(path)
+        files.append(path)
     return files
 
 
@@ -277,6 +277,15 @@ def _in_memory(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -
     return study
 
 
+def _history(study: optuna.Study, metric: str) -> Axes:
+    from matplotlib.ticker import MaxNLocator
+    from optuna.visualization.matplotlib import plot_optimization_history
+
+    axes = plot_optimization_history(study, target_name=metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return axes
+
+
 def _parallel_coordinates(study: optuna.Study, objective: Objective) -> Axes:
     from optuna.visualization.matplotlib import plot_parallel_coordinate
 
@@ -307,7 +316,7 @@ def _intermediate_values(trials: Sequence[FrozenTrial], metric: str) -> Axes:
 
 
 def _but_seed(overrides: Sequence[str]) -> str:
-    return " ".join(text for text in overrides if text.lstrip("+").partition("=")[0] != "seed")
+    return " ".join(text for text in overrides if split_override(text)[0] != "seed")
 
 
 def _is_end(name: str, names: Collection[str]) -> bool:

@@ -121,7 +121,7 @@ class _Watcher:
             job = trial_to_job(trial, self._study.plan.parameters)
             self._display.ended(job, trials)
             owner = trial.user_attrs.get("owner") or {}
-            # Another terminal on the same study reports its own trials.
+            # Another terminal on the same study reports those that it started.
             if str(owner.get("token", "")).startswith(self._study.owner["token"]):
                 self._notify(job)
         self._display.refresh(trials)

@@ -31,6 +31,15 @@ _NOT_IN_CONFIGS = (  # noqa: SIM905
 ).split()
 
 
+#: In a continuous space they never draw a point twice.
+_SELDOM_AGAIN = (samplers.RandomSampler, samplers.QMCSampler)
+#: How often a sampler is asked for a point that was not tried, and how often it may come with the same one.
+_TRIES, _ENOUGH = 10, 3
+_Identity = frozenset[tuple[str, str]]
+#: The points of ended trials by number: what has ended is looked at once.
+Tried = dict[int, _Identity]
+
+
 @dataclass(frozen=True)
 class SamplerKind:
     """One sampler.
@@ -65,15 +74,6 @@ SAMPLERS: dict[str, SamplerKind] = {
     "grid": SamplerKind(samplers.GridSampler, finite=True, conditional=False, wants_space=True, one_seed=True),
     "bruteforce": SamplerKind(samplers.BruteForceSampler, finite=True),
 }
-
-
-#: In a continuous space they never draw a point twice.
-_SELDOM_AGAIN = (samplers.RandomSampler, samplers.QMCSampler)
-#: How often a sampler is asked for a point that was not tried, and how often it may come with the same one.
-_TRIES, _ENOUGH = 10, 3
-_Identity = frozenset[tuple[str, str]]
-#: The points of ended trials by number: what has ended is looked at once.
-Tried = dict[int, _Identity]
 
 
 def _patient(patience: int, min_delta: float = 0.0) -> BasePruner:
@@ -114,7 +114,7 @@ def create_sampler(
     arguments["seed"] = seed if kind.one_seed else (seed * 1_000_003 + begun) % 2**32
     warns = inspect.signature(kind.create).parameters.get("warn_independent_sampling")
     if warns is not None and warns.default is True:
-        # It would be said for every trial anew; sampler_notes says it once.
+        # Optuna would warn at every trial; sampler_notes says it once.
         arguments.setdefault("warn_independent_sampling", False)
     sampler: BaseSampler = _create(f"sampler={name}", kind.create, arguments)
     if tried is None or kind.finite or (kind.create in _SELDOM_AGAIN and count_points(parameters) is None):
@@ -157,7 +157,7 @@ class Distinct(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        # Here, for the study asks for this before it holds its storage, and for single keys while it does.
+        # Here, for the study calls this before it locks its storage, and asks for single keys while it does.
         self._drawn = trial.number, self._draw(study, trial)
         return {}
 

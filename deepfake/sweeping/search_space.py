@@ -24,6 +24,7 @@ from deepfake.errors import UserError, nearest
 
 #: Beyond this, all points of a space are not counted: no study tries them all.
 _MANY = 100_000
+_GRAMMAR = "write choice(a,b), range(1,5), interval(0.1,0.9), tag(log, interval(1e-5,1e-2)) or int(interval(1,9))"
 
 Value = str | int | float | bool | None
 
@@ -152,9 +153,6 @@ def _points(parameters: Sequence[Parameter], chosen: dict[str, Value]) -> Iterat
     head, *rest = parameters
     for value in (head.values() or []) if head.applies(chosen) else [...]:
         yield from _points(rest, chosen if value is ... else {**chosen, head.key: value})
-
-
-_GRAMMAR = "write choice(a,b), range(1,5), interval(0.1,0.9), tag(log, interval(1e-5,1e-2)) or int(interval(1,9))"
 
 
 def parse_space(params: Mapping[str, Any], swept: Sequence[Override], fixed: Mapping[str, str]) -> list[Parameter]:

@@ -37,6 +37,15 @@ PLACE = "storage.json"
 _WORDS = {"study.journal": "journal", "study.db": "sqlite"}
 _JOURNAL_ENDINGS = (".journal", ".log")
 _SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
+_DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+_OTHER = "check the path or URL, or start anew with another sweep.storage"
+#: Between two questions for a server's lock.
+_LOCK_SECONDS = 0.05
+_KEY = zlib.crc32(b"deepfake-sweeps")
+_LOCKS = {
+    "postgresql": (f"SELECT pg_try_advisory_lock({_KEY})", f"SELECT pg_advisory_unlock({_KEY})"),
+    "mysql": (f"SELECT GET_LOCK('{_KEY}', 0)", f"SELECT RELEASE_LOCK('{_KEY}')"),
+}
 
 
 @dataclass(frozen=True)
@@ -222,10 +231,6 @@ def together(storage: BaseStorage) -> Iterator[None]:
         yield
 
 
-_DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-_OTHER = "check the path or URL, or start anew with another sweep.storage"
-
-
 def _open_database(url: str) -> RDBStorage:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -294,15 +299,6 @@ def _let_go(connection: Connection, statement: str) -> None:
     except SQLAlchemyError:
         # What was done inside is done.
         connection.invalidate()
-
-
-#: Between two questions for a server's lock.
-_LOCK_SECONDS = 0.05
-_KEY = zlib.crc32(b"deepfake-sweeps")
-_LOCKS = {
-    "postgresql": (f"SELECT pg_try_advisory_lock({_KEY})", f"SELECT pg_advisory_unlock({_KEY})"),
-    "mysql": (f"SELECT GET_LOCK('{_KEY}', 0)", f"SELECT RELEASE_LOCK('{_KEY}')"),
-}
 
 
 @contextlib.contextmanager

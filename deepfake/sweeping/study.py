@@ -36,7 +36,7 @@ from deepfake.sweeping.study_plan import StudyPlan, describe_code, differences, 
 
 T = TypeVar("T")
 
-#: Raised when what is kept with a study changes shape; an older program refuses a newer study.
+#: Raised when what is recorded with a study changes shape; an older program refuses a newer study.
 FORMAT = 1
 #: How long a process that is told to end waits for its storage, in seconds.
 _LAST_SECONDS = 3.0
@@ -148,11 +148,11 @@ class Study:
         return numbers
 
     def note_code(self) -> str | None:
-        """Keep what code this start runs; in a few words how it differs from that of the trials there are."""
+        """Record what code this start runs; returns in a few words how it differs from that of the trials there are."""
         return self.ride_out(self._note_code)
 
     def set_facts(self, trial: int, facts: Mapping[str, Any]) -> None:
-        """Keep facts with a trial, named by its key in the storage."""
+        """Record facts of a trial, which is named by its key in the storage."""
         for key, value in facts.items():
             self.storage.set_trial_user_attr(trial, key, value)
 

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deepfake import __version__
 from deepfake.errors import UserError, closest, first_line, nearest
-from deepfake.options import is_under
+from deepfake.options import is_under, split_override
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
@@ -28,6 +28,12 @@ from deepfake.sweeping.samplers import check_choice, lists_all, sampler_notes
 from deepfake.sweeping.search_space import Parameter, Value, example_points, parse_space, to_overrides, to_text
 from deepfake.sweeping.storage import Location, locate
 from deepfake.sweeping.warm_start import warm_start
+
+#: How many trials a study has where neither its space nor the user says.
+_DEFAULT_TRIALS = 20
+#: Composing one example needs a tenth of a second.
+_MOST_EXAMPLES = 40
+_MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -74,19 +80,19 @@ class StudyPlan:
         total: How many trials the study is to have, over all its starts.
         points: How many points the space has, where that is known and none is tried again.
         began: When this start began, in seconds since the epoch; failures in a row are counted from here.
-        clock: What tells the time to all processes of this start.
+        clock: The clock of all processes of this start.
         deadline: The same clock; no trial starts after it.
         retries: How often a trial whose process died without a new step is taken up again.
         trial_timeout: Seconds that a trial may run.
         warm: Points to try first.
         source: The study whose best points are tried after those.
         borrowed: Those points.
-        recorded: Of ``fixed``, what is kept with the study: all but what may differ between two starts.
+        recorded: Of ``fixed``, what is recorded with the study: all but what may differ between two starts.
         choices: The choice made in each config group that is not swept.
         repeat: Whether a point that was tried may be tried again.
         code: What code this start runs; see :func:`code_state`.
         environment: Keys, and groups of keys, that may differ between two starts.
-        notes: What the user is told before the first trial.
+        notes: What is printed before the first trial.
     """
 
     name: str
@@ -145,9 +151,9 @@ def differences(
     """
     changes = []
     if given_before is None:
-        # A study that kept no overrides: of those of now only an addition is surely one.
+        # An older study, without overrides: of those given now only an addition is surely a change.
         given_before = [text for text in given_now if not text.startswith("+")]
-    touched = [_key(text) for text in {*given_before} ^ {*given_now}]
+    touched = [split_override(text)[0].partition("@")[0] for text in {*given_before} ^ {*given_now}]
     touched = [key for key in touched if not is_under(key, environment)]
     for section in now:
         old, new = before.get(section, {}), now[section]
@@ -200,10 +206,6 @@ def describe_code(state: Mapping[str, str]) -> str:
     return f"commit {state['commit'][:10]}{changes}"
 
 
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0].partition("@")[0]
-
-
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:10]
 
@@ -214,11 +216,6 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-_DEFAULT_TRIALS = 20
-#: Composing one example takes a tenth of a second.
-_MOST_EXAMPLES = 40
 
 
 def make_plan(
@@ -388,6 +385,3 @@ def _explain(
             meant = closest(key, flat)
             hint = f"{meant} or limit it with when: {{model: [...]}}" if meant else "--cfg job lists every key"
             raise UserError(f"the config has no key {key!r}{beside}, which is swept", hint)
-
-
-_MISSING = object()

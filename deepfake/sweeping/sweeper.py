@@ -1,4 +1,4 @@
-"""What ``-m`` does: tells a grid from a study, runs it, and ends with an honest exit status.
+"""What ``-m`` does: tells a grid from a study, runs it, and says by the exit status whether jobs failed.
 
 The one entry of this room for Hydra; what a callback is called with is in :mod:`deepfake.sweeping.callbacks`.
 """
@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake.compat import config_repository, is_basic_launcher
 from deepfake.errors import UserError
+from deepfake.options import split_override
 from deepfake.sweeping.callbacks import (
     LOCK,
     Job,
@@ -87,7 +88,7 @@ def sweep(
     freeze(context.config_loader)
     node = OmegaConf.select(config, "sweep")
     runner = JobRunner(context, task, config)
-    typed = [text.lstrip("+~").partition("=")[0] for text in (*arguments, *runner.hydra_overrides)]
+    typed = [split_override(text)[0] for text in (*arguments, *runner.hydra_overrides)]
     plain = cast("dict[str, Any]", (node and OmegaConf.to_container(node, resolve=True)) or {})
     plain, asked = join_sweeper_keys(plain, settings, typed)
     options = load_options(plain)
@@ -178,7 +179,7 @@ def _grid(
 
 
 def start(info: SweepInfo, callback: SweepCallback, config: DictConfig) -> None:
-    """Make the sweep's folder and tell the callback, one process at a time."""
+    """Make the sweep's folder and call the callback, one process at a time."""
     info.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(str(info.folder / LOCK)):
         OmegaConf.save(config, info.folder / "multirun.yaml")

@@ -1,6 +1,6 @@
-"""The wire between a running job and the study that asked for it: report a metric, hear that it is pruned.
+"""The trial that a job is, as the job sees it: it reports metrics, and is pruned or stopped by exceptions.
 
-Training calls this through a plain callback. Knows no Optuna; outside a study there is no trial to report to.
+Imports no Optuna; outside a study there is no trial.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class TrialHandle(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What :meth:`identify` was told, also by an earlier attempt."""
+        """What :meth:`identify` was given, also by an earlier attempt."""
 
     def identify(self, **facts: str) -> None:
-        """Keep with the trial where its run is (``run_id``, ``run_dir``, ``name``), should it never return."""
+        """Record with the trial where its run is (``run_id``, ``run_dir``, ``name``), should it never return."""
 
     def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Tell the study how it goes.
+        """Report an epoch to the study.
 
         Args:
             epoch: From 0, each once.
@@ -90,14 +90,14 @@ class TrialHandle(Protocol):
         """
 
     def agree(self, topic: str, fact: str) -> None:
-        """Hold what this trial works on against what the study's others did.
+        """Compare what this trial works on with what the study's other trials did.
 
         Args:
             topic: What it is, such as ``the data of dataset=demo``.
             fact: A digest of it, or a word for it.
 
         Raises:
-            Refused: Another trial told another fact of this topic.
+            Refused: Another trial reported another fact of this topic.
         """
 
     def hold(self) -> None:

@@ -1,6 +1,6 @@
 """Known good points to try first: those the user names, and the best of another study.
 
-Holds each point to the space, so that a mistake is told before anything runs, and so is what a point of another
+Holds each point to the space, so that a mistake ends the start before anything runs; notes say what a point of another
 study cannot bring along.
 """
 
@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.compat import contains
 from deepfake.errors import UserError, nearest
+from deepfake.options import overrides_by_key
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.samplers import SAMPLERS
 from deepfake.sweeping.search_space import Parameter, Value, to_text
@@ -25,7 +26,7 @@ from deepfake.sweeping.storage import Location, locate, open_storage
 
 #: How many of another study's best points are tried.
 _BEST = 5
-_MOST_TOLD = 5
+_MOST_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def _best_of(
     points: list[dict[str, Value]] = []
     notes: list[str] = []
     for trial in trials[:_BEST]:
-        point, said = _borrow(trial, parameters, fixed)
-        notes += said
+        point, remarks = _borrow(trial, parameters, fixed)
+        notes += remarks
         if point and point not in points:
             points.append(point)
     swept = {parameter.key for parameter in parameters}
@@ -139,9 +140,11 @@ def _best_of(
         notes.append(f"{key} was swept there and is {setting.get(key, 'not')} {'' if key in setting else 'swept '}here")
     differing = [key for key in fixed if key in setting and fixed[key] != setting[key]]
     if differing:
-        told = ", ".join(f"{key} was {fixed[key]} and is {setting[key]} here" for key in sorted(differing)[:_MOST_TOLD])
-        more = f", and {len(differing) - _MOST_TOLD} more" if len(differing) > _MOST_TOLD else ""
-        notes.append(f"its trials ran with other settings: {told}{more}")
+        shown = ", ".join(
+            f"{key} was {fixed[key]} and is {setting[key]} here" for key in sorted(differing)[:_MOST_SHOWN]
+        )
+        more = f", and {len(differing) - _MOST_SHOWN} more" if len(differing) > _MOST_SHOWN else ""
+        notes.append(f"its trials ran with other settings: {shown}{more}")
     return points, [f"sweep.from={options.source}: {note}" for note in dict.fromkeys(notes)]
 
 
@@ -161,7 +164,7 @@ def _borrow(
             continue
         if key not in trial.params and key not in fixed:
             notes.append(f"nothing is known of {key} there, the sampler draws it")
-            # What applies beside it cannot be told.
+            # What applies beside it is not known either.
             continue
         value, inside = _fit(parameter, trial.params.get(key, fixed.get(key)))
         if not inside:
@@ -174,12 +177,11 @@ def _borrow(
 
 
 def _fixed_in(study: optuna.Study) -> dict[str, str]:
-    """What a study's trials had in common, as far as it kept it: its settings, and the groups chosen for all."""
+    """What a study's trials had in common, as far as that is recorded: its settings, and the groups chosen for all."""
     fingerprint = json.loads(study.user_attrs.get("fingerprint", "{}"))
     overrides = json.loads(study.user_attrs.get("overrides", "[]"))
     choices = json.loads(study.user_attrs.get("choices", "{}"))
-    given = dict(text.lstrip("+").split("=", 1) for text in overrides if "=" in text)
-    return {**choices, **given, **fingerprint.get("setting", {})}
+    return {**choices, **overrides_by_key(overrides), **fingerprint.get("setting", {})}
 
 
 def _find(source: str, options: SweepOptions, folder: Path) -> tuple[Location, str | None]:
