@@ -31,7 +31,7 @@ from deepfake.training.options import (
     TrainerOptions,
 )
 
-#: What ``dataset.size`` may say instead of a number.
+#: What ``dataset.size`` and ``trainer.batch_size`` may say instead of a number.
 AUTO = "auto"
 #: Nodes of a composed config that say how runs are chosen, not what a run is; never saved with a run.
 SWEEP_NODES = ("sweep", "search")

@@ -173,7 +173,7 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
         "name": name if name.endswith(_REPRODUCED) else f"{name}{_REPRODUCED}",
         "resume": None,
     }
-    if now["trainer.batch_size"] == then["trainer.batch_size"] == AUTO and "batch_size" in record.metrics():
+    if now.get("trainer.batch_size") == then.get("trainer.batch_size") == AUTO and "batch_size" in record.metrics():
         # On another machine it could come to another.
         moved["trainer.batch_size"] = int(record.metrics()["batch_size"])
     lay_over(values, moved)

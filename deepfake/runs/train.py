@@ -88,19 +88,19 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
         data = cache.get("clips", clips_key(config), lambda: open_data(config, manifest, console))
         _agree_on_data(config, data)
-        this = Run(config, context, folder, log, console, fabric, data, detector)
+        current = Run(config, context, folder, log, console, fabric, data, detector)
         if fabric.is_global_zero:
-            keep_inputs(this, parameters)
-            _tell_audit(this)
+            keep_inputs(current, parameters)
+            _warn_of_data(current)
         if note:
             log.tags({"note.size": note})
-        prepare_reading(this, cache)
-        result = _fit(this, began)
+        prepare_reading(current, cache)
+        result = _fit(current, began)
         result.notes += [note] if note else []
-        evaluated = evaluate_run(this, result)
+        evaluated = evaluate_run(current, result)
         if fabric.is_global_zero:
-            keep_results(this, result, evaluated)
-        log_model(this)
+            keep_results(current, result, evaluated)
+        log_model(current)
         if fabric.is_global_zero:
             folder.end()
     metrics = evaluated.found.values
@@ -181,7 +181,7 @@ def _agree_on_data(config: RunConfig, data: Data) -> None:
         reporting.agree(topic, known_digests(data.manifest, data.store.records).content_digest())
 
 
-def _tell_audit(run: Run) -> None:
+def _warn_of_data(run: Run) -> None:
     # A sweep's jobs mostly share their data: the first one's words are enough.
     for warning in run.data.audit.warnings if run.context.number in (None, 0) else ():
         run.console.warn(warning)
