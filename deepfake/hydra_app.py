@@ -1,4 +1,4 @@
-"""The way into every command: its config composed, its mistakes told in two lines. Imports nothing heavy.
+"""What every command begins with: composing its config, and printing mistakes in two lines. Imports nothing heavy.
 
 Configs are composed of the same groups, keys and overrides whether Hydra runs the command or not. Hydra's own way of
 running a saved config again, ``--config-path RUN``, is turned to ``deepfake reproduce``: such a config has lost its
@@ -74,7 +74,7 @@ def guarded(entry: Callable[[], object]) -> int:
 def guarded_call(call: Callable[[], int]) -> int:
     """A command's exit status; a user's mistake is told in two lines and makes it 2."""
     _ensure_home()
-    # To look through all that was imported for what refers to itself takes a second or two, and it ends anyway.
+    # A last garbage collection over all that was imported takes a second or two, and the process ends anyway.
     atexit.register(gc.freeze)
     try:
         with sigterm_interrupts():
@@ -92,7 +92,7 @@ def guarded_call(call: Callable[[], int]) -> int:
 
 
 def _ensure_home() -> None:
-    """A user without an entry and without HOME, as containers have them, gets one: libraries ask when imported."""
+    """Set HOME where neither the environment nor the user's entry names one, as in containers: libraries need it."""
     try:
         Path.home()
     except RuntimeError:

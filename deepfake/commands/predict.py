@@ -215,9 +215,9 @@ def _read(trained: Trained, one: Input, record: Record, score: float, clips: np.
 
 
 class Originals:
-    """The videos that a run's own fakes were made from: training cut such a fake where its original's face is.
+    """The videos that a run's fakes were made from: training cropped such a fake where its original's face is.
 
-    A file of the run's data set is told by its content, wherever it lies now.
+    A file of the run's data set is recognised by its content, wherever it lies now.
 
     Args:
         record: The run.

@@ -1,4 +1,4 @@
-"""``deepfake sync [FOLDER ...]``: to the tracking server what runs told while it was away."""
+"""``deepfake sync [FOLDER ...]``: send the tracking server what runs logged while it did not answer."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def _is_choice(override: Override) -> bool:
 
 
 def _without_calls(composed: Any, values: Any) -> Any:
-    """A composed config that refers to its own keys only: what asked anything else, the environment say, is settled.
+    """A composed config that refers to its own keys only; what calls anything, such as the environment, is resolved.
 
     Args:
         composed: From a file that may be a stranger's.
@@ -260,7 +260,7 @@ def _checked(values: dict[str, Any], record: RunRecord) -> RunConfig:
 
 
 def use_threads_of(record: RunRecord) -> None:
-    """On a CPU sums come out in another order with another number of threads, so the run's own number is taken."""
+    """Use as many threads as the run did: another number adds in another order, which changes the last digits."""
     import torch
 
     threads = record.provenance().get("machine", {}).get("threads") if record.has(PROVENANCE) else None
@@ -379,7 +379,7 @@ def resume_config(config: RunConfig, context: RunContext) -> tuple[DictConfig, R
 
 
 def _outputs(reference: str, config: RunConfig, typed: bool) -> Path:
-    """What was typed, else the folder that the run's own lies below: only that is no place of a stranger's choosing."""
+    """The folder of outputs that was typed, else the saved one where the run lies in it: others may be a stranger's."""
     path = Path(reference).expanduser()
     if path.is_dir() and not typed:
         saved = load_values(from_folder(path).config()).outputs
