@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.compat import trial_id
@@ -83,7 +82,7 @@ class Claims:
         """
 
         def write() -> bool:
-            with self._writing():
+            with self.study.writing():
                 if not self._holds(claim):
                     raise Taken
                 self.study.set_facts(trial_id(claim.trial), facts or {})
@@ -122,7 +121,7 @@ class Claims:
 
     def send_heartbeat(self, claim: Claim) -> bool:
         """Give a sign of life; returns whether the trial is still this process's. Waits for no storage."""
-        with contextlib.suppress(Taken), self._writing():
+        with contextlib.suppress(Taken), self.study.writing():
             if self._holds(claim):
                 self.study.set_facts(trial_id(claim.trial), {"beat": time.monotonic()})
                 return True
@@ -142,7 +141,7 @@ class Claims:
         facts |= {"mistake": [mistake.message, mistake.hint] if mistake else None}
 
         def write() -> None:
-            with contextlib.suppress(Taken), self._writing():
+            with contextlib.suppress(Taken), self.study.writing():
                 if not self._holds(claim):
                     return
                 known = self.study.storage.get_trial(trial_id(claim.trial)).user_attrs
@@ -158,7 +157,7 @@ class Claims:
         """Let go of a trial that was interrupted, which is not held against it: whoever comes next takes it up."""
 
         def write() -> None:
-            with contextlib.suppress(Taken), self._writing():
+            with contextlib.suppress(Taken), self.study.writing():
                 if self._holds(claim):
                     self.study.set_facts(trial_id(claim.trial), {"attempt": claim.attempt, "owner": None})
 
@@ -173,7 +172,7 @@ class Claims:
         """
 
         def write() -> bool:
-            with self.study.exclusively(), self._writing():
+            with self.study.exclusively(), self.study.writing():
                 if not self._holds(claim):
                     return False
                 trial = self.study.storage.get_trial(trial_id(claim.trial))
@@ -198,7 +197,7 @@ class Claims:
 
         def write() -> list[int]:
             found = []
-            with self.study.exclusively(), self._writing():
+            with self.study.exclusively(), self.study.writing():
                 for trial in self.study.read_trials():
                     owner = trial.user_attrs.get("owner")
                     if trial.state is TrialState.RUNNING and owner and owner["token"].startswith(token):
@@ -219,10 +218,10 @@ class Claims:
             for trial in self._left_running(trials):
                 if trial.user_attrs.get("owner") is None or self._owns(trial) or self._may_go_on(trial, None):
                     return self._assign(trial_id(trial), trial)
-            if not study.schedule.has_room(trials):
+            begun = study.schedule.begun(trials)
+            if not study.schedule.has_room(begun):
                 return None
             tried = None if plan.repeat else self._tried
-            begun = study.schedule.begun(trials)
             study.optuna.sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, begun, tried)
             return self._assign(None, None)
 
@@ -247,13 +246,13 @@ class Claims:
         if before is not None:
             attempt = int(before.user_attrs.get("attempt", 0)) + 1
             owner |= {"attempt": attempt, "steps": steps_of(before)}
-        with self._writing():
+        with self.study.writing():
             trial = study.optuna.ask() if key is None else optuna.Trial(study.optuna, key)
             study.set_facts(trial_id(trial), {"owner": owner} | ({"attempt": attempt} if attempt else {}))
         if not trial.params:
             # Drawn before the storage is held again: some samplers need seconds.
             _ = trial.relative_params
-        with self._writing():
+        with self.study.writing():
             chosen: dict[str, Value] = choose(self.plan.parameters, trial)
         self._half_claimed = False
         return Claim(trial, to_overrides(chosen), attempt)
@@ -280,15 +279,6 @@ class Claims:
 
     def _owns(self, trial: FrozenTrial) -> bool:
         return bool((trial.user_attrs.get("owner") or {}).get("token") == self.study.owner["token"])
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Write together; raises Taken where a trial turns out to have been ended by another process."""
-        try:
-            with self.study.writing():
-                yield
-        except UpdateFinishedTrialError as error:
-            raise Taken from error
 
 
 def _has_progressed(trial: FrozenTrial) -> bool:

@@ -57,9 +57,9 @@ class Schedule:
         """How many trials have been begun, those tried again among them."""
         return len(trials) - sum(trial.state is TrialState.WAITING for trial in self.open(trials))
 
-    def has_room(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether the total allows another trial to begin."""
-        return self.begun(trials) - len(self.superseded) < self._plan.total
+    def has_room(self, begun: int) -> bool:
+        """Whether the total allows another trial to begin after so many."""
+        return begun - len(self.superseded) < self._plan.total
 
     def is_done(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every trial of the study has ended."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -33,6 +33,7 @@ from deepfake.sweeping.storage import (
     together,
 )
 from deepfake.sweeping.study_plan import StudyPlan, describe_code, differences, fingerprint
+from deepfake.sweeping.trial import Taken
 
 T = TypeVar("T")
 
@@ -179,9 +180,16 @@ class Study:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """What is written inside reaches the storage together."""
-        with self._lock, together(self.storage):
-            yield
+        """What is written inside reaches the storage together.
+
+        Raises:
+            Taken: A trial that was written to turns out to have been ended by another process.
+        """
+        try:
+            with self._lock, together(self.storage):
+                yield
+        except UpdateFinishedTrialError as error:
+            raise Taken from error
 
     @contextlib.contextmanager
     def between_writes(self) -> Iterator[None]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
-import os
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
 
 from deepfake.errors import UserError
-from deepfake.sweeping.outage import is_outage, ride_out
 from deepfake.sweeping.storage import locate, open_storage, together
 
 
@@ -70,104 +66,6 @@ def test_what_is_written_together_arrives_together(tmp_path: Path, kind: str) ->
     other.set_trial_user_attr(trial, "c", 3)
     storage.set_trial_user_attr(trial, "d", 4)
     assert sorted(other.get_trial(trial).user_attrs) == sorted(storage.get_trial(trial).user_attrs) == list("abcd")
-
-
-def test_an_exception_while_writing_together_leaves_the_journal_usable(tmp_path: Path) -> None:
-    storage = open_storage(locate("journal", tmp_path))
-    study = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
-
-    def write_and_fail() -> None:
-        with together(storage):
-            storage.create_new_trial(study)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        write_and_fail()
-    storage.set_trial_user_attr(storage.create_new_trial(study), "a", 1)
-    trials = open_storage(locate("journal", tmp_path)).get_all_trials(study)
-    assert [trial.user_attrs for trial in trials] == [{}, {"a": 1}]
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were made, without making them."""
-    now, pauses = [0.0], []
-
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        now[0] += seconds
-
-    monkeypatch.setattr("deepfake.sweeping.outage.time.sleep", sleep)
-    monkeypatch.setattr("deepfake.sweeping.outage.time.monotonic", lambda: now[0])
-    return pauses
-
-
-def full(times: int) -> Callable[[int], None]:
-    """A disk that is full so many times."""
-    left, real = [times], os.fsync
-
-    def fsync(descriptor: int) -> None:
-        if left[0]:
-            left[0] -= 1
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(descriptor)
-
-    return fsync
-
-
-def test_a_full_disk_is_waited_out_and_costs_no_entry(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
-    storage = open_storage(locate("journal", tmp_path))
-    study = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
-    monkeypatch.setattr("deepfake.sweeping.journal.os.fsync", full(3))
-    with together(storage):
-        storage.set_trial_user_attr(storage.create_new_trial(study), "a", 1)
-    assert len(waits) == 3
-    assert [trial.user_attrs for trial in open_storage(locate("journal", tmp_path)).get_all_trials(study)] == [{"a": 1}]
-
-
-def test_an_append_that_failed_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = open_storage(locate("journal", tmp_path))
-    before = (tmp_path / "study.journal").read_bytes()
-    monkeypatch.setattr("deepfake.sweeping.journal.os.fsync", full(1))
-    with pytest.raises(OSError, match="No space"):
-        storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
-    assert (tmp_path / "study.journal").read_bytes() == before
-
-
-def test_after_its_patience_an_outage_ends_in_an_error(waits: list[float]) -> None:
-    def away() -> None:
-        raise ConnectionResetError("gone")
-
-    with pytest.raises(UserError, match="x has not answered for 60 s: gone"):
-        ride_out(away, "x", 60.0)
-    assert sum(waits) == pytest.approx(60.0)
-
-
-def test_without_patience_the_first_failure_is_told(waits: list[float]) -> None:
-    def away() -> None:
-        raise ConnectionResetError("gone")
-
-    with pytest.raises(UserError, match="x does not answer: gone"):
-        ride_out(away, "x", 0.0)
-    assert waits == []
-
-
-def test_a_mistake_is_no_outage(waits: list[float]) -> None:
-    def mistaken() -> None:
-        raise KeyError("a")
-
-    with pytest.raises(KeyError):
-        ride_out(mistaken, "x", 60.0)
-    assert waits == []
-
-
-def test_a_missing_table_or_file_is_told_from_a_silent_server() -> None:
-    from sqlalchemy.exc import IntegrityError, OperationalError
-
-    silent, twice = OperationalError("q", {}, Exception("refused")), IntegrityError("q", {}, Exception("twice"))
-    assert [is_outage(error) for error in (silent, twice, FileNotFoundError())] == [True, False, False]
 
 
 def test_a_server_without_its_driver_names_the_package(tmp_path: Path) -> None:
