@@ -18,12 +18,12 @@ from deepfake.runs.comparison import (
     Entry,
     Shared,
     columns_of,
+    exclusion_reason,
     leaderboard,
     metric_named,
     parameters,
     read_entries,
     shared_samples,
-    why_not,
 )
 from deepfake.runs.console import Console
 from deepfake.tracking import report, tables
@@ -106,7 +106,7 @@ def _chosen(
     found = [record for name in sweeps for record in sweep_runs(name, store, outputs)]
     if bulk:
         found += matching_runs(arguments.experiment, arguments.filter or "", store, outputs)
-    reasons = {str(record): why_not(record) for record in found}
+    reasons = {str(record): exclusion_reason(record) for record in found}
     left = [record for record in found if not reasons[str(record)]]
     out = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     singles = [name for name in named if name.removeprefix(_SWEEP) not in sweeps]

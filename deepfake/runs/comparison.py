@@ -95,7 +95,7 @@ def read_entries(records: Sequence[RunRecord]) -> list[Entry]:
     return entries
 
 
-def why_not(record: RunRecord) -> str:
+def exclusion_reason(record: RunRecord) -> str:
     """Why a run cannot be compared; empty if it can."""
     if "pruned" in record.tags:
         return "pruned"

@@ -95,7 +95,7 @@ def read_overrides(texts: Iterable[str], use: Use, run: object = "") -> list[Ove
     return found
 
 
-def lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
     """Change saved values in place.
 
     Args:
@@ -115,7 +115,7 @@ def lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
             place[name] = value
 
 
-def _pick(given: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
+def _typed_values(given: Mapping[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
     """The values of the keys that were typed, by dotted key; of one inside a list the whole list."""
     found = {}
     for override in overrides:
@@ -176,7 +176,7 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
     if now.get("trainer.batch_size") == then.get("trainer.batch_size") == AUTO and "batch_size" in record.metrics():
         # On another machine it could come to another.
         moved["trainer.batch_size"] = int(record.metrics()["batch_size"])
-    lay_over(values, moved)
+    apply_changes(values, moved)
     for key, value in moved.items():
         OmegaConf.update(composed, key, literal(value), force_add=True)
     typed_here = [*where, *(one for one in changed if is_under(one.key_or_group, environment_keys()))]
@@ -208,12 +208,12 @@ def _change(
     if chosen := [one.input_line or "" for one in overrides if _is_choice(one)]:
         # What a choice brings along is known only to the config folder; taken from it is the difference it makes.
         before, after = (_flat(compose_config([*record.overrides(), *more])) for more in ([], chosen))
-        lay_over(values, _differences(before, after))
+        apply_changes(values, _differences(before, after))
         composed = OmegaConf.create(literal(values))
     before, keys = _flat(composed), [one for one in overrides if not _is_choice(one)]
     for one in keys:
         OmegaConf.update(composed, one.key_or_group, one.value(), force_add=True)
-    lay_over(values, _differences(before, _flat(composed)) | _pick(to_plain(composed), keys))
+    apply_changes(values, _differences(before, _flat(composed)) | _typed_values(to_plain(composed), keys))
     return composed
 
 
@@ -331,7 +331,7 @@ def with_changes(record: RunRecord, changes: Changes) -> RunConfig:
     machine = {"resume": None, "trainer.accelerator": "auto", "trainer.devices": "auto"}
     machine |= {section: given[section] for section in ("paths", "tracking")}
     keys = [one for one in changes.overrides if one.key_or_group != "dataset"]
-    lay_over(values, {"dataset": dataset, **machine, **_pick(given, keys)})
+    apply_changes(values, {"dataset": dataset, **machine, **_typed_values(given, keys)})
     return load_values(values)
 
 
@@ -363,7 +363,7 @@ def resume_config(config: RunConfig, context: RunContext) -> tuple[DictConfig, R
     _check_tracked(values, record, config)
     # Kept and tracked where this command says.
     where = {"paths": {"outputs": str(outputs)}, "tracking.uri": config.tracking.uri}
-    lay_over(values, _pick(asdict(config), typed) | where)
+    apply_changes(values, _typed_values(asdict(config), typed) | where)
     choices = record.provenance().get("data", {}).get("choices", {}) if record.has(PROVENANCE) else {}
     return OmegaConf.create(literal(values)), replace(
         context,
