@@ -236,8 +236,9 @@ def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal")
 
 
 def _our_trial(claims: Any) -> None:
-    from deepfake.sweeping.agent import Heartbeat, RunningTrial
+    from deepfake.sweeping.agent import RunningTrial
     from deepfake.sweeping.callbacks import COMPLETED, PRUNED, Job
+    from deepfake.sweeping.claims import Heartbeat
     from deepfake.sweeping.trial import Pruned
 
     claim = claims.claim()

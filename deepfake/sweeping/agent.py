@@ -1,4 +1,4 @@
-"""The loop that claims trials, runs them and reports to the study; and the thread that sends heartbeats meanwhile."""
+"""The loop that claims trials, runs them and reports to the study, and the trial as its job sees it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import contextlib
 import gc
 import logging
 import math
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -22,16 +20,13 @@ from hydra.core.utils import JobReturn
 from deepfake.compat import job_outcome, reported_values
 from deepfake.errors import UserError, is_device_lost, nearest
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job
-from deepfake.sweeping.claims import Claim, Claims
+from deepfake.sweeping.claims import OVERDUE_STATUS, Claim, Claims, Heartbeat
 from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
-from deepfake.sweeping.outage import is_outage
-from deepfake.sweeping.trial import Overdue, Pruned, Refused, Stopped, Taken, running
+from deepfake.sweeping.trial import Overdue, Pruned, Refused, Stopped, running
 
 log = logging.getLogger(__name__)
 
-#: How a process ends whose job does not let itself be stopped.
-OVERDUE_STATUS = 76
-#: What may be kept of where a trial's run is.
+#: What may be recorded of where a trial's run is.
 _IDENTITY = ("run_id", "run_dir", "name")
 #: How often it is looked whether trials of other processes have become free.
 _IDLE_SECONDS = 0.5
@@ -41,10 +36,6 @@ _ANSWER_SECONDS = 5.0
 _STEP_SECONDS = 1.0
 #: So many heartbeats it goes on without an answer: after three, another machine may have taken it for dead.
 _UNANSWERED = 2
-#: How long a job that is overdue may need to stop before its process is ended from inside.
-_GRACE_SECONDS = 30.0
-#: While the storage does not answer, heartbeats are tried at least this often, so as not to be taken for dead.
-_RETRY_SECONDS = 5.0
 
 
 class DeviceLost(UserError):  # noqa: N818 - what happened
@@ -347,84 +338,3 @@ class RunningTrial:
                 self._answered_up_to, self._last_answer = number, time.monotonic()
                 self._to_prune = self._to_prune or to_prune
                 self._changed.notify_all()
-
-
-class Heartbeat:
-    """Sends heartbeats while entered, and stops the job where its trial is another process's or overdue.
-
-    Attributes:
-        stopped: What the job was stopped by, if it was: libraries turn exceptions into errors of their own.
-    """
-
-    def __init__(self, claims: Claims, claim: Claim, end_process: Callable[[int], None] = os._exit) -> None:
-        self._claims, self._claim, self._end_process = claims, claim, end_process
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._send, name="heartbeat", daemon=True)
-        self._signals = threading.current_thread() is threading.main_thread()
-        self._former_handler: object = None
-        self.stopped: Stopped | None = None
-
-    def __enter__(self) -> Heartbeat:
-        if self._signals:
-            # A handler of Python's own kind, for only those run in the main thread, and only there raise.
-            self._former_handler = signal.signal(signal.SIGINT, self._interrupt)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        # After an interruption nobody waits for a thread that waits for its storage: it does nothing more.
-        if kind is None or not issubclass(kind, KeyboardInterrupt):
-            self._thread.join(_RETRY_SECONDS)
-        if self._signals:
-            signal.signal(signal.SIGINT, self._former_handler)  # type: ignore[arg-type]
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.stopped is not None:
-            if not self._over.is_set():
-                raise self.stopped
-        elif callable(self._former_handler):
-            self._former_handler(number, frame)
-        elif self._former_handler is not signal.SIG_IGN:
-            raise KeyboardInterrupt
-
-    def _send(self) -> None:
-        plan = self._claims.plan
-        limit = None if plan.trial_timeout is None else time.monotonic() + plan.trial_timeout
-        pause = plan.heartbeat
-        while not self._over.wait(pause if limit is None else max(0.0, min(pause, limit - time.monotonic()))):
-            if limit is not None and time.monotonic() >= limit:
-                self._end_overdue()
-                return
-            try:
-                held = self._claims.send_heartbeat(self._claim)
-            except Exception as error:
-                if not is_outage(error):
-                    log.exception("trial %s sends no more heartbeats", self._claim.number)
-                    return
-                self._claims.study.watch.forgive()
-                pause = min(plan.heartbeat, _RETRY_SECONDS)
-                continue
-            pause = plan.heartbeat
-            if not held:
-                self._stop(Taken())
-                return
-
-    def _end_overdue(self) -> None:
-        claim, plan = self._claim, self._claims.plan
-        stop = Overdue(f"sweep.trial_timeout: it ran for more than {plan.trial_timeout:g} s")
-        # Written first: whether the job can be stopped is not known yet.
-        self._claims.finish(claim, Job(claim.number, claim.overrides, FAILED, reason=str(stop)))
-        self._stop(stop)
-        if not self._over.wait(_GRACE_SECONDS):
-            print(f"trial {claim.number}: {stop}, and does not let itself be stopped", file=sys.stderr, flush=True)
-            self._end_process(OVERDUE_STATUS)
-
-    def _stop(self, stop: Stopped) -> None:
-        # An exception in the midst of writing would leave it half done.
-        with self._claims.study.between_writes():
-            self.stopped = stop
-            if self._signals and not self._over.is_set():
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

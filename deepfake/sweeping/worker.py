@@ -78,8 +78,8 @@ def main() -> int:
 
 
 def _work(data: bytes) -> int:
-    from deepfake.sweeping.agent import OVERDUE_STATUS, work
-    from deepfake.sweeping.claims import Claims
+    from deepfake.sweeping.agent import work
+    from deepfake.sweeping.claims import OVERDUE_STATUS, Claims
     from deepfake.sweeping.study import Study
 
     given = unpack(data)

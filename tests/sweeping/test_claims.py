@@ -1,17 +1,23 @@
-"""Claiming and finishing from several processes' points of view, each an open study of its own."""
+"""Claiming, heartbeats and finishing from several processes' points of view, each an open study of its own."""
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from deepfake.sweeping import claims as claims_module
 from deepfake.sweeping.agent import RunningTrial
 from deepfake.sweeping.callbacks import Objective
-from deepfake.sweeping.claims import Claim, Claims
+from deepfake.sweeping.claims import OVERDUE_STATUS, Claim, Claims, Heartbeat
 from deepfake.sweeping.search_space import choose
 from deepfake.sweeping.study_plan import StudyPlan
-from deepfake.sweeping.trial import Taken
+from deepfake.sweeping.trial import Overdue, Taken
 from tests.sweeping import toy
 from tests.sweeping.toy import claimed, completed, opened
 
@@ -170,3 +176,111 @@ def test_a_trial_that_another_process_ended_stays_as_it_ended(plan: StudyPlan) -
     claims.finish(claim, completed(claim, 0.5))
     claims.finish(claim, completed(claim, 0.9))
     assert claims.study.trials()[0].value == 0.5
+
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def brisk(tmp_path: Path) -> StudyPlan:
+    return toy.make_plan(tmp_path, heartbeat=0.01)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """SIGINT as in a terminal, wherever the suite was started from."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+def run_until_stopped(heart: Heartbeat) -> None:
+    """A job that never comes to its end, and swallows every error."""
+    end = time.monotonic() + PATIENCE
+    with heart:
+        while time.monotonic() < end:
+            try:
+                threading.Event().wait(PATIENCE)
+            except Exception:
+                continue
+    pytest.fail("nothing stopped it")
+
+
+def test_signs_of_life_are_seen_by_others(brisk: StudyPlan) -> None:
+    claims, other = opened(brisk), opened(brisk)
+    seen = set()
+    with Heartbeat(claims, claimed(claims)):
+        while len(seen) < 3:
+            seen.add(other.study.trials()[0].user_attrs.get("beat"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_overdue_job_is_stopped_wherever_it_is(brisk: StudyPlan) -> None:
+    claims = opened(replace(brisk, trial_timeout=0.05))
+    heart = Heartbeat(claims, claimed(claims))
+    with pytest.raises(Overdue, match=r"sweep\.trial_timeout: it ran for more than 0\.05 s"):
+        run_until_stopped(heart)
+    assert isinstance(heart.stopped, Overdue)
+    assert claims.study.trials()[0].state.name == "FAIL"
+
+
+def test_a_job_that_does_not_let_itself_be_stopped_ends_its_process(
+    brisk: StudyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_module, "_GRACE_SECONDS", 0.01)
+    claims = opened(replace(brisk, trial_timeout=0.05))
+    claim = claimed(claims)
+    ended: list[int] = []
+    over = threading.Event()
+
+    def end(status: int) -> None:
+        ended.append(status)
+        over.set()
+
+    def job() -> None:
+        # Beside the main thread nothing can be raised, as inside of a library that does not come back.
+        with Heartbeat(claims, claim, end):
+            over.wait(PATIENCE)
+
+    beside = threading.Thread(target=job)
+    beside.start()
+    beside.join(PATIENCE)
+    assert ended == [OVERDUE_STATUS]
+    assert "trial_timeout" in claims.study.trials()[0].user_attrs["reason"]
+
+
+def test_a_process_taken_for_dead_stops_at_once(brisk: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeper, other = opened(brisk), opened(brisk)
+    claim = claimed(sleeper)
+    monkeypatch.setattr(other.study.watch, "is_dead", lambda owner, heartbeat: True)
+    assert claimed(other).number == claim.number
+    with pytest.raises(Taken):
+        run_until_stopped(Heartbeat(sleeper, claim))
+    assert "beat" not in other.study.trials()[0].user_attrs
+
+
+def test_signs_of_life_go_on_after_an_outage(brisk: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = opened(brisk)
+    claim = claimed(claims)
+    real, left = claims.send_heartbeat, [3]
+    beaten = threading.Event()
+
+    def beat(claim: Claim) -> bool:
+        if left[0]:
+            left[0] -= 1
+            raise ConnectionResetError("away")
+        beaten.set()
+        return real(claim)
+
+    monkeypatch.setattr(claims, "send_heartbeat", beat)
+    with Heartbeat(claims, claim) as heart:
+        assert beaten.wait(PATIENCE)
+    assert heart.stopped is None
+
+
+def test_ctrl_c_is_still_ctrl_c(brisk: StudyPlan) -> None:
+    claims = opened(brisk)
+    heart = Heartbeat(claims, claimed(claims))
+    with heart, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert heart.stopped is None
