@@ -26,7 +26,7 @@ from scipy.special import ndtri
 from benchmarks.measure import machine, report, row
 from deepfake.metrics import WeightedMetrics
 from deepfake.training.bootstrap import group_intervals
-from deepfake.training.delong import auc_interval
+from deepfake.training.intervals import auc_interval
 from deepfake.training.significance import compare_pairs
 
 REPETITIONS, DRAWS, MANY = 400, 300, 200_000

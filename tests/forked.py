@@ -252,7 +252,7 @@ def _run(told: Mapping[str, Any]) -> None:
 def main(load: Callable[[str], Any] = importlib.import_module) -> None:
     """Import everything, then do as asked until the input ends."""
     os.environ["MPLBACKEND"] = "agg"
-    from deepfake.models.compat import prepare_torchvision
+    from deepfake.compat import prepare_torchvision
     from deepfake.tracking.store import quiet_mlflow
 
     quiet_mlflow()

@@ -28,7 +28,7 @@ from deepfake.runs.comparison import (
 from deepfake.runs.console import Console
 from deepfake.tracking import report, tables
 from deepfake.tracking.report import Report, Section
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 from deepfake.tracking.search import TRIAL, find_runs, matching_runs, sweep_runs
 from deepfake.tracking.store import Store, locate
 from deepfake.training.options import EvaluationOptions

@@ -32,7 +32,7 @@ from deepfake.runs.artifacts import scratch_folder
 from deepfake.runs.console import Console
 from deepfake.runs.load import Trained, open_run
 from deepfake.tracking import run_folder as files
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import sigmoid
 from deepfake.training.decision import Decision
 

@@ -27,7 +27,8 @@ from deepfake.runs.saved_config import REPRODUCE, Restored, read_overrides, rest
 from deepfake.tracking import tables
 from deepfake.tracking.provenance import DataChanges, compare_manifests, compare_worlds
 from deepfake.tracking.reproducibility import DIFFERENT, Verdict, compare_results
-from deepfake.tracking.run_folder import RunRecord, write_json
+from deepfake.tracking.run_folder import write_json
+from deepfake.tracking.run_record import RunRecord
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
 

@@ -20,7 +20,7 @@ from deepfake.runs.console import Console
 from deepfake.runs.context import read_parent, write_parent
 from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, SweepInfo, SweepResult
 from deepfake.tracking import tables
-from deepfake.tracking.run import TrackedRun, add_failed, track
+from deepfake.tracking.run import Origin, TrackedRun, add_failed, track
 from deepfake.tracking.run_folder import write_text
 from deepfake.tracking.store import locate
 
@@ -61,7 +61,7 @@ class Observer:
                 folder=info.folder,
                 tags={"sweep": info.name, "sweep.kind": info.kind, "sweep.folder": str(info.folder)},
                 options=replace(self._config.tracking, system_metrics=False),
-                resume_id=read_parent(info.folder),
+                origin=Origin(resumed=read_parent(info.folder)),
             )
         )
         self._parent.params({**{f"space.{key}": text for key, text in info.space.items()}, **self._parameters})

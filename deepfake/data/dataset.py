@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from deepfake.data.layouts import LAYOUTS, Layout, find_layouts
+from deepfake.data.layouts import LAYOUTS, Kaggle, Layout, find_layouts
 from deepfake.data.layouts.base import list_folders
-from deepfake.data.layouts.kaggle import Kaggle
 from deepfake.data.manifest import COLUMNS, Manifest, check_manifest
 from deepfake.data.options import DatasetOptions, DemoOptions
 from deepfake.data.splits import assign_splits, one_class_splits

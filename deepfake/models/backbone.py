@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepfake.compat import prepare_torchvision
 from deepfake.errors import UserError, nearest
 from deepfake.models import tiny
-from deepfake.models.compat import prepare_torchvision
 from deepfake.models.options import BackboneOptions
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from deepfake.data.audit import FRAMING_LIMIT, METADATA_LIMIT
 from deepfake.data.shortcuts import CHANCE
 from deepfake.tracking import run_folder as files
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 
 #: A ROC-AUC whose interval is wider tells good from useless, and little more.
 WIDE = 0.15

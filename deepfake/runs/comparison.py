@@ -15,7 +15,8 @@ from deepfake.metrics import METRICS, Interval, metric_names, sample_metrics
 from deepfake.options import overrides_by_key
 from deepfake.tracking import tables
 from deepfake.tracking.reproducibility import is_timing
-from deepfake.tracking.run_folder import HISTORY, PREDICTIONS, PROVENANCE, RunRecord
+from deepfake.tracking.run_folder import HISTORY, PREDICTIONS, PROVENANCE
+from deepfake.tracking.run_record import RunRecord
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.evaluation import Units, resampling_units
 from deepfake.training.intervals import too_few

@@ -26,7 +26,7 @@ from deepfake.runs.console import Console
 from deepfake.runs.load import Trained
 from deepfake.runs.saved_config import Changes, with_changes
 from deepfake.tracking import run_folder as files
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 from deepfake.training.decision import Decision, fit_decision
 from deepfake.training.evaluation import (
     Evaluation,

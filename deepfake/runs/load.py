@@ -17,7 +17,7 @@ from deepfake.runs.build import load_detector
 from deepfake.runs.console import Console
 from deepfake.runs.saved_config import Changes, read_changes, with_changes
 from deepfake.tracking import run_folder as files
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
 from deepfake.training.decision import Decision, fit_decision, load_decision, pooling_name

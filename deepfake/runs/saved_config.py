@@ -27,7 +27,8 @@ from deepfake.hydra_app import compose_config
 from deepfake.installation import CONF
 from deepfake.options import is_under, literal
 from deepfake.runs.context import RunContext
-from deepfake.tracking.run_folder import CONFIG, PROVENANCE, RESOLVED, RunRecord, from_folder, refuse_links
+from deepfake.tracking.run_folder import CONFIG, PROVENANCE, RESOLVED, refuse_links
+from deepfake.tracking.run_record import RunRecord, from_folder
 from deepfake.tracking.runs import lives
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import locate

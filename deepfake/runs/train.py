@@ -36,7 +36,7 @@ from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import evaluate_run
 from deepfake.sweeping import trial
-from deepfake.tracking.run import Ending, RunLog, track
+from deepfake.tracking.run import Ending, Origin, RunLog, track
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder
 from deepfake.tracking.store import Store, locate
 
@@ -132,10 +132,9 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         config.tracking.experiment or config.dataset.name,
         config.name,
         folder=context.folder,
-        parent_run_id=context.parent_run_id,
+        origin=Origin(context.parent_run_id, context.resume_id or _earlier_attempt()),
         tags=tags,
         options=config.tracking,
-        resume_id=context.resume_id or _earlier_attempt(),
         endings={
             trial.Pruned: Ending("FINISHED", "pruned"),
             Interrupted: Ending("KILLED", "interrupted"),

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from deepfake.files import appearing
 from deepfake.tracking.model import DetectorSpec, send_model
 from deepfake.tracking.runs import end_abandoned, search
 from deepfake.tracking.spool import Entry
-from deepfake.tracking.store import store_files
+from deepfake.tracking.store import local_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -264,3 +266,46 @@ def plain_dataset(entity: Any) -> dict[str, str]:
     """An MLflow data set as plain values."""
     names = ("name", "digest", "source_type", "source", "schema", "profile")
     return {name: str(getattr(entity, name)) for name in names}
+
+
+#: Larger files of a local store share their bytes with the run folder: weights are not kept twice.
+_LINK_FROM_BYTES = 1 << 20
+
+
+def store_files(client: MlflowClient, run_id: str, artifact_uri: str, files: Mapping[Path, Path]) -> None:
+    """Keep files as artifacts of a run.
+
+    On a local disk each appears under its name only once complete, so that a killed process leaves no half
+    file behind; elsewhere MLflow's own upload does its best.
+
+    Args:
+        client: Opened on the run's store.
+        run_id: The run.
+        artifact_uri: Where that run keeps its artifacts.
+        files: What to keep, and under which relative name.
+    """
+    root = local_folder(artifact_uri)
+    for source, name in files.items():
+        if root is None:
+            folder = name.parent.as_posix()
+            client.log_artifact(run_id, str(source), None if folder == "." else folder)
+        else:
+            _place(source, root / name)
+
+
+def _place(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(target) as partial:
+        if not _linked(source, partial):
+            shutil.copyfile(source, partial)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    if source.stat().st_size < _LINK_FROM_BYTES:
+        return False
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another disk, or a file system without links.
+        return False
+    return True

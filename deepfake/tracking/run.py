@@ -108,7 +108,7 @@ def _monitors() -> list:
     return monitors
 
 
-__all__ = ["Ending", "RunLog", "TrackedRun", "add_failed", "clean_name", "reopen", "send_journal", "track"]
+__all__ = ["Ending", "Origin", "RunLog", "TrackedRun", "add_failed", "clean_name", "reopen", "send_journal", "track"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,19 @@ class Ending:
     tag: str
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The runs that a run comes from, by their ids.
+
+    Attributes:
+        parent: The run to nest it under, in whichever process that one lives.
+        resumed: The run to go on with instead of making one, where the store still knows it.
+    """
+
+    parent: str | None = None
+    resumed: str | None = None
+
+
 @contextmanager
 def track(
     store: Store,
@@ -126,10 +139,9 @@ def track(
     name: str,
     *,
     folder: Path | None = None,
-    parent_run_id: str | None = None,
+    origin: Origin = Origin(),
     tags: Mapping[str, object] | None = None,
     options: TrackingOptions | None = None,
-    resume_id: str | None = None,
     endings: Mapping[type[BaseException], Ending | None] | None = None,
 ) -> Iterator[TrackedRun]:
     """A run for as long as the ``with`` block lasts; how the block is left decides how the run ends.
@@ -146,10 +158,9 @@ def track(
         experiment: Its experiment's name, made where it does not exist.
         name: The run's name, which need not be unique.
         folder: The run's folder; without one a server is told at once.
-        parent_run_id: The run to nest it under, in whichever process that one lives.
+        origin: The runs it is nested under or goes on with.
         tags: Tags beyond git, host, process and ``options.tags``.
         options: Whether and how often to sample the machine.
-        resume_id: Go on with this run instead of making one, where the store still knows it.
         endings: Exceptions that end a run in another way, such as pruning; None leaves it as it is, to others.
 
     Raises:
@@ -157,21 +168,22 @@ def track(
     """
     answer_soon()
     options = options or TrackingOptions()
-    known = _tags(parent_run_id, {**(options.tags or {}), **(tags or {})})
+    parent, resumed = origin.parent, origin.resumed
+    known = _tags(parent, {**(options.tags or {}), **(tags or {})})
     try:
         client = connect(store)
         with _answering(store, "the beginning of a run"):
-            begun = _begin(client, store, experiment, name, resume_id, known)
-            if parent_run_id is None:
+            begun = _begin(client, store, experiment, name, resumed, known)
+            if parent is None:
                 end_dead(client, begun.info.experiment_id)
         run = _tracked(client, store, begun, folder)
         params: Mapping[str, str] = begun.data.params
     except UserError as error:
-        if parent_run_id is None or folder is None or not store.remote:
+        if parent is None or folder is None or not store.remote:
             raise
         print(f"warning: {error.message}: training goes on without it", file=sys.stderr)
-        run, params = _unborn(store, folder, experiment, name, resume_id, known), {}
-    if resume_id is not None and run.id in (resume_id, ""):
+        run, params = _unborn(store, folder, experiment, name, resumed, known), {}
+    if resumed is not None and run.id in (resumed, ""):
         run.resumed(params)
         run.tags({**known, "resumed": "true"})
         run.goes_on()
@@ -194,8 +206,8 @@ def track(
                 run.ended(status)
         hurried = status in ("KILLED", None)
         # Others of a sweep are to be trained yet: they do not wait for a server that is known to be away.
-        run.close(hurried or (parent_run_id is not None and run.away))
-        if store.remote and folder is not None and parent_run_id is None and not (hurried or run.away):
+        run.close(hurried or (parent is not None and run.away))
+        if store.remote and folder is not None and parent is None and not (hurried or run.away):
             _send_left(store, folder)
 
 

@@ -1,4 +1,4 @@
-"""The runs of a store as a table: the children of a parent, an experiment, or what a filter finds."""
+"""The runs of a store: those that a filter finds, and the ending of those whose process was killed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from deepfake.files import remove_halves
 from deepfake.installation import started_ticks
 from deepfake.tracking.store import local_folder
@@ -18,25 +16,6 @@ from deepfake.tracking.store import local_folder
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-#: Columns that every row has; the rest are ``params.<key>``, ``tags.<key>`` and metrics under their own names.
-INFO = ("run_id", "name", "status", "experiment", "started", "seconds")
-
-
-def list_children(client: MlflowClient, parent_run_id: str) -> pd.DataFrame:
-    """The runs nested under a parent, oldest first.
-
-    Returns:
-        One row per run with the columns of :data:`INFO`, ``params.<key>``, ``tags.<key>`` (without MLflow's
-        own), and one column per metric under its own name, holding its last value. Empty without children.
-    """
-    parent = client.get_run(parent_run_id)
-    return list_runs(client, [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
-
-
-def list_runs(client: MlflowClient, experiment_ids: Sequence[str], condition: str = "") -> pd.DataFrame:
-    """The runs of experiments that meet MLflow's filter; see :func:`list_children` for the columns."""
-    return runs_table(search(client, experiment_ids, condition))
 
 
 def search(
@@ -135,24 +114,3 @@ def lives(pid: int, since: float, ticks: str | None = None) -> bool:
         return psutil.Process(pid).create_time() <= since + 1
     except psutil.NoSuchProcess:
         return False
-
-
-def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """MLflow's runs as a table; see :func:`list_children` for the columns."""
-    rows = []
-    for run in runs:
-        ended = run.info.end_time
-        row: dict[str, object] = {
-            "run_id": run.info.run_id,
-            "name": run.info.run_name,
-            "status": run.info.status,
-            "experiment": run.info.experiment_id,
-            "started": pd.Timestamp(run.info.start_time, unit="ms", tz="UTC"),
-            "seconds": (ended - run.info.start_time) / 1000 if ended else float("nan"),
-        }
-        row |= {f"params.{key}": value for key, value in run.data.params.items()}
-        row |= {f"tags.{key}": value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
-        row |= {key: value for key, value in run.data.metrics.items() if not key.startswith("system/")}
-        rows.append(row)
-    columns = list(INFO) + [key for key in dict.fromkeys(key for row in rows for key in row) if key not in INFO]
-    return pd.DataFrame(rows, columns=columns)

@@ -15,7 +15,7 @@ from deepfake.errors import UserError, nearest
 from deepfake.installation import TRAIN
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.delivery import BEST_DIR, BEST_ID
-from deepfake.tracking.run_folder import RunRecord, from_folder
+from deepfake.tracking.run_record import RunRecord, from_folder
 from deepfake.tracking.runs import search
 from deepfake.tracking.store import Store, connect, local_folder
 

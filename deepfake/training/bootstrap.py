@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from scipy.special import ndtri, stdtr, stdtrit
+from scipy.special import ndtri, stdtrit
 
 from deepfake.metrics import METRICS, Interval, WeightedMetrics, check_scores
 from deepfake.training.intervals import Effective, effective, fraction_bounds, too_few
@@ -82,61 +82,6 @@ def group_intervals(
             low, high = (start + scale * bound for bound in _bounds(name, value, drawn, units, level))
         intervals[name] = Interval(whole[name], low, high)
     return intervals, unavailable
-
-
-def paired_differences(
-    labels: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    groups: np.ndarray,
-    *,
-    metric: str = "roc_auc",
-    threshold: float = 0.5,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[Interval, float]:
-    """How far two detectors differ on the same samples, both seeing the same draws of groups.
-
-    Args:
-        labels: 0 or 1 [n].
-        first: Probabilities [n].
-        second: Probabilities [n] of the same samples.
-        groups: See :func:`group_intervals`.
-        metric: One of :data:`deepfake.metrics.METRICS`.
-        threshold: For metrics that need one.
-        resamples: How many draws.
-        level: Confidence.
-        seed: Fixes the draws.
-
-    Returns:
-        The difference (first minus second) with its bounds, and a two-sided p, by Student's t with the draws'
-        variance; NaN where groups of a class are too few to tell.
-
-    Raises:
-        ValueError: As :func:`group_intervals`; or the metric is not defined here.
-    """
-    values, covariance = drawn_covariance(
-        labels,
-        {"first": first, "second": second},
-        groups,
-        metric=metric,
-        threshold=threshold,
-        resamples=resamples,
-        seed=seed,
-    )
-    difference = float(values[0] - values[1])
-    if too_few(labels, groups):
-        return Interval(difference, np.nan, np.nan), np.nan
-    variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    error = np.sqrt(max(variance, 0.0))
-    freedom = freedom_of(metric, effective(labels, groups))
-    if error < 1e-12:
-        same = abs(difference) < 1e-12
-        return Interval(difference, difference, difference), 1.0 if same else 1 / resamples
-    reach = float(stdtrit(freedom, 0.5 + level / 2)) * error
-    p = float(2 * stdtr(freedom, -abs(difference) / error))
-    return Interval(difference, difference - reach, difference + reach), p
 
 
 def drawn_covariance(

@@ -15,8 +15,7 @@ from deepfake.errors import UserError, nearest
 from deepfake.metrics import METRICS, READS, Interval, Metrics, class_counts, lacking, metric_names, sample_metrics
 from deepfake.training.bootstrap import group_intervals
 from deepfake.training.decision import Decision, tpr_at_fpr
-from deepfake.training.delong import auc_interval
-from deepfake.training.intervals import too_few
+from deepfake.training.intervals import auc_interval, too_few
 from deepfake.training.options import EvaluationOptions
 
 #: False-positive rates at which the fraction of fakes found is told.

@@ -12,8 +12,8 @@ from torch.optim import Adam as TorchAdam
 from torch.optim import AdamW as TorchAdamW
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from deepfake.compat import prepare_torchvision
 from deepfake.errors import UserError, nearest
-from deepfake.models.compat import prepare_torchvision
 from deepfake.models.detector import Detector
 from deepfake.training.options import (
     Adam,

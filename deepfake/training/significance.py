@@ -11,8 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from deepfake.metrics import Interval
 from deepfake.training.bootstrap import drawn_covariance, freedom_of
-from deepfake.training.delong import auc_covariance
-from deepfake.training.intervals import effective, too_few
+from deepfake.training.intervals import auc_covariance, effective, too_few
 
 #: Up to so many detectors every pair is told of; of more, the first with each of the others.
 EVERY_PAIR = 5

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from deepfake.compat import prepare_torchvision
 from deepfake.data.clips import Batch, ClipSource
 from deepfake.errors import Interrupted, TrainingDiverged
 from deepfake.metrics import sample_metrics
-from deepfake.models.compat import prepare_torchvision
 from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
 from deepfake.training.autotune import choose_batch_size, choose_workers, try_to_compile

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from deepfake.cli import main
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 from tests.runs.fakes import finished_run
 
 Make = Callable[..., RunRecord]

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from deepfake.commands.predict import Answer, Input, Originals, _read, _table, expand_inputs
 from deepfake.errors import UserError
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import Calibrator, Isotonic, Platt
 from deepfake.training.decision import Decision
 

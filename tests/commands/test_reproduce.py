@@ -8,7 +8,8 @@ import pytest
 
 from deepfake.commands.reproduce import _check_result, how_to_get_code
 from deepfake.errors import UserError
-from deepfake.tracking.run_folder import RunFolder, from_folder
+from deepfake.tracking.run_folder import RunFolder
+from deepfake.tracking.run_record import from_folder
 from tests.runs.fakes import finished_run
 
 

@@ -17,7 +17,7 @@ from deepfake.errors import UserError
 from deepfake.hydra_app import refuse_empty_choices
 from deepfake.runs.saved_config import EVALUATE, REPRODUCE, read_overrides
 from deepfake.sweeping.storage import locate, open_storage
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 from deepfake.training.decision import load_decision
 from tests.faults.test_parsers import TEXTS, VALUES, WORDS, fuzz
 

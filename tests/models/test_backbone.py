@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from deepfake.compat import prepare_torchvision
 from deepfake.errors import UserError
 from deepfake.models.backbone import UNKNOWN_SIZE, Keep, create_backbone, made_for
-from deepfake.models.compat import prepare_torchvision
 from deepfake.models.options import BackboneOptions
 
 SHARED = Path(__file__).parents[2].parent / "shared"

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from deepfake.data.manifest import Manifest, make_rows
-from deepfake.tracking.run_folder import RunFolder, RunRecord, from_folder
+from deepfake.tracking.run_folder import RunFolder
+from deepfake.tracking.run_record import RunRecord, from_folder
 
 #: Test samples, half of them fake.
 N = 40

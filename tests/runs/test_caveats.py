@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from deepfake.runs.caveats import Overlap, caveats, find_overlap
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 
 
 @pytest.fixture(scope="module")

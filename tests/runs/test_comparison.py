@@ -12,7 +12,7 @@ import pytest
 
 from deepfake.errors import UserError
 from deepfake.runs.comparison import leaderboard, metric_named, parameters, read_entries, shared_samples
-from deepfake.tracking.run_folder import RunRecord, from_folder
+from deepfake.tracking.run_record import RunRecord, from_folder
 from tests.runs.fakes import finished_run
 
 Make = Callable[..., RunRecord]

@@ -14,7 +14,7 @@ import yaml
 from deepfake.config import load_values, to_plain
 from deepfake.hydra_app import compose_config
 from deepfake.runs.load import read_decision
-from deepfake.tracking.run_folder import RunRecord
+from deepfake.tracking.run_record import RunRecord
 from deepfake.training.decision import Decision, fit_decision, fit_threshold
 
 N = 20

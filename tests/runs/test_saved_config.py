@@ -19,7 +19,8 @@ from deepfake.runs.context import RunContext
 from deepfake.runs.saved_config import REPRODUCE, read_changes, read_overrides, restore, resume_config, with_changes
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.run import track
-from deepfake.tracking.run_folder import RunFolder, RunRecord, from_folder
+from deepfake.tracking.run_folder import RunFolder
+from deepfake.tracking.run_record import RunRecord, from_folder
 from deepfake.tracking.store import locate
 
 Kept = Callable[..., RunRecord]

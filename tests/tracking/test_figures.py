@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from deepfake.metrics import Interval
-from deepfake.tracking.figures import curves, draw_run, evaluation, profile, scores
+from deepfake.tracking.figures import curves, draw_run, evaluation, scores
 from deepfake.tracking.figures.style import save
 
 HISTORY = [{"epoch": e, "train/loss": 1 / (e + 1), "val/roc_auc": 1 - 0.5 / (e + 1)} for e in range(3)]
@@ -138,19 +138,19 @@ def test_overlaid_learning_needs_no_common_length(tmp_path: Path) -> None:
 
 
 def test_profile_shares_add_up_with_unknown_parts_as_other() -> None:
-    shown = texts(profile.epoch_times([{"data_wait": 1.0, "forward": 2.0, "surprise": 1.0}]))
+    shown = texts(curves.epoch_times([{"data_wait": 1.0, "forward": 2.0, "surprise": 1.0}]))
     assert shown.split("\n") == ["other 25.0%", "forward 50.0%", "data wait 25.0%"]
 
 
 def test_profile_without_times_says_what_to_set() -> None:
-    assert "trainer.profile=true" in texts(profile.epoch_times([]))
+    assert "trainer.profile=true" in texts(curves.epoch_times([]))
 
 
 def test_profiled_epochs_give_their_seconds_and_no_other_number() -> None:
     epoch = {"val/loss": 0.5, "profile/forward": 2.0, "profile/mfu": 0.3, "profile/peak_memory_bytes": 2e9}
-    assert profile.recorded(epoch) == {"forward": 2.0}
-    assert profile.remark([epoch]) == "2.0 GB at most, MFU 30%"
-    assert profile.recorded({"val/loss": 0.5}) == {}
+    assert curves.part_seconds(epoch) == {"forward": 2.0}
+    assert curves.speed_remark([epoch]) == "2.0 GB at most, MFU 30%"
+    assert curves.part_seconds({"val/loss": 0.5}) == {}
 
 
 def test_halves_of_killed_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from deepfake.errors import UserError
 from deepfake.hydra_app import guarded_call
 from deepfake.tracking import logger, outbox
 from deepfake.tracking.options import TrackingOptions
-from deepfake.tracking.run import TrackedRun, add_failed, reopen, track
+from deepfake.tracking.run import Origin, TrackedRun, add_failed, reopen, track
 from deepfake.tracking.spool import Journal, find_journals, open_journal
 from deepfake.tracking.store import Store, locate
 from tests.tracking.server import HANG, FakeServer
@@ -229,7 +229,7 @@ def test_a_resumed_run_sends_what_its_earlier_life_left(server, far, folder: Pat
     with pytest.raises(KeyboardInterrupt), track(far, "e", "one", options=quiet, folder=folder) as first:
         interrupted(first)
     back(server, first)
-    with track(far, "e", "one", options=quiet, folder=folder, resume_id=first.id) as again:
+    with track(far, "e", "one", options=quiet, folder=folder, origin=Origin(resumed=first.id)) as again:
         again.epoch(2, {"val/loss": 0.5})
     assert curve(only(server), "val/loss") == [1.0, 0.5]
     assert only(server)["status"] == "FINISHED"
@@ -259,7 +259,7 @@ def test_a_job_of_a_sweep_begins_without_the_server_and_is_told_of_when_the_swee
     with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
         taken(lambda: parent._outbox._journal.waiting == 0)
         server.mode = 503
-        with track(far, "e", "job", options=quiet, folder=folder / "0", parent_run_id=parent.id) as job:
+        with track(far, "e", "job", options=quiet, folder=folder / "0", origin=Origin(parent.id)) as job:
             job.params({"lr": 1})
             job.epoch(1, {"val/loss": 1.0})
         assert job.id == ""
@@ -279,7 +279,7 @@ def test_a_job_that_began_without_the_server_learns_its_id_when_it_is_back(
     monkeypatch.setattr(outbox, "PATIENCE", 60.0)
     with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
         server.mode = 503
-        with track(far, "e", "job", options=quiet, folder=folder / "0", parent_run_id=parent.id) as job:
+        with track(far, "e", "job", options=quiet, folder=folder / "0", origin=Origin(parent.id)) as job:
             taken(lambda: job.away)
             server.mode = 0
             # Before there is anything to send.
@@ -482,7 +482,7 @@ def test_a_clock_that_is_set_forward_does_not_make_a_run_longer(store, client, e
 def test_a_job_begins_while_the_database_it_is_tracked_in_is_gone(folder: Path, quiet, tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     gone = locate(TrackingOptions(uri="postgresql+psycopg://u:hush@127.0.0.1:9/x"), tmp_path)
-    with track(gone, "e", "job", options=quiet, folder=folder, parent_run_id="b" * 32) as run:
+    with track(gone, "e", "job", options=quiet, folder=folder, origin=Origin("b" * 32)) as run:
         run.epoch(1, {"val/loss": 1.0})
     (path,) = find_journals([folder])
     assert "hush" not in path.read_text()

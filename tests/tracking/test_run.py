@@ -6,8 +6,8 @@ import pytest
 
 from deepfake.errors import UserError
 from deepfake.tracking.options import TrackingOptions
-from deepfake.tracking.run import Ending, RunLog, TrackedRun, clean_name, reopen, track
-from deepfake.tracking.runs import list_children
+from deepfake.tracking.run import Ending, Origin, RunLog, TrackedRun, clean_name, reopen, track
+from deepfake.tracking.runs import search
 
 
 class PrunedError(Exception):
@@ -58,7 +58,7 @@ def test_a_run_that_the_store_no_longer_knows_goes_on_as_a_new_one(
         with track(store, experiment, "first", options=quiet) as run:
             known = run.id
         client.delete_run(known)
-    with track(store, experiment, "again", options=quiet, resume_id=known) as run:
+    with track(store, experiment, "again", options=quiet, origin=Origin(resumed=known)) as run:
         run.params({"a": 1})
         run.epoch(3, {"val/roc_auc": 0.5})
     assert run.id != known
@@ -95,23 +95,15 @@ def test_a_run_that_another_process_goes_on_with_is_left_alone(store, client, ex
 def test_children_nest_under_their_parent_and_only_there(store, client, experiment, quiet) -> None:
     with track(store, experiment, "sweep", options=quiet) as parent:
         for lr in (0.1, 0.2):
-            with track(store, experiment, f"lr={lr}", parent_run_id=parent.id, options=quiet) as child:
+            with track(store, experiment, f"lr={lr}", origin=Origin(parent.id), options=quiet) as child:
                 child.params({"optimizer.lr": lr})
                 child.summary({"val/roc_auc": lr})
     with track(store, experiment, "unrelated", options=quiet):
         pass
-    children = list_children(client, parent.id)
-    assert list(children["name"]) == ["lr=0.1", "lr=0.2"]
-    assert list(children["params.optimizer.lr"]) == ["0.1", "0.2"]
-    assert list(children["val/roc_auc"]) == [0.1, 0.2]
-
-
-def test_parent_without_children_gives_an_empty_table_with_columns(store, client, experiment, quiet) -> None:
-    with track(store, experiment, "alone", options=quiet) as run:
-        pass
-    table = list_children(client, run.id)
-    assert table.empty
-    assert "run_id" in table.columns
+    children = search(client, [parent.experiment], f"tags.`mlflow.parentRunId` = '{parent.id}'")
+    assert [child.info.run_name for child in children] == ["lr=0.1", "lr=0.2"]
+    assert [child.data.params["optimizer.lr"] for child in children] == ["0.1", "0.2"]
+    assert [child.data.metrics["val/roc_auc"] for child in children] == [0.1, 0.2]
 
 
 def test_short_run_still_has_system_metrics(store, client, experiment) -> None:
@@ -148,7 +140,7 @@ def test_more_params_than_one_call_takes(store, client, experiment, quiet) -> No
 def test_resumed_run_goes_on_under_its_id_and_keeps_its_params(store, client, experiment, quiet) -> None:
     with track(store, experiment, "r", options=quiet) as first:
         first.params({"a": 1})
-    with track(store, experiment, "r", options=quiet, resume_id=first.id) as again:
+    with track(store, experiment, "r", options=quiet, origin=Origin(resumed=first.id)) as again:
         again.params({"a": 2, "b": 3})
     found = client.get_run(first.id)
     assert (again.id, found.info.status) == (first.id, "FINISHED")

@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 
-from deepfake.tracking.run import track
-from deepfake.tracking.runs import end_abandoned, list_runs, process_tags
+from deepfake.tracking.run import Origin, track
+from deepfake.tracking.runs import end_abandoned, process_tags
 
 
 def dead_process() -> int:
@@ -16,7 +16,7 @@ def dead_process() -> int:
 
 def left_running(store, client, experiment, quiet, parent, **tags: object) -> str:
     """A child that was never told to end."""
-    with track(store, experiment, "child", parent_run_id=parent.id, tags=tags, options=quiet) as child:
+    with track(store, experiment, "child", origin=Origin(parent.id), tags=tags, options=quiet) as child:
         pass
     client.update_run(child.id, status="RUNNING")
     return child.id
@@ -49,16 +49,6 @@ def test_number_given_to_a_later_process_does_not_keep_a_run_alive(store, client
             assert end_abandoned(client, parent.id) == [run.info.run_id]
         finally:
             later.communicate(b"\n")
-
-
-def test_list_has_params_tags_and_metrics_without_the_machines(store, client, experiment, quiet) -> None:
-    with track(store, experiment, "one", tags={"study": "s"}, options=quiet) as run:
-        run.params({"optimizer.lr": 0.1})
-        run.summary({"test/f1": 0.5, "system/cpu": 1.0})
-    (row,) = list_runs(client, [run.experiment]).to_dict("records")
-    assert (row["params.optimizer.lr"], row["tags.study"], row["test/f1"]) == ("0.1", "s", 0.5)
-    assert "system/cpu" not in row
-    assert row["seconds"] >= 0
 
 
 def running(client, experiment: str, **tags: object) -> str:

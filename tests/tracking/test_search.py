@@ -14,8 +14,9 @@ from deepfake.errors import UserError
 from deepfake.tracking.delivery import name_best
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.provenance import FORMAT, collect
-from deepfake.tracking.run import track
-from deepfake.tracking.run_folder import RunFolder, from_folder
+from deepfake.tracking.run import Origin, track
+from deepfake.tracking.run_folder import RunFolder
+from deepfake.tracking.run_record import from_folder
 from deepfake.tracking.search import find_run, matching_runs, record, sweep_runs
 from deepfake.tracking.store import Store, locate
 
@@ -32,7 +33,7 @@ def make(store: Store, experiment: str, quiet: TrackingOptions, tmp_path: Path, 
         folder.write_provenance(collect(seeds={"seed": 7}, data={}, device="cpu"))
         folder.write_manifest(manifest)
         given = {"run_dir": folder.path, **(tags or {})}
-        with track(store, experiment, name, parent_run_id=parent, tags=given, options=quiet) as run:
+        with track(store, experiment, name, origin=Origin(parent), tags=given, options=quiet) as run:
             folder.write_predictions(predictions)
             folder.write_metrics({"metrics": {"test/roc_auc": 1 / 3}, "unavailable": {"test/f1": "why"}})
             folder.write_history([{"epoch": 1, "val/loss": 0.5, "val/f1": float("nan")}])
@@ -160,7 +161,7 @@ def test_trial_begun_again_means_the_run_that_finished(make: Make, store, experi
         good, _ = make("again-0", tags={"job": 0}, parent=parent.id)
         with (
             pytest.raises(RuntimeError),
-            track(store, experiment, "x", parent_run_id=parent.id, tags={"job": 0}, options=quiet),
+            track(store, experiment, "x", origin=Origin(parent.id), tags={"job": 0}, options=quiet),
         ):
             raise RuntimeError
     assert find_run("again:0", store, tmp_path).run_id == good
@@ -269,7 +270,7 @@ def sweep(store: Store, experiment: str, quiet: TrackingOptions) -> str:
     with track(store, experiment, name, tags={"sweep": name}, options=quiet) as parent:
         for number in (1, 0):
             with track(
-                store, experiment, f"run {number}", parent_run_id=parent.id, tags={"job": number}, options=quiet
+                store, experiment, f"run {number}", origin=Origin(parent.id), tags={"job": number}, options=quiet
             ) as run:
                 run.summary({"test/f1": number / 2})
     with track(store, experiment, "alone", options=quiet):

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from deepfake.metrics import METRICS, WeightedMetrics, sample_metrics
-from deepfake.training.bootstrap import drawn_covariance, group_intervals, group_weights, paired_differences
-from deepfake.training.delong import auc_covariance, auc_interval
-from deepfake.training.intervals import MIN_UNITS, effective
+from deepfake.training.bootstrap import drawn_covariance, group_intervals, group_weights
+from deepfake.training.intervals import MIN_UNITS, auc_covariance, auc_interval, effective
 
 
 def predictions(kind: str = "random", n: int = 90) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -98,9 +97,6 @@ def test_units_are_counted_for_each_class(few: int) -> None:
     found, unavailable = group_intervals(labels, scores, np.arange(len(labels)), resamples=50)
     assert found == {}
     assert f"{few} groups with real samples are too few" in unavailable["roc_auc"]
-    interval, p = paired_differences(labels, scores, scores[::-1].copy(), np.arange(len(labels)), resamples=50)
-    assert np.isfinite(interval.value)
-    assert np.isnan([interval.low, interval.high, p]).all()
 
 
 def test_one_group_that_is_most_of_a_class_is_too_much() -> None:
@@ -160,20 +156,6 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     one, _ = group_intervals(*predictions(), resamples=50, seed=1)
     two, _ = group_intervals(*predictions(), resamples=50, seed=1)
     assert one == two
-
-
-def test_paired_differences_find_the_better_one() -> None:
-    labels, scores, groups = predictions(n=400)
-    noise = np.random.default_rng(1).random(400)
-    interval, p = paired_differences(labels, scores, noise, groups, resamples=200)
-    assert interval.low > 0
-    assert p < 0.05
-
-
-def test_a_detector_does_not_differ_from_itself() -> None:
-    labels, scores, groups = predictions()
-    interval, p = paired_differences(labels, scores, scores, groups, resamples=50)
-    assert (interval.value, interval.low, interval.high, p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_ten_thousand_predictions_take_seconds() -> None:

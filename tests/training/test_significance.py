@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
-from deepfake.training.bootstrap import paired_differences
-from deepfake.training.delong import auc_covariance
+from deepfake.training.bootstrap import drawn_covariance
+from deepfake.training.intervals import auc_covariance, effective
 from deepfake.training.significance import EVERY_PAIR, compare_pairs, pairs_of
 
 RANDOM = np.random.default_rng(0)
@@ -24,9 +25,18 @@ def test_a_real_difference_is_told_from_none() -> None:
 
 def test_a_single_pair_is_the_paired_test() -> None:
     (found,) = compare_pairs(LABELS, {"good": GOOD, "chance": CHANCE}, UNITS, metric="roc_auc", **SETTING)
-    interval, p = paired_differences(LABELS, GOOD, CHANCE, UNITS, resamples=200)
-    assert found.p == pytest.approx(p, rel=1e-9)
-    assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high), abs=1e-12)
+    scores, setting = {"good": GOOD, "chance": CHANCE}, {"metric": "roc_auc", "threshold": 0.5, "resamples": 200}
+    values, covariance = drawn_covariance(LABELS, scores, UNITS, **setting)
+    test = student(effective(LABELS, UNITS).freedom)
+    error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    difference, reach = values[0] - values[1], test.ppf(0.975) * error
+    assert found.p == pytest.approx(2 * test.sf(difference / error), rel=1e-9)
+    assert (found.difference.low, found.difference.high) == pytest.approx((difference - reach, difference + reach))
+
+
+def test_a_detector_does_not_differ_from_itself() -> None:
+    (found,) = compare_pairs(LABELS, {"one": GOOD, "same": GOOD}, UNITS, metric="f1", **SETTING)
+    assert (found.difference.value, found.difference.low, found.difference.high, found.p) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_more_detectors_make_a_difference_less_sure() -> None:

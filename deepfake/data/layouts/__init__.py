@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from deepfake.data.layouts.base import Layout
+from deepfake.data.layouts.base import Layout, inside
 from deepfake.data.layouts.celebdf import CelebDf
 from deepfake.data.layouts.class_folders import (
     DeepfakeAndRealImages,
@@ -16,10 +17,55 @@ from deepfake.data.layouts.class_folders import (
 )
 from deepfake.data.layouts.dfdc import DeepfakeFaces, Dfdc
 from deepfake.data.layouts.faceforensics import Demo, FaceForensics, FfC23
-from deepfake.data.layouts.kaggle import Kaggle
 from deepfake.data.layouts.table import Table
+from deepfake.data.manifest import Manifest
+from deepfake.data.options import DatasetOptions
+from deepfake.errors import DataError
 
-__all__ = ["LAYOUTS", "Layout", "find_layouts"]
+__all__ = ["LAYOUTS", "Kaggle", "Layout", "find_layouts"]
+
+#: Folders probed at most: what was unzipped lies beside few others.
+_MOST_FOLDERS = 20
+
+
+class Kaggle:
+    """The first of several layouts that fits.
+
+    Args:
+        layouts: The most telling first.
+    """
+
+    name = "kaggle"
+    summary = "one of the known Kaggle sets, as downloaded and unzipped"
+    crops = False
+
+    def __init__(self, layouts: Sequence[Layout]) -> None:
+        self.layouts = tuple(layouts)
+
+    def find(self, root: Path) -> tuple[Layout, Path] | None:
+        """The layout that a folder is in, and where it begins."""
+        for folder in inside(root)[:_MOST_FOLDERS]:
+            for layout in self.layouts:
+                begins = layout.probe(folder)
+                if begins is not None:
+                    return layout, begins
+        return None
+
+    def probe(self, root: Path) -> Path | None:
+        """Where the set that was found begins."""
+        found = self.find(root)
+        return found[1] if found else None
+
+    def read(self, root: Path, options: DatasetOptions) -> Manifest:
+        """The set that was found, and a note that says which it is."""
+        found = self.find(root)
+        if found is None:
+            raise DataError(f"no known Kaggle set in {root}", f"known are {', '.join(x.name for x in self.layouts)}")
+        layout, begins = found
+        manifest = layout.read(begins, options)
+        manifest.notes.insert(0, f"found {layout.name} in {begins}: {layout.summary}")
+        return manifest
+
 
 _KAGGLE: tuple[Layout, ...] = (
     FfC23(), DeepfakeFaces(), Faces140k(), DeepfakeAndRealImages(), RealAndFakeFace(), HardFake(), CelebDf(), Dfdc(),

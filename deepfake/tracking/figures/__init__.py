@@ -39,7 +39,7 @@ def draw_run(
         The files, in reading order.
     """
     # matplotlib takes most of a second to import: only a run that draws pays for it.
-    from deepfake.tracking.figures import curves, profile, scores
+    from deepfake.tracking.figures import curves, scores
     from deepfake.tracking.figures.style import save
 
     figures = {
@@ -49,9 +49,9 @@ def draw_run(
         "confusion_matrix": scores.confusion(predictions, threshold=threshold),
         "score_histogram": scores.histogram(predictions, threshold=threshold),
     }
-    times = [profile.recorded(epoch) for epoch in history]
+    times = [curves.part_seconds(epoch) for epoch in history]
     if any(times):
-        figures["profile"] = profile.epoch_times(times, profile.remark(history))
+        figures["profile"] = curves.epoch_times(times, curves.speed_remark(history))
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
 
 
