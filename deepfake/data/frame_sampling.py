@@ -32,6 +32,12 @@ class ClipPlan:
         clips: Clips of a video; a video too short for so many different ones gives fewer.
         frames: Frames of a clip.
         stride: Frames from one to the next in a run; never stretched for a short video.
+
+    Example:
+        >>> ClipPlan(temporal=True, clips=2, frames=3).indices(10).indices.tolist()
+        [[0, 1, 2], [7, 8, 9]]
+        >>> ClipPlan(temporal=False, clips=2, frames=2).indices(10).indices.tolist()
+        [[1, 6], [3, 8]]
     """
 
     temporal: bool

@@ -24,6 +24,10 @@ def components(groups: pd.Series) -> pd.Series:
 
     Args:
         groups: A tuple of group names for each row.
+
+    Example:
+        >>> components(pd.Series([("a",), ("b",), ("a", "c"), ("c",)])).tolist()
+        [0, 1, 0, 0]
     """
     counts = groups.map(len).to_numpy(np.int64)
     codes, names = pd.factorize(groups.explode())

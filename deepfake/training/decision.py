@@ -33,6 +33,10 @@ def fit_threshold(labels: np.ndarray, scores: np.ndarray, how: str) -> float:
     Raises:
         UserError: ``how`` is neither.
         ValueError: One class only, NaN, or scores outside 0..1.
+
+    Example:
+        >>> fit_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.6, 0.9]), "youden")
+        0.5
     """
     if how not in CRITERIA:
         raise UserError(f"a threshold cannot be fitted by {how!r}", nearest(how, CRITERIA))
@@ -57,6 +61,10 @@ def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, fpr: float) -> float:
 
     Raises:
         ValueError: One class only, NaN, or fewer than ``1 / fpr`` reals, which cannot tell such a rate from none.
+
+    Example:
+        >>> tpr_at_fpr(np.array([0, 0, 1, 1]), np.array([0.1, 0.7, 0.6, 0.9]), fpr=0.5)
+        1.0
     """
     labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     check_scores(labels, scores)

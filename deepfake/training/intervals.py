@@ -195,6 +195,12 @@ def auc_interval(
         scores: [n].
         level: Confidence.
         groups: See :func:`auc_covariance`.
+
+    Example:
+        >>> labels = np.tile([0, 1], 100)
+        >>> scores = 0.1 + 0.8 * np.where(np.arange(200) % 5 == 0, 1 - labels, labels)
+        >>> print(auc_interval(labels, scores))
+        0.800 [0.739, 0.852]
     """
     (value,), ((variance,),) = auc_covariance(labels, scores, groups)
     units = effective(labels, np.arange(len(labels)) if groups is None else groups)

@@ -41,6 +41,10 @@ def pool_clips(rows: np.ndarray, logits: np.ndarray, samples: int, how: str = "m
 
     Raises:
         UserError: ``how`` is none of these.
+
+    Example:
+        >>> pool_clips(np.array([0, 0, 1]), np.array([2.0, 0.0, -1.0]), samples=3).round(3)
+        array([0.69 , 0.269,   nan])
     """
     if how not in POOLS:
         raise UserError(f"evaluation.clips={how!r} is not a choice", nearest(how, POOLS))
