@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 ECE_BINS = 15
-#: What metrics read of scores, in the order in which an evaluation tells them.
+#: What metrics read of scores, in the order in which an evaluation lists them.
 READS = ("ranks", "calls", "probabilities")
 #: The parts of a profiled epoch, in the order in which it goes through them; their seconds are ``profile/<part>``.
 EPOCH_PARTS = ("data_wait", "transfer", "forward", "backward", "optimizer", "validation", "logging")
@@ -38,14 +38,14 @@ class Metric:
         undefined: Why it may not be defined where these classes are there.
         units: What its variance is counted in: independent units of ``all`` samples, of ``fake`` ones, of the class
             that has the ``fewest``, or as areas of ``ranked`` samples have them.
-        trust: How many errors the sample taken for granted weighs; see
+        trust: How many errors the prior sample weighs; see
             :func:`deepfake.training.intervals.fraction_bounds`. Rates vary as their errors do; areas and squared errors
             are made of few large ones. Set by simulation: ``benchmarks/coverage.py``.
         low: The least it can be.
         high: The most it can be; infinity for a mean of log losses.
-        headline: Whether it is told of every run: in its lines, on leaderboards and in tables of sweeps, with interval.
+        headline: Whether every run shows it: in its lines, on leaderboards and in tables of sweeps, with interval.
         curve: Whether it is drawn over epochs.
-        by_group: Whether it is told of each method, compression and other part.
+        by_group: Whether it is shown for each method, compression and other part.
     """
 
     name: str
@@ -334,7 +334,7 @@ def _equal_error_rate(w: Weighted) -> np.ndarray:
     return rates
 
 
-#: Every metric, in the order in which they are told.
+#: Every metric, in the order in which they are listed.
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (

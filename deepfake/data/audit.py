@@ -215,8 +215,8 @@ def _count(found: Audit, table: pd.DataFrame) -> None:
 
 def _groups(found: Audit, manifest: Manifest, table: pd.DataFrame) -> None:
     found.warnings += manifest.unknown
-    chain = components(table["groups"])
-    sizes = chain.value_counts()
+    component = components(table["groups"])
+    sizes = component.value_counts()
     exploded = table[["groups", "label"]].explode("groups")
     both = exploded.groupby("groups")["label"].nunique()
     facts = {

@@ -54,7 +54,7 @@ class Batch:
         """The same batch in page-locked memory; torch's DataLoader calls this."""
 
         def pin(tensor: Tensor) -> Tensor:
-            # What is on a device already has no way to go.
+            # Only what is in the host's memory is pinned.
             return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
 
         draws = None if self.draws is None else pin(self.draws)
@@ -255,7 +255,7 @@ class ClipSet(ClipSource):
         return [draw(self.augment, self.seed, epoch, item) for item in items.tolist()]
 
     def batch(self, items: np.ndarray, pixels: torch.Tensor, drawn: list[Draw]) -> Batch:
-        """Clips [B, T, H, W, C] with all that belongs to them; what is drawn for the device is left to be done."""
+        """Clips [B, T, H, W, C] with all that belongs to them; what is drawn for the device is not done yet."""
         later = drawn and self.augment is not None and uses_device(self.augment)
         return Batch(
             clips=pixels.permute(0, 1, 4, 2, 3),

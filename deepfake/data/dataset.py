@@ -171,7 +171,7 @@ def _first(root: Path, most: int = 8) -> list[Path]:
 
 
 def _limit(manifest: Manifest, options: DatasetOptions) -> Manifest:
-    """At most ``limit`` samples, dealt evenly over splits and classes, whichever order the disk has."""
+    """At most ``limit`` samples, spread evenly over splits and classes, whichever order the disk has."""
     table = manifest.table
     if options.limit is None or len(table) <= options.limit:
         return manifest

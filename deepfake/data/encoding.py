@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from deepfake.data.media import Pixels
 
-#: Each frame by itself at one quantiser: then no floating point decides anything, and no frame tells of another.
+#: Each frame by itself at one quantiser: then no floating point decides anything, and no frame depends on another.
 INTRA = {"preset": "veryfast", "qp": "20", "x264-params": "keyint=1:aq-mode=0"}
 
 _BITS = 16  # of the fractions that colours are weighed with

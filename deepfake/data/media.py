@@ -67,7 +67,7 @@ class Deadline:
 
 
 def timed_out(seconds: float) -> str:
-    """How a file is told of that took longer than it may."""
+    """The error for a file that took longer than it may."""
     return f"not done after {seconds:.0f} s; dataset.file_timeout= gives more"
 
 

@@ -72,7 +72,7 @@ class Worker:
         except OSError as error:
             record |= {"status": "unreadable", "reason": error.strerror or repr(error)}
         except Exception as error:
-            # Whatever a hostile file breaks on the way is told of that file; the others go on.
+            # Whatever a hostile file breaks is recorded as that file's failure; the others go on.
             record |= {"status": "crashed", "reason": repr(error)}
         else:
             record |= {"status": "ok", **describe(crops)}
@@ -102,7 +102,7 @@ def time_limit(job: Job) -> float:
 
 
 def stamp(file: Path, until: Deadline | None = None) -> Record:
-    """What tells a changed file from the same one: bytes, time of change, SHA-256.
+    """What changes when a file changes: bytes, time of change, SHA-256.
 
     Args:
         file: What is no file, such as a pipe, is as if it were missing, and never opened.

@@ -1,4 +1,4 @@
-"""How well a sample's class is told by what should not tell it: its file's format, and how a picture is framed.
+"""How well a sample's class follows from what should say nothing of it: its file's format, a picture's framing.
 
 Whether that is more than chance is asked of the same measure under shuffled classes, so that a small set, on which
 any measure reaches far, raises no alarm. Knows tables only.

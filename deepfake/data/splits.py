@@ -1,4 +1,4 @@
-"""Samples to splits that share no person and no footage: groups to components, components to fair shares.
+"""Samples to splits that share no person and no footage: groups to components, components to splits.
 
 Knows tables only."""
 
@@ -59,44 +59,44 @@ def crossing_groups(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def share_out(table: pd.DataFrame, chain: pd.Series, ratios: dict[str, float], seed: int) -> pd.Series:
+def split_components(table: pd.DataFrame, component: pd.Series, ratios: dict[str, float], seed: int) -> pd.Series:
     """A split for each row: whole components, sizes and class mix as close to the ratios as they allow.
 
-    Components are dealt largest first to the split that lacks most of their classes. Then splits left
+    Components are assigned largest first to the split that lacks most of their classes. Then splits left
     empty, and splits left without a class, get the smallest component that the first split can spare.
 
     Args:
         table: Rows with ``sample_id`` and ``label``.
-        chain: Each row's component.
+        component: Each row's component.
         ratios: The fraction of each split; they need not sum to one. The first is the training part.
         seed: Another seed deals components of equal size differently.
     """
-    counts = _class_counts(table, chain, seed)
+    counts = _class_counts(table, component, seed)
     totals = counts.sum(axis=0).to_numpy(dtype=float)
-    shares = np.array(list(ratios.values()), dtype=float)
-    lacking = shares[:, None] / shares.sum() * totals  # [splits, classes]
+    fractions = np.array(list(ratios.values()), dtype=float)
+    lacking = fractions[:, None] / fractions.sum() * totals  # [splits, classes]
     scale = 1 / np.maximum(totals, 1)
-    dealt = np.zeros(len(counts), dtype=int)
-    for i, own in enumerate(counts.to_numpy(dtype=float)):
-        dealt[i] = int(np.argmax((lacking * (own * scale)).sum(axis=1)))
-        lacking[dealt[i]] -= own
-    _fill_gaps(dealt, counts.to_numpy(), len(shares))
+    assigned = np.zeros(len(counts), dtype=int)
+    for i, size in enumerate(counts.to_numpy(dtype=float)):
+        assigned[i] = int(np.argmax((lacking * (size * scale)).sum(axis=1)))
+        lacking[assigned[i]] -= size
+    _fill_gaps(assigned, counts.to_numpy(), len(fractions))
     names = list(ratios)
-    return chain.map(dict(zip(counts.index, (names[i] for i in dealt), strict=True)))
+    return component.map(dict(zip(counts.index, (names[i] for i in assigned), strict=True)))
 
 
-def cut_groups(table: pd.DataFrame, ratios: dict[str, float], seed: int) -> pd.Series:
-    """A split for each row when components are too large to share out; "" for rows that would join two splits.
+def split_groups(table: pd.DataFrame, ratios: dict[str, float], seed: int) -> pd.Series:
+    """A split for each row when components are too large to split; "" for rows that would join two splits.
 
-    Groups (people) are dealt instead of components; a row keeps a split only if all its groups are there.
+    Groups (people) are assigned instead of components; a row keeps a split only if all its groups are there.
     """
     single = table["groups"].map(len) == 1
     anchors = sorted({group for row in table["groups"] for group in row}, key=lambda name: _hash(name, seed))
     # Rows of one group, mostly real ones, say how much a person weighs; a person without any weighs one.
     weight = table.loc[single, "groups"].map(lambda row: row[0]).value_counts()
-    shares = np.array(list(ratios.values()), dtype=float)
+    fractions = np.array(list(ratios.values()), dtype=float)
     total = float(sum(weight.get(name, 0) + 1 for name in anchors))
-    lacking = shares / shares.sum() * total
+    lacking = fractions / fractions.sum() * total
     home: dict[str, int] = {}
     for name in sorted(anchors, key=lambda name: -weight.get(name, 0)):
         home[name] = int(np.argmax(lacking))
@@ -110,34 +110,34 @@ def cut_groups(table: pd.DataFrame, ratios: dict[str, float], seed: int) -> pd.S
     return table["groups"].map(place)
 
 
-def _class_counts(table: pd.DataFrame, chain: pd.Series, seed: int) -> pd.DataFrame:
+def _class_counts(table: pd.DataFrame, component: pd.Series, seed: int) -> pd.DataFrame:
     """Rows of each class in each component, largest component first, ties in an order that the seed fixes."""
-    counts = pd.crosstab(chain, table["label"]).reindex(columns=[REAL, FAKE], fill_value=0)
-    first = table["sample_id"].groupby(chain).min()
+    counts = pd.crosstab(component, table["label"]).reindex(columns=[REAL, FAKE], fill_value=0)
+    first = table["sample_id"].groupby(component).min()
     order = first.map(lambda name: _hash(name, seed))
     keys = pd.DataFrame({"size": -counts.sum(axis=1), "order": order})
     return counts.loc[keys.sort_values(["size", "order"]).index]
 
 
-def _fill_gaps(dealt: np.ndarray, counts: np.ndarray, splits: int) -> None:
+def _fill_gaps(assigned: np.ndarray, counts: np.ndarray, splits: int) -> None:
     """Move single components from the first split so that no other is empty or lacks a class, where it can."""
     for side in range(1, splits):
-        if not (dealt == side).any():
-            spare = sorted((REAL, FAKE), key=lambda c: -np.count_nonzero(counts[dealt == 0, c]))
-            _move(dealt, counts, side, spare)
+        if not (assigned == side).any():
+            spare = sorted((REAL, FAKE), key=lambda c: -np.count_nonzero(counts[assigned == 0, c]))
+            _move(assigned, counts, side, spare)
     for side in range(1, splits):
         for label in (REAL, FAKE):
-            if not counts[dealt == side, label].any():
-                _move(dealt, counts, side, [label])
+            if not counts[assigned == side, label].any():
+                _move(assigned, counts, side, [label])
 
 
-def _move(dealt: np.ndarray, counts: np.ndarray, side: int, labels: Sequence[int]) -> None:
+def _move(assigned: np.ndarray, counts: np.ndarray, side: int, labels: Sequence[int]) -> None:
     for label in labels:
-        holders = np.flatnonzero((dealt == 0) & (counts[:, label] > 0))
+        holders = np.flatnonzero((assigned == 0) & (counts[:, label] > 0))
         for i in holders[::-1]:  # smallest last
-            staying = (dealt == 0) & (np.arange(len(dealt)) != i)
+            staying = (assigned == 0) & (np.arange(len(assigned)) != i)
             if all(counts[staying, c].any() for c in (REAL, FAKE) if counts[:, c].any()):
-                dealt[i] = side
+                assigned[i] = side
                 return
 
 
@@ -147,13 +147,13 @@ def _hash(name: str, seed: int) -> str:
 
 __all__ = ["assign_splits", "crossing_groups"]
 
-_FAR = 0.4  # how far a split may be off, as a fraction of what was asked, before it is told
+_FAR = 0.4  # how far a split may be off, as a fraction of what was asked, before it is noted
 
 
 def assign_splits(manifest: Manifest, options: DatasetOptions) -> Manifest:
     """Give every sample a split, by ``options.splits``.
 
-    ``grouped`` ignores published splits and shares whole connected components of groups over train, val
+    ``grouped`` ignores published splits and splits whole connected components of groups over train, val
     and test. ``auto`` keeps published splits, and carves those that are missing from the training part by
     group. ``official`` is auto, but refuses a set without published splits and drops samples outside them.
     ``strict`` is auto made disjoint: the test part stays as published.
@@ -290,22 +290,22 @@ def _place_unsplit(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
 def _fill(
     table: pd.DataFrame, ratios: dict[str, float], names: tuple[str, ...], seed: int, notes: list[str]
 ) -> pd.DataFrame:
-    """Share the rows over splits by whole components, or, where one component is too large, by single groups."""
+    """Split the rows by whole components, or, where one component is too large, by single groups."""
     wanted = {name: ratios[name] for name in names if ratios[name] > 0}
     component = components(table["groups"])
     largest = component.value_counts(normalize=True).max() if len(component) else 0.0
     rest = 1 - max(wanted.values()) / sum(wanted.values())
     if len(table) >= 20 and largest > 1 - rest / 2:
-        split = cut_groups(table, wanted, seed)
+        split = split_groups(table, wanted, seed)
         dropped = int((split == "").sum())
         notes.append(
             f"nearly all samples are linked by shared footage or people: {dropped} of {len(table)} "
             "that would join two splits are left out"
         )
         return table.assign(split=split)[split != ""]
-    dealt = table.assign(split=share_out(table, component, wanted, seed))
-    _note_far_off(dealt["split"], wanted, component, notes)
-    return dealt
+    assigned = table.assign(split=split_components(table, component, wanted, seed))
+    _note_far_off(assigned["split"], wanted, component, notes)
+    return assigned
 
 
 def _note_far_off(split: pd.Series, wanted: dict[str, float], component: pd.Series, notes: list[str]) -> None:

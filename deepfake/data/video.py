@@ -134,7 +134,7 @@ class _MissedError(Exception):
 
 
 class _Packets(NamedTuple):
-    """What demuxing alone tells.
+    """What demuxing alone finds.
 
     Attributes:
         pts: Of every frame to present, in order of presentation.
@@ -213,7 +213,7 @@ def _open(path: Path, until: Deadline | None) -> Any:
         except av.FFmpegError:
             raise
         except ValueError:
-            # Where streams show only as their packets come (MPEG-PS, FLV), none can be told anything before.
+            # Where streams show only as their packets come (MPEG-PS, FLV), no limit can be set before.
             return av.open(_source(path), options=options, timeout=seconds, metadata_errors="replace")
     except av.ArgumentError as error:
         raise MediaError("undecodable", "no video container: a picture or a playlist, say") from error
@@ -352,7 +352,7 @@ def _needed(packets: _Packets, targets: list[int]) -> bytearray:
 
 
 def _decode_targets(source: Iterator[Any], stream: Any, packets: _Packets, targets: list[int]) -> Iterator[Any]:
-    """Frames in order of presentation, without most of those nobody refers to and nobody wants.
+    """Frames in order of presentation, without most of those that neither a plan nor another frame needs.
 
     Stretches of a long video in which nothing is wanted are jumped over, to the next keyframe. Nothing is skipped
     until the first frame is out: a head whose first frames cannot be decoded (an open GOP cut from a longer file)

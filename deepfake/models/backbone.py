@@ -64,7 +64,7 @@ class Backbone(nn.Module):
         return self.vectors(x)
 
 
-#: What :func:`made_for` says of a model that is not known; building it tells what is wrong.
+#: What :func:`made_for` says of a model that is not known; building it raises the error.
 UNKNOWN_SIZE = 224
 
 

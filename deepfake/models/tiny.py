@@ -88,7 +88,7 @@ class _Residual(nn.Module):
         self.conv1 = _conv(width, width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
-        # A block begins as nothing and is learned: the first steps train the short way through.
+        # The last norm's weight is 0 at first, so that each block begins as the identity (Goyal et al. 2017).
         nn.init.zeros_(self.norm2.weight)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run told, entry by entry, into MLflow; and which failures mean "later" and which "never".
+"""A run's entries into MLflow, one by one; and which failures are worth a retry.
 
 Names the run by its id in every call. Every entry may be sent again: a second time changes nothing.
 """
@@ -44,7 +44,7 @@ _NEVER_STATUS = (400, 405, 411, 413, 414, 415, 422)
 
 
 class Delivery:
-    """Sends what one run told.
+    """Sends the entries of one run.
 
     Args:
         client: Opened on the run's store.
@@ -92,7 +92,7 @@ class Delivery:
             return None
         (entry,) = entries
         if entry["kind"] not in _KINDS:
-            raise ValueError(f"{entry['kind']!r} is nothing that a run tells")
+            raise ValueError(f"{entry['kind']!r} is no kind of entry")
         sent: str | None = getattr(self, f"_{entry['kind']}")(entry)
         return sent
 

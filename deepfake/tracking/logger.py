@@ -1,4 +1,4 @@
-"""What is logged to a tracking run: parameters, metrics, tags, artifacts, data sets. Knows no run's life."""
+"""What is logged to a tracking run: parameters, metrics, tags, artifacts, data sets. Knows no beginning or end."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class TrackedRun(RunLog):
         run_id: Its id.
         experiment: Its experiment's id.
         artifacts: Where it keeps its artifacts.
-        outbox: Takes what is told to a server; None where the store is told directly.
+        outbox: Takes what is logged for a server; None where the store is written directly.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class TrackedRun(RunLog):
             name: The model's name in MLflow.
 
         Returns:
-            The model's URI, for ``mlflow.pyfunc.load_model``; None where a server is told of it later.
+            The model's URI, for ``mlflow.pyfunc.load_model``; None where a server hears of it later.
         """
         return self._tell({"kind": "model", "spec": spec, "name": name}, weights=weights)
 
@@ -250,7 +250,7 @@ class TrackedRun(RunLog):
 
     @property
     def away(self) -> bool:
-        """Whether a server did not take what it was last told."""
+        """Whether a server did not take what it was last sent."""
         return self._outbox is not None and self._outbox.away
 
     def _files(self, files: Mapping[Path, Path]) -> None:

@@ -1,6 +1,6 @@
-"""From a run to a tracking server that may be slow, hang or be gone: told at once, sent when it can be.
+"""From a run to a tracking server that may be slow, hang or be gone: logged at once, sent when it can be.
 
-What is told goes into the run's journal and is sent from there by a thread, in order. Nobody who tells waits; only the
+What is logged goes into the run's journal and is sent from there by a thread, in order. No caller waits; only the
 end of a run does, and not for long.
 """
 
@@ -37,7 +37,7 @@ class Outbox:
         deliver: Sends entries.
         server: How the server is called, for people.
         again: What to type to send what is left.
-        background: Whether a thread sends; else each entry is sent as it is told, until one is not taken.
+        background: Whether a thread sends; else each entry is sent as it is logged, until one is not taken.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Outbox:
                 deliver = deliver or self._deliver(journal)
                 self.run_id = journal.header["run_id"]
                 send_all(journal, deliver, self._refused, self._note)
-                # Its run was made there at last, though nothing was told of it yet.
+                # Its run was made there at last, though nothing was logged to it yet.
                 self._back()
             except AwayError as away:
                 self._tell_away(journal, str(away), "training goes on")

@@ -1,6 +1,6 @@
 """Whether two runs came out the same: every metric, every epoch and every prediction, side by side.
 
-Compares numbers; knows neither how they came about nor what may have changed them.
+Compares numbers; knows neither how they were computed nor what may have changed them.
 """
 
 from __future__ import annotations

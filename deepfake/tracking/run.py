@@ -1,4 +1,4 @@
-"""One run as MLflow remembers it: how it begins, how it ends and what is said of that.
+"""One run as MLflow remembers it: how it begins, how it ends and what is recorded of that.
 
 No run is ever MLflow's "active run", so that runs may nest, follow one another in one process or share a parent
 with other processes. Knows nothing of training or of the configuration's format.
@@ -149,15 +149,15 @@ def track(
     An exception makes it FAILED, with the traceback as ``traceback.txt`` and its last line as the tag
     ``failure``; KeyboardInterrupt makes it KILLED. Whatever was raised is raised on.
 
-    A server is told in the background, through a journal in the run's folder: however slow it is, nothing waits for
-    it between the beginning and the end, and the end not for long. One run of many begins without it too: what it is
-    called there is found out later, until then its id is empty.
+    A server is sent everything in the background, through a journal in the run's folder: however slow it is, nothing
+    waits for it between the beginning and the end, and the end not for long. One run of many begins without it too:
+    its id there is found out later, until then it is empty.
 
     Args:
         store: Where; see :func:`deepfake.tracking.store.locate`.
         experiment: Its experiment's name, made where it does not exist.
         name: The run's name, which need not be unique.
-        folder: The run's folder; without one a server is told at once.
+        folder: The run's folder; without one a server is sent everything at once.
         origin: The runs it is nested under or goes on with.
         tags: Tags beyond git, host, process and ``options.tags``.
         options: Whether and how often to sample the machine.
@@ -199,8 +199,8 @@ def track(
     finally:
         if sampler is not None:
             sampler.stop()
-        # A disk that is full is told as what it stopped, not as what could not be said of that: whoever comes next
-        # ends a run that a dead process has left.
+        # On a full disk the error that stopped the run is raised, not the failure to record its ending: the next
+        # process ends a run that a dead one has left.
         with nullcontext() if status == "FINISHED" else suppress(Exception):
             if status is not None:
                 run.ended(status)
@@ -272,7 +272,7 @@ def send_journal(store: Store, journal: Journal, refused: Callable[[Entry, str],
     client = connect(store)
     deliver = _arrived(lambda: client, store, journal)
     send_all(journal, deliver, refused)
-    # A killed process told no ending.
+    # A killed process recorded no ending.
     end_dead(client, deliver.experiment)
 
 
@@ -385,7 +385,7 @@ def _still_there(client: MlflowClient, run_id: str) -> Run | None:
 
 @contextmanager
 def _answering(store: Store, what: str) -> Iterator[None]:
-    """A server that does not answer to what cannot wait, or a database whose disk is full, told in two lines."""
+    """A server that does not answer to what cannot wait, or a database whose disk is full, as an error in two lines."""
     try:
         yield
     except Exception as error:
@@ -427,7 +427,7 @@ def _note_ending(
     if known == [None]:
         return None
     ending = known[0] if known else None
-    # What is told here must never hide the error that is being told.
+    # A failure to record the ending must not hide the error that ended the run.
     with suppress(Exception):
         if ending is not None:
             run.tags({ending.tag: "true"})

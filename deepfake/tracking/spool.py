@@ -1,4 +1,4 @@
-"""What a run told and the tracking server has not taken yet, as a file of JSON lines in the run's folder.
+"""The entries of a run that the tracking server has not taken yet, as a file of JSON lines in the run's folder.
 
 Holds names of files, not their bytes; whatever stops the process leaves a journal that another can go on with. Knows
 no MLflow.
@@ -25,7 +25,7 @@ FOLDER = "unsent"
 #: Raised with every change that an older reader would misread.
 FORMAT = 1
 
-#: One thing that a run told: its ``kind`` and what belongs to it, as plain values.
+#: One thing to log: its ``kind`` and what belongs to it, as plain values.
 Entry = dict[str, Any]
 
 _REFUSED = ".refused"
@@ -35,7 +35,7 @@ _AT_ONCE = 64
 
 
 class Journal:
-    """Entries in the order they were told, and how far they were sent. One process has it open at a time.
+    """Entries in the order they were logged, and how far they were sent. One process has it open at a time.
 
     Args:
         path: The file, ``<run folder>/unsent/<name>.jsonl``; made where it does not exist.
@@ -217,7 +217,7 @@ def open_journal(folder: Path, name: str, header: Mapping[str, object]) -> Journ
         try:
             return Journal(folder / FOLDER / f"{free}.jsonl", header)
         except BlockingIOError:
-            # Another process tells of the same run: a trial that was taken up, or an evaluation of it.
+            # Another process logs to the same run: a trial that was taken up, or an evaluation of it.
             number += 1
 
 

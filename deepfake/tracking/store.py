@@ -198,7 +198,7 @@ def quiet_mlflow() -> None:
 
 
 def answer_soon() -> None:
-    """Let a server have seconds for each answer from here on, as while a run is told of."""
+    """Let a server have seconds for each answer from here on, as while a run is logged."""
     if os.environ.get(_TIMEOUT, str(_LOOKING)) == str(_LOOKING):
         os.environ[_TIMEOUT] = str(_SECONDS)
 
@@ -238,7 +238,7 @@ def _opened(store: Store) -> MlflowClient:
 def _make(database: Path) -> None:
     """Make a database beside its place, and move it there once it is whole and on disk."""
     partial = _partial(database)
-    # What a killed process left of it. The lock says that nobody is at it now.
+    # What a killed process left of it. The lock says that no process is writing it now.
     _remove(partial)
     uri = _sqlite_uri(partial)
     try:

@@ -191,7 +191,7 @@ def choose_workers(
     reading = _seconds(lambda: _trial(train, size), fabric)
     with without_trace(detector):
         step = _seconds(lambda: _backward(detector, batch, fabric), fabric)
-    # Read in this process, a batch would cost the host its head start; a twentieth of a step is too little to notice.
+    # Reading in this process delays the host's next step; a twentieth of a step is too little to notice.
     needed = 0 if reading < step / 20 else math.ceil(_AMPLE * reading / step)
     count = min(most, needed)
     times = f"a batch is read in {1000 * reading:.1f} ms, a step takes {1000 * step:.1f} ms"

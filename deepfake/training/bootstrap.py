@@ -193,7 +193,7 @@ def _balanced(
 
 
 def _calibration_error(error: float, gaps: np.ndarray, units: Effective, level: float) -> tuple[float, float]:
-    """Of the calibration error, which chance alone makes larger: those from which the one seen would not be unlikely.
+    """Of the calibration error, which chance alone makes larger: true errors for which the one seen is not unlikely.
 
     Args:
         error: The one seen.
@@ -247,7 +247,7 @@ def _checked(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> tupl
     return labels, scores
 
 
-#: The places along the curve's own axis at which a band is told.
+#: The places along the curve's own axis at which a band is computed.
 PLACES = np.linspace(0, 1, 101)
 
 Curve = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -1,6 +1,6 @@
-"""Scores to probabilities that mean what they say, fitted on validation and kept as plain numbers.
+"""Scores to calibrated probabilities, fitted on validation and kept as plain numbers.
 
-Whatever is fitted is held against the scores as they are: on the samples it was fitted on it is worse neither by log
+Whatever is fitted is compared with the scores as they are: on the samples it was fitted on it is worse neither by log
 loss nor by calibration error. Where a fit is, it is taken back towards the scores, all the way if need be.
 """
 
@@ -128,7 +128,7 @@ def fit_calibrator(labels: np.ndarray, scores: np.ndarray, method: str) -> Calib
     raw = _losses(labels, scores)
     fits = iter(_FITS[method](labels, scores))
     found = next(fits)
-    # The last one changes no score, and is taken without being held against them.
+    # The last one changes no score, and needs no comparison.
     for gentler in fits:
         if all(new <= old + 1e-12 for new, old in zip(_losses(labels, found(scores)), raw, strict=True)):
             break
@@ -157,7 +157,7 @@ def _fit_platt(labels: np.ndarray, scores: np.ndarray) -> Iterable[Platt]:
     """The likeliest slope and intercept, given that scores are expected to need neither; then ever less of both.
 
     The expectation (normal, about slope 1 in its logarithm and intercept 0) says how far a handful of samples is
-    believed: a split that happens to be separated would otherwise be a licence to be certain, and softening its
+    believed: a split that happens to be separated would otherwise give probabilities of 0 and 1, and softening its
     labels (as Platt does) makes a good detector doubt itself. It costs the likelihood least where nothing is changed,
     so what is found is never less likely than the scores as they are.
     """

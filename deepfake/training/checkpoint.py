@@ -61,7 +61,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def _misfit(module: nn.Module, weights: dict[str, torch.Tensor]) -> str:
-    """What tells two models apart, in a line: torch would name every tensor."""
+    """How two models differ, in a line: torch would name every tensor."""
     expected = module.state_dict()
     kinds = {
         "lacking": sorted(expected.keys() - weights.keys()),
@@ -102,7 +102,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def damaged_state(path: Path, why: object) -> UserError:
-    """What is told of a training state that cannot be gone on from."""
+    """The error for a training state that cannot be resumed."""
     return UserError(f"{path} cannot be read: {why}", "start the run anew, or remove it to begin from the first step")
 
 

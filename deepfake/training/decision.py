@@ -1,4 +1,4 @@
-"""Scores to calls and calibrated probabilities: what is fitted on validation and goes with a run from then on.
+"""Scores to predicted classes and calibrated probabilities: what is fitted on validation and saved with a run.
 
 Knows tables of predictions; no model and no file.
 """

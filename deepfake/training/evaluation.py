@@ -1,4 +1,4 @@
-"""Predictions to every number that is told of them, with intervals and reasons, for all and by any column.
+"""Predictions to every number reported of them, with intervals and reasons, for all and by any column.
 
 Knows tables; no model and no file."""
 
@@ -18,7 +18,7 @@ from deepfake.training.decision import Decision, tpr_at_fpr
 from deepfake.training.intervals import auc_interval, too_few
 from deepfake.training.options import EvaluationOptions
 
-#: False-positive rates at which the fraction of fakes found is told.
+#: False-positive rates at which the true positive rate is reported.
 RATES = (0.01, 0.001)
 
 

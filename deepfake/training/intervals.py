@@ -110,10 +110,10 @@ def fraction_bounds(
     Args:
         fraction: The values, any shape.
         variance: Of each.
-        least: The size of sample that is taken for granted.
+        least: The sample size that is assumed as prior knowledge.
         freedom: Degrees of freedom of the variances.
         level: Confidence.
-        trust: How many errors the sample taken for granted weighs.
+        trust: How many errors that prior sample weighs.
 
     Returns:
         Low and high, between 0 and 1.

@@ -13,7 +13,7 @@ from deepfake.metrics import Interval
 from deepfake.training.bootstrap import drawn_covariance, freedom_of
 from deepfake.training.intervals import auc_covariance, effective, too_few
 
-#: Up to so many detectors every pair is told of; of more, the first with each of the others.
+#: Up to so many detectors every pair is tested; of more, the first with each of the others.
 EVERY_PAIR = 5
 #: How often the largest difference is drawn, as far as the number of pairs allows.
 _DRAWS, _FEWEST_DRAWS, _NUMBERS, _BLOCK_NUMBERS = 20_000, 2_000, 20_000_000, 1_000_000
@@ -45,7 +45,7 @@ class Difference:
 
 
 def pairs_of(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Which pairs are told of: all, or with more than :data:`EVERY_PAIR` the first with each of the others."""
+    """Which pairs are tested: all, or with more than :data:`EVERY_PAIR` the first with each of the others."""
     if len(names) <= EVERY_PAIR:
         return list(itertools.combinations(names, 2))
     return [(names[0], other) for other in names[1:]]
@@ -64,7 +64,7 @@ def compare_pairs(
     """Test the pairs of :func:`pairs_of`, whichever of the detectors came out best.
 
     The one that is best on these samples is in part the luckiest, so a test against it must allow for all that it was
-    chosen from: each pair is held against the largest difference of *any* pair (Tukey's test for correlated detectors
+    chosen from: each pair is compared with the largest difference of *any* pair (Tukey's test for correlated detectors
     of unequal variance, the max-t test of Hothorn, Bretz & Westfall 2008).
 
     Args:

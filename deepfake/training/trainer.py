@@ -128,7 +128,7 @@ class Trainer:
 
         Args:
             on_epoch: Told each epoch's number and metrics, on every process. It may raise to end the fit. An epoch is
-                saved after it was told, so one that was interrupted in between is told again on resuming.
+                saved after this call, so one that was interrupted in between is reported again on resuming.
             resume: Go on from ``last.pt`` where there is one.
 
         Raises:
@@ -213,7 +213,7 @@ class Trainer:
             if self.monitor.update(self.epoch, metrics):
                 self._keep_best()
             self.schedule.after_epoch(metrics.get(self.monitor.name))
-            # Counts towards the next epoch: this one's numbers are what is being told.
+            # Counts towards the next epoch: this one's numbers are being reported.
             with self.updater.clock("logging"):
                 on_epoch(self.epoch, metrics)
                 self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()

@@ -88,7 +88,7 @@ def _walk(
 
 
 def _size(path: str) -> int:
-    """Bytes; -1 where a link leads nowhere: that is a file that will not open, told then and not here."""
+    """Bytes; -1 where a link leads nowhere: a file that will not open is reported when it is opened."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -241,17 +241,17 @@ FAKE_FOLDERS = frozenset({"fake", "fakes", "manipulated_sequences", "celeb-synth
 _ENOUGH = 10  # fewer labels than this say nothing about which way round they are
 
 
-def told_by_path(path: str) -> int | None:
-    """The label that a path's folders tell; None where they tell none, or both."""
-    return _told({part.lower() for part in path.split("/")[:-1]})
+def label_in_path(path: str) -> int | None:
+    """The label that a path's folders name; None where they name none, or both."""
+    return _label_named({part.lower() for part in path.split("/")[:-1]})
 
 
-def told_by_name(path: str) -> int | None:
-    """The label that the words of a file's own name tell, as in ``real_1.jpg``; None where they tell none, or both."""
-    return _told(set(re.split(r"[^a-z]+", path.rsplit("/", 1)[-1].rsplit(".", 1)[0].lower())))
+def label_in_name(path: str) -> int | None:
+    """The label that the words of a file's own name tell, as in ``real_1.jpg``; None where they name none, or both."""
+    return _label_named(set(re.split(r"[^a-z]+", path.rsplit("/", 1)[-1].rsplit(".", 1)[0].lower())))
 
 
-def _told(words: set[str]) -> int | None:
+def _label_named(words: set[str]) -> int | None:
     real, fake = bool(words & REAL_FOLDERS), bool(words & FAKE_FOLDERS)
     return None if real == fake else (FAKE if fake else REAL)
 
@@ -260,9 +260,9 @@ def check_paths(paths: Iterable[str], labels: Iterable[int], where: str) -> None
     """Refuse labels that contradict the names of the folders that the files lie in.
 
     Raises:
-        DataError: Most of the files whose folder tells their class are labelled the other way.
+        DataError: Most of the files whose folder names their class are labelled the other way.
     """
-    named = [(told_by_path(path), label) for path, label in zip(paths, labels, strict=True)]
+    named = [(label_in_path(path), label) for path, label in zip(paths, labels, strict=True)]
     wrong, known = _against(named)
     if known >= _ENOUGH and wrong > known / 2:
         raise _inverted(where, f"{wrong} of {known} files lie in folders that say the opposite")
@@ -270,7 +270,7 @@ def check_paths(paths: Iterable[str], labels: Iterable[int], where: str) -> None
 
 def note_names(paths: Iterable[str], labels: Iterable[int], where: str, notes: list[str]) -> None:
     """Say when labels contradict the files' own names, which are a weaker sign than folders: no reason to refuse."""
-    wrong, known = _against([(told_by_name(path), label) for path, label in zip(paths, labels, strict=True)])
+    wrong, known = _against([(label_in_name(path), label) for path, label in zip(paths, labels, strict=True)])
     if known >= _ENOUGH and wrong > known / 2:
         notes.append(
             f"the labels in {where} look inverted: {wrong} of {known} files have names that say the opposite; 1 must "
@@ -279,9 +279,9 @@ def note_names(paths: Iterable[str], labels: Iterable[int], where: str, notes: l
 
 
 def _against(named: list[tuple[int | None, int]]) -> tuple[int, int]:
-    """How many labels contradict what is told of their files, and of how many anything is told."""
-    known = [(tells, label) for tells, label in named if tells is not None]
-    return sum(tells != label for tells, label in known), len(known)
+    """How many labels contradict the names of their files, and how many files have a name that says a label."""
+    known = [(said, label) for said, label in named if said is not None]
+    return sum(said != label for said, label in known), len(known)
 
 
 def check_fraction(labels: Iterable[int], low: float, high: float, where: str, least: int = 50) -> None:

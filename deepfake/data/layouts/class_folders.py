@@ -234,7 +234,7 @@ class Faces140k(ClassFolders):
         return None
 
     def read(self, root: Path, options: DatasetOptions) -> Manifest:
-        """As class folders, which decide; the tables beside them are only held against the folders."""
+        """As class folders, which decide; the tables beside them are only compared with the folders."""
         manifest = super().read(root, options)
         columns = zip(manifest.table["path"], manifest.table["label"], strict=True)
         rows: list[dict[str, object]] = [{"path": path, "label": int(label)} for path, label in columns]

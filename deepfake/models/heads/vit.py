@@ -23,7 +23,7 @@ from deepfake.models.options import Vit
 class VitHead(Head):
     """A transformer encoder over all patches of all frames of a clip.
 
-    Each patch is told its time by sinusoids (Vaswani et al. 2017, arXiv:1706.03762), which reach any T, and its
+    Each patch gets its time as sinusoids (Vaswani et al. 2017, arXiv:1706.03762), which reach any T, and its
     row and column by learned vectors, of which there are ``max_grid`` each.
 
     Args:

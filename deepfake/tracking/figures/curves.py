@@ -164,7 +164,7 @@ def _heading(axis: Axes, text: str, runs: int) -> None:
     title(axis, text, f"the first {MOST} of {runs} runs" if runs > MOST else "")
 
 
-#: Colour and hatching of each part; waiting for data has the alarming one.
+#: Colour and hatching of each part; waiting for data has the most striking one.
 _LOOKS = ((VERMILLION, "////"), (ORANGE, "...."), (BLUE, ""), (SKY, ""), (GREEN, ""), (PURPLE, ""), ("#BBBBBB", "xxxx"))
 _STYLES = {**dict(zip(EPOCH_PARTS, _LOOKS, strict=True)), "other": ("#E5E5E5", "")}
 #: How the metrics of a profiled epoch begin; those that are no seconds say what they are.
