@@ -138,10 +138,8 @@ def run_trial(claims: Claims, runner: JobRunner, claim: Claim, replaceable: bool
 def _why(ended: SystemExit) -> str:
     if ended.__cause__ is not None:
         return describe(ended.__cause__)
-    said = str(ended.code).strip()
-    return (
-        f"it ended its process with status {said}" if isinstance(ended.code, int) else f"it ended its process: {said}"
-    )
+    how = " with status" if isinstance(ended.code, int) else ":"
+    return f"it ended its process{how} {str(ended.code).strip()}"
 
 
 def _stopped(claims: Claims, claim: Claim, stop: Stopped, handle: RunningTrial, replaceable: bool) -> Job | None:

@@ -62,7 +62,7 @@ def host_identity() -> str:
 
 
 class Watch:
-    """Judges owners, remembering when each was last seen to change.
+    """Judges owners, remembering when each one's heartbeat last changed.
 
     Args:
         clock: Monotonic seconds.
@@ -77,7 +77,7 @@ class Watch:
         """Whether nobody will ever finish what this owner began.
 
         On this machine that is known at once. On another it is known after three missed heartbeats, counted by this
-        process's own clock from the first look, so that clocks which disagree kill nobody.
+        process's own clock from the first look, so that no owner counts as dead because clocks disagree.
 
         Args:
             owner: As :func:`new_owner` made it; None where it let go, or died before it could sign.
@@ -91,7 +91,7 @@ class Watch:
         return not _is_running(answering) and not _is_running(owner)
 
     def forgive(self) -> None:
-        """Count silence from the next look on: nobody could be heard."""
+        """Count silence from the next look on: no heartbeat could be seen meanwhile."""
         self._seen.clear()
 
     def _is_silent(self, owner: Mapping[str, Any], heartbeat: object) -> bool:

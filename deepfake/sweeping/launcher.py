@@ -33,7 +33,7 @@ from deepfake.sweeping.schedule import standing
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
 
-#: Workers lost so often, without a trial having ended in between, mean that none gets anything done.
+#: After so many losses of workers in a row, without a trial ended between, the sweep ends.
 _HOPELESS = 3
 #: How long launchers may take to notice that their jobs have ended.
 _NOTICE_SECONDS = 5.0
@@ -64,7 +64,7 @@ class StudyWorker:
 
 @contextlib.contextmanager
 def signing(file: Path, owner: Mapping[str, Any]) -> Iterator[None]:
-    """Keep a file that says who works here and that they live, and in the end how it ended.
+    """Keep a file that says who works here, that it is alive, and in the end how it ended.
 
     Its ``ended`` is None at first, then empty, or what went wrong.
     """

@@ -1,4 +1,4 @@
-"""What a user can say about many runs: the ``sweep.*`` keys, and what other sweepers' keys mean in their terms."""
+"""The options of many runs: the ``sweep.*`` keys, and the keys of other sweepers that stand for them."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ from deepfake.sweeping.study import Study
 from deepfake.sweeping.worker import GRACE_SECONDS, LOST_STATUS, Work, pack
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-#: So many workers dying one after another without having ended a trial mean that none can start.
+#: After so many deaths of workers in a row, without a trial ended between, no more are started.
 _HOPELESS = 3
-#: So many workers losing their device in one place, one after another without a good trial, mean that it is broken.
+#: After so many losses of a device in a row, without a trial completed between, it counts as broken.
 _BROKEN = 3
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 #: Longer numbers are rounded where overrides are shown.
 _LONG = 8
 _STATUS = {TrialState.COMPLETE: COMPLETED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
-#: Of Okabe and Ito, whose colours colour-blind readers tell apart, and grey too.
+#: Of Okabe and Ito's palette, which colour-blind readers can read.
 _COLOURS = {TrialState.COMPLETE: "#0072B2", TrialState.PRUNED: "#E69F00", TrialState.FAIL: "#D55E00"}
 _RUNNING_COLOUR = "#888888"
 _DPI = 150

@@ -123,7 +123,7 @@ def create_sampler(
 
 
 def sampler_notes(settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> list[str]:
-    """What a user should know of how a sampler treats a space."""
+    """What a user should know of how a sampler draws from a space."""
     name, _ = _split("sampler", settings, SAMPLERS)
     others = [item.key for item in parameters if isinstance(item.distribution, CategoricalDistribution)]
     if not SAMPLERS[name].numbers_only or not others:
@@ -132,15 +132,15 @@ def sampler_notes(settings: Mapping[str, Any], parameters: Sequence[Parameter]) 
 
 
 class Distinct(BaseSampler):
-    """Another sampler, asked again while what it draws is a point that the study has tried.
+    """Wraps a sampler: it is asked again while it draws a point that the study has tried.
 
     Whole points are compared, so it draws a trial's every key at once, before the first is handed out. After some
     tries it takes any point that is left.
 
     Args:
-        sampler: Who draws.
+        sampler: The sampler that draws.
         parameters: The space.
-        seed: For what is drawn once the sampler does nothing but repeat itself.
+        seed: For what is drawn where the sampler only repeats itself.
         tried: The points of ended trials, as far as they are known; grows.
     """
 

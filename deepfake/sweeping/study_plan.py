@@ -38,10 +38,10 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class EvenClock:
-    """Seconds since 1970 as they were when a start began, going on evenly where the machine's clock is set meanwhile.
+    """Seconds since 1970, counted on from when a start began, so that setting the machine's clock changes nothing.
 
     Attributes:
-        boot: The boot it counts from; processes of another machine, or after another boot, have only their own clock.
+        boot: The boot it counts from; processes on another machine, or after another boot, use their own clock.
         offset: Seconds from that boot's clock to 1970.
     """
 

@@ -1,7 +1,7 @@
 """Known good points to try first: those the user names, and the best of another study.
 
 Holds each point to the space, so that a mistake ends the start before anything runs; notes say what a point of another
-study cannot bring along.
+study lacks here.
 """
 
 from __future__ import annotations
