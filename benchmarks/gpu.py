@@ -30,8 +30,7 @@ from benchmarks.step import bare, make_batch, ours, updater_for
 from deepfake.data.clips import Batch, ClipSet
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Mean
-from deepfake.training.autotune import choose_workers, compile_or_not, without_trace
-from deepfake.training.device_clips import DeviceClips
+from deepfake.training.autotune import DeviceClips, choose_workers, compile_or_not, without_trace
 from deepfake.training.options import TrainerOptions
 from deepfake.training.profiling import clip_flops, peak_flops
 from deepfake.training.runtime import create_fabric, seed_everything

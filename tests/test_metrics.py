@@ -15,9 +15,9 @@ from deepfake.metrics import (
     sample_metrics,
 )
 from deepfake.runs.console import epoch_line
+from deepfake.training.checkpoint import create_monitor
 from deepfake.training.decision import Decision
 from deepfake.training.evaluation import evaluate_predictions
-from deepfake.training.monitor import create_monitor
 from deepfake.training.options import EvaluationOptions
 
 

@@ -26,11 +26,11 @@ from deepfake.runs.comparison import (
     shared_samples,
 )
 from deepfake.runs.console import Console
-from deepfake.tracking import report, tables
-from deepfake.tracking.report import Report, Section
+from deepfake.tracking import tables
 from deepfake.tracking.run_record import RunRecord
 from deepfake.tracking.search import TRIAL, find_runs, matching_runs, sweep_runs
 from deepfake.tracking.store import Store, locate
+from deepfake.tracking.tables import Report, Section
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.significance import EVERY_PAIR, Difference, compare_pairs
 
@@ -76,9 +76,9 @@ def main(arguments: argparse.Namespace) -> int:
         figures=_draw(ordered, shared, ranked, folder) if _asked(arguments, "html") else {},
         notes=[*notes, *shared.notes, _how(shared, options)],
     )
-    console.show(report.to_terminal(found))
+    console.show(tables.report_to_terminal(found))
     formats = [name for name in _FORMATS if _asked(arguments, name)]
-    for path in report.write(found, folder, formats=formats):
+    for path in tables.write_report(found, folder, formats=formats):
         console.say(f"written: {path}")
     return 0
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake.data.faces.base import Face, FaceDetector, overlap
-from deepfake.data.faces.tracking import Track, look_near, track_face
+from deepfake.data.faces.base import Face, FaceDetector, Track, look_near, overlap, track_face
 from deepfake.data.frame_sampling import ClipIndices, ClipPlan
 from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, Views, enlarge, read_image
 from deepfake.data.video import read_video

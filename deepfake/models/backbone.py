@@ -1,4 +1,9 @@
-"""Any timm model as a reader of frames: images to feature maps or vectors. Knows no clips and no heads."""
+"""Any timm model as a reader of frames, images to feature maps or vectors; and a small one of ours, ``tiny``.
+
+Knows no clips and no heads. ``tiny`` is for 64-pixel crops: no weights to download, a minute to train. It has batch
+normalisation, though that ties a batch's frames together: with group normalisation the same network needs several times
+the steps on a small data set, because what all faces share drowns what sets fakes apart.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from deepfake.compat import prepare_torchvision
 from deepfake.errors import UserError, nearest
-from deepfake.models import tiny
 from deepfake.models.options import BackboneOptions
 
 
@@ -77,7 +82,7 @@ def made_for(name: str) -> int:
     prepare_torchvision()
     import timm
 
-    ours = tiny.TinyNet.pretrained_cfg if name == tiny.tiny.__name__ else None
+    ours = TinyNet.pretrained_cfg if name == tiny.__name__ else None
     try:
         config = ours or timm.get_pretrained_cfg(name).to_dict()
         return int(config["input_size"][1])
@@ -103,7 +108,7 @@ def create_backbone(options: BackboneOptions, size: int, keep: Keep | None = Non
     prepare_torchvision()
     import timm
 
-    tiny.register()
+    register_tiny()
     if not timm.is_model(options.name.split(".")[0]):
         raise UserError(f"timm has no model {options.name!r}", _nearest_model(options.name, timm.list_models()))
     model = _weighted(timm.create_model, options, size, keep)
@@ -219,3 +224,94 @@ def _token_grid(model: Any, size: int, name: str) -> tuple[int, int] | None:
         expected = model.patch_embed.img_size[0]
         raise UserError(f"{name!r} reads {expected}-pixel images, not {size}", f"set dataset.size={expected}")
     return int(grid[0]), int(grid[1])
+
+
+#: How much the image minus its local mean is amplified: it is small where an image is smooth.
+SHARPEN = 4.0
+
+
+def register_tiny() -> None:
+    """Make ``timm.create_model("tiny")`` known; calling it again changes nothing."""
+    import timm
+
+    if not timm.is_model("tiny"):
+        register_model: Callable[[Callable[..., nn.Module]], object] = timm.models.register_model
+        register_model(tiny)
+
+
+def tiny(pretrained: bool = False, **kwargs: object) -> nn.Module:
+    """The network, built by name through timm; 0.12 M parameters.
+
+    Args:
+        pretrained: Must be False; there are no weights to be had.
+        **kwargs: What timm passes on: ``drop_rate`` is used, the rest (cache folders and the like) is not.
+
+    Raises:
+        RuntimeError: ``pretrained`` is True, as timm raises for its own models without weights.
+    """
+    if pretrained:
+        raise RuntimeError("No pretrained weights exist for tiny")
+    drop_rate = kwargs.get("drop_rate", 0.0)
+    return TinyNet(drop_rate=float(drop_rate) if isinstance(drop_rate, (int, float)) else 0.0)
+
+
+class TinyNet(nn.Module):
+    """Three halvings and two residual blocks; features are the mean and the maximum over place.
+
+    Beside the colours it reads what a 3x3 mean takes away, where blending and compression leave their marks.
+    The maximum keeps what the mean dilutes: a patch of a few pixels that changes from frame to frame. Maps hold both
+    over 2x2 places, so that heads which read maps have a quarter of the places to go through.
+
+    Args:
+        drop_rate: Dropout on the pooled features.
+    """
+
+    #: The parts of timm's pretrained configuration that are read from every backbone.
+    pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "input_size": (3, 64, 64)}  # noqa: RUF012
+
+    def __init__(self, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.stem = _conv(6, 16, stride=2)
+        self.stages = nn.Sequential(_conv(16, 32, stride=2), _Residual(32), _conv(32, 64, stride=2), _Residual(64))
+        self.num_features = self.head_hidden_size = 128
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images [N, 3, H, W] to maps [N, 128, H/16, W/16]."""
+        detail = SHARPEN * (x - F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False))
+        fine = self.stages(self.stem(torch.cat([x, detail], dim=1)))  # [N, 64, H/8, W/8]
+        # Rounded up: the last row and column of an odd side count like the others.
+        means, peaks = F.avg_pool2d(fine, 2, ceil_mode=True), F.max_pool2d(fine, 2, ceil_mode=True)
+        return torch.cat([means, peaks], dim=1)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Maps [N, 128, h, w] to vectors [N, 128]; there is no classifier, whatever ``pre_logits`` says."""
+        means, peaks = x.chunk(2, dim=1)
+        pooled = torch.cat([means.mean(dim=(2, 3)), peaks.amax(dim=(2, 3))], dim=1)
+        dropped: Tensor = self.drop(pooled)
+        return dropped
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [N, 3, H, W] to vectors [N, 128]."""
+        return self.forward_head(self.forward_features(x))
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(width, width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        # The last norm's weight is 0 at first, so that each block begins as the identity (Goyal et al. 2017).
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm2(self.conv2(self.conv1(x))), inplace=True)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )

@@ -336,7 +336,7 @@ def prepare_reading(run: Run, cache: Cache) -> None:
 
 
 def _move_clips(run: Run) -> None:
-    from deepfake.training.device_clips import to_device
+    from deepfake.training.autotune import to_device
     from deepfake.training.features.cache import device_room
 
     if run.config.dataset.on_device == "never":

@@ -1,29 +1,32 @@
-"""What is tried on the device before a fit begins: how large a batch may be, who reads it, whether it compiles.
+"""What is tried on the device before a fit: how large a batch may be, who reads it, whether it compiles, what it holds.
 
-A trial step leaves no trace: gradients are dropped and buffers put back."""
+A trial step leaves no trace: gradients are dropped and buffers put back. Whole splits lie as uint8 in the device's
+memory where they fit: no disk, no copy per step.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from deepfake.compat import forget_compiled
-from deepfake.data.clips import Batch, ClipSource
+from deepfake.data.clips import Batch, ClipSet, ClipSource
 from deepfake.models.detector import Detector
 from deepfake.training.checkpoint import damaged_state, load_state
 from deepfake.training.runtime import gather, loader_workers
 
 #: What ``trainer.batch_size=auto`` chooses from, largest first.
 SIZES = (64, 48, 32, 24, 16)
-#: The share of the free memory that a step may be expected to need.
-_SHARE = 0.6
+#: The fraction of the free memory that a step may be expected to need.
+_STEP_FRACTION = 0.6
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -67,7 +70,7 @@ def largest_batch(step: Callable[[int], None], device: torch.device, bytes_per_c
     if device.type != "cuda":
         import psutil
 
-        room = _SHARE * psutil.virtual_memory().available
+        room = _STEP_FRACTION * psutil.virtual_memory().available
         needed = max(1.0, bytes_per_clip())
         return next((size for size in SIZES if size * needed <= room), SIZES[-1])
     for size in SIZES:
@@ -234,3 +237,67 @@ def _backward(detector: Detector, batch: Batch, fabric: Fabric) -> None:
     with fabric.autocast():
         loss = detector(moved.clips, moved.mask).logits.sum()
     loss.backward()
+
+
+#: The fraction of the free memory that clips may take: the model, its gradients and activations want the rest.
+_CLIPS_FRACTION = 0.4
+_BLOCK = 256 << 20  # bytes copied at once
+
+
+class DeviceClips(ClipSource):
+    """A clip set whose pixels lie on a device; batches are gathered there.
+
+    Random changes are drawn as the clip set draws them and all done on the device: those to single pixels cannot be.
+
+    Args:
+        clips: The clip set.
+        device: Gets all of it, in blocks.
+    """
+
+    at_hand = True
+
+    def __init__(self, clips: ClipSet, device: torch.device) -> None:
+        self.describe_as(clips)
+        self._clips = clips
+        self._pixels = torch.empty((len(clips), *clips.shape), dtype=torch.uint8, device=device)
+        step = max(1, _BLOCK // max(1, math.prod(clips.shape)))
+        for start in range(0, len(clips), step):
+            items = np.arange(start, min(start + step, len(clips)))
+            self._pixels[start : start + len(items)] = clips.pixels(items).to(device)
+
+    def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
+        """The clips of these items, gathered on the device."""
+        chosen = np.asarray(items, np.int64)
+        index = torch.from_numpy(chosen).to(self._pixels.device, non_blocking=True)
+        batch = self._clips.batch(chosen, self._pixels.index_select(0, index), self._clips.draw(chosen, epoch))
+        return batch.to(self._pixels.device, non_blocking=True)
+
+
+def to_device(
+    splits: Mapping[str, ClipSource], device: torch.device, free: int
+) -> tuple[Mapping[str, ClipSource], str]:
+    """All splits on the device, or as they are.
+
+    Args:
+        splits: Clip sets by split.
+        device: Where to; a CPU's memory is no nearer than the page cache, so there nothing changes.
+        free: Bytes it has free.
+
+    Returns:
+        The splits, and what to tell the user; empty where nothing was tried.
+    """
+    sets = {name: clips for name, clips in splits.items() if isinstance(clips, ClipSet)}
+    if device.type == "cpu" or len(sets) < len(splits):
+        return splits, ""
+    if any(clips.changes_pixels for clips in sets.values()):
+        return splits, "dataset.on_device=auto: jpeg, blur and noise are done where clips are read, so they stay there"
+    size = sum(len(clips) * math.prod(clips.shape) for clips in sets.values())
+    amount = f"{size / 1e9:.1f} GB of clips"
+    if size > _CLIPS_FRACTION * free:
+        return splits, f"dataset.on_device=auto: {amount} do not fit beside the rest ({free / 1e9:.1f} GB free)"
+    try:
+        return {name: DeviceClips(clips, device) for name, clips in sets.items()}, f"{amount} are kept on {device}"
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return splits, f"dataset.on_device=auto: {amount} did not fit: read from the crop store"

@@ -23,8 +23,16 @@ from deepfake.metrics import sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
 from deepfake.training.autotune import choose_batch_size, choose_workers, try_to_compile
-from deepfake.training.checkpoint import BEST, LAST, damaged_state, load_state, load_weights, save_state, save_weights
-from deepfake.training.monitor import create_monitor
+from deepfake.training.checkpoint import (
+    BEST,
+    LAST,
+    create_monitor,
+    damaged_state,
+    load_state,
+    load_weights,
+    save_state,
+    save_weights,
+)
 from deepfake.training.optimizers import create_optimizer, create_schedule, parameter_groups
 from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
 from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note

@@ -10,8 +10,7 @@ import pytest
 
 from deepfake.data.cropping import cut_box, cut_square, resize, similarity, square_boxes, warp
 from deepfake.data.faces import create_detector, find_face_model
-from deepfake.data.faces.base import Box, Face, FaceDetector, overlap
-from deepfake.data.faces.tracking import track_face
+from deepfake.data.faces.base import Box, Face, FaceDetector, overlap, track_face
 from deepfake.data.media import Pixels, read_image
 from deepfake.data.options import DatasetOptions
 from deepfake.data.video import read_video

@@ -11,7 +11,14 @@ from rich.console import Console
 
 from deepfake.tracking.figures import curves
 from deepfake.tracking.figures.style import save
-from deepfake.tracking.report import Report, Section, to_html, to_markdown, to_terminal, write
+from deepfake.tracking.tables import (
+    Report,
+    Section,
+    report_to_html,
+    report_to_markdown,
+    report_to_terminal,
+    write_report,
+)
 
 RUNS = pd.DataFrame(
     {
@@ -59,13 +66,13 @@ class Page(html.parser.HTMLParser):
 
 
 def test_page_loads_nothing_from_elsewhere(report: Report) -> None:
-    text = to_html(report)
+    text = report_to_html(report)
     assert [source[:22] for source in Page(text).loaded] == ["data:image/png;base64,"]
     assert not re.search(r"@import|url\(|fetch\(|https?://", text)
 
 
 def test_page_shows_every_run_and_escapes_names(report: Report) -> None:
-    text = to_html(report)
+    text = report_to_html(report)
     assert "<b>bold</b>" not in text
     cells = Page(text).cells
     assert cells[:3] == ["cnn_vit", "0.900 [0.850, 0.950]", "3"]
@@ -73,17 +80,17 @@ def test_page_shows_every_run_and_escapes_names(report: Report) -> None:
 
 
 def test_page_sorts_by_numbers_not_by_their_text(report: Report) -> None:
-    assert 'data-value="0.9"' in to_html(report)
-    assert 'data-value=""' in to_html(report)
+    assert 'data-value="0.9"' in report_to_html(report)
+    assert 'data-value=""' in report_to_html(report)
 
 
 def test_page_names_the_column_it_is_sorted_by(report: Report) -> None:
-    assert to_html(report).count("<th") - to_html(report).count("<thead") == 6
-    assert 'aria-sort="descending"><button type="button">ROC-AUC' in to_html(report)
+    assert report_to_html(report).count("<th") - report_to_html(report).count("<thead") == 6
+    assert 'aria-sort="descending"><button type="button">ROC-AUC' in report_to_html(report)
 
 
 def test_markdown_holds_tables_remarks_and_notes(report: Report) -> None:
-    text = to_markdown(report)
+    text = report_to_markdown(report)
     assert "| **cnn_vit** | **0.900 [0.850, 0.950]** | **3** |" in text
     assert "## Differences" in text
     assert "Holm." in text
@@ -93,12 +100,12 @@ def test_markdown_holds_tables_remarks_and_notes(report: Report) -> None:
 
 def test_terminal_shows_the_same(report: Report) -> None:
     written = io.StringIO()
-    Console(file=written, width=100).print(to_terminal(report))
+    Console(file=written, width=100).print(report_to_terminal(report))
     shown = written.getvalue()
     assert all(word in shown for word in ("cnn_vit", "0.900 [0.850, 0.950]", "Differences", "Nothing: none", "note: 2"))
 
 
 def test_three_files_are_written(report: Report, tmp_path: Path) -> None:
-    paths = write(report, tmp_path / "out")
+    paths = write_report(report, tmp_path / "out")
     assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "comparison.html"]
     assert list(pd.read_csv(paths[1])["test/roc_auc_low"].dropna()) == [0.85, 0.7]

@@ -1,7 +1,11 @@
-"""What a face is, and what finds faces. Knows no detector in particular."""
+"""What a face is, what finds faces, and a face followed through a video. Knows no detector in particular, no files.
+
+The largest face that stays is followed, not the largest of each frame, which would jump between people.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,3 +63,178 @@ def overlap(a: Box, b: Box) -> float:
     inside = float(np.prod(np.maximum(high - low, 0)))
     areas = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]))
     return inside / (areas - inside) if areas > inside else 0.0
+
+
+_KEYS = 5  # frames looked at everywhere
+_LONG_SIDES = (320, 640, 1280)  # of the copy looked at; larger ones only when the smaller shows no face
+_SURE = 0.9  # a key frame without a face this certain is looked at again, larger
+_INTERVAL = 0.2  # seconds after which the face is looked for again rather than interpolated
+_SMOOTHING = 0.12  # seconds; the deviation of the Gaussian that takes the detector's tremble out
+_FOLLOW_SIZE = 96  # pixels; the size of the face in the copy in which it is looked for again
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where one face is in each frame.
+
+    Attributes:
+        boxes: float32 [N, 4], x0, y0, x1, y1 in pixels.
+        landmarks: float32 [N, 5, 2].
+        found: bool [N]; False where the face was looked for and missed, so that its place is interpolated.
+    """
+
+    boxes: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    found: NDArray[np.bool_]
+
+
+def track_face(images: Sequence[Pixels], times: NDArray[np.float64], detector: FaceDetector) -> Track | None:
+    """Follow the largest steady face.
+
+    Args:
+        images: N frames uint8 [H, W, 3], in order.
+        times: float64 [N], seconds.
+        detector: What finds faces.
+
+    Returns:
+        Its path, or None when no face is in any frame looked at.
+    """
+    faces = _steadiest(_look_everywhere(images, detector))
+    if not faces:
+        return None
+    missed = _follow(images, times, detector, faces)
+    known = sorted(faces)
+    values = np.stack([np.concatenate([faces[i].box, faces[i].landmarks.reshape(-1)]) for i in known])  # [K, 14]
+    path = _smooth(_interpolate(times, times[known], values), times)
+    found = np.ones(len(images), bool)
+    found[sorted(missed)] = False
+    return Track(path[:, :4], path[:, 4:].reshape(-1, 5, 2), _spread_misses(found, faces, missed))
+
+
+def detect_resized(image: Pixels, detector: FaceDetector, long_side: int) -> list[Face]:
+    """Faces found in a copy whose longer side is at most ``long_side``, in the image's own pixels."""
+    import cv2
+
+    scale = min(1.0, max(long_side, 1) / max(image.shape[:2]))
+    if scale < 1.0:
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    else:
+        small = image
+    return [face.moved(scale, 0, 0) for face in detector.detect(small)]
+
+
+def _look_everywhere(images: Sequence[Pixels], detector: FaceDetector) -> dict[int, list[Face]]:
+    """All faces of a few frames spread over the video. A size that was needed once is begun with from then on."""
+    keys = np.unique(((np.arange(_KEYS) + 0.5) * len(images) / _KEYS).astype(int))
+    first = 0
+    found: dict[int, list[Face]] = {}
+    for key in keys.tolist():
+        for level in range(first, len(_LONG_SIDES)):
+            faces = detect_resized(images[key], detector, _LONG_SIDES[level])
+            if len(faces) > len(found.get(key, [])):
+                found[key] = faces
+            if any(face.score >= _SURE for face in faces):
+                first = level
+                break
+            if _LONG_SIDES[level] >= max(images[key].shape[:2]):
+                break
+    return found
+
+
+def _steadiest(seen: dict[int, list[Face]]) -> dict[int, Face]:
+    """Link the faces of successive frames into paths and keep the one with the largest total area."""
+    paths: list[dict[int, Face]] = []
+    for key, faces in sorted(seen.items()):
+        free = list(paths)
+        for face in faces:
+            near = min(free, key=lambda path: _distance(path, face), default=None)
+            if near is not None and _distance(near, face) < 1.0:
+                near[key] = face
+                free.remove(near)
+            else:
+                paths.append({key: face})
+    return max(paths, key=lambda path: sum(face.size**2 * face.score for face in path.values()), default={})
+
+
+def _distance(path: dict[int, Face], face: Face) -> float:
+    """How far a face is from a path's last one, in its sizes; infinite when the sizes differ twofold."""
+    last = path[max(path)]
+    if not _alike(face.size, last.size):
+        return float("inf")
+    centres = [(f.box[:2] + f.box[2:]) / 2 for f in (last, face)]
+    return float(np.linalg.norm(centres[0] - centres[1])) / max(last.size, face.size)
+
+
+def _follow(
+    images: Sequence[Pixels], times: NDArray[np.float64], detector: FaceDetector, faces: dict[int, Face]
+) -> set[int]:
+    """Look for the face near its last place, outward from the frames it is known in; adds to ``faces``.
+
+    Returns:
+        The frames in which it was looked for and missed.
+    """
+    known = sorted(faces)
+    order = [*range(known[0] + 1, len(images)), *range(known[0] - 1, -1, -1)]
+    missed: set[int] = set()
+    last, looked = faces[known[0]], times[known[0]]
+    for i in order:
+        if i == known[0] - 1:
+            last, looked = faces[known[0]], times[known[0]]
+        if i in faces:
+            last, looked = faces[i], times[i]
+            continue
+        if abs(times[i] - looked) < _INTERVAL and 0 < i < len(images) - 1:
+            continue
+        looked = times[i]
+        face = look_near(images[i], last, detector)
+        if face is None:
+            missed.add(i)
+        else:
+            faces[i] = last = face
+    return missed
+
+
+def look_near(image: Pixels, last: Face, detector: FaceDetector) -> Face | None:
+    """Look where the face was, then, once it is lost there, in a cutting four faces wide, shrunk to be cheap."""
+    face = detector.follow(image, last.box)
+    if face is not None and _alike(face.size, last.size):
+        return face
+    centre, reach = (last.box[:2] + last.box[2:]) / 2, 2 * last.size
+    x0, y0 = np.maximum(centre - reach, 0).astype(int).tolist()
+    x1, y1 = np.maximum(np.ceil(centre + reach), 0).astype(int).tolist()
+    cutting = image[y0:y1, x0:x1]
+    if not cutting.size:
+        return None
+    scale = min(1.0, _FOLLOW_SIZE / max(last.size, 1.0))
+    faces = detect_resized(np.ascontiguousarray(cutting), detector, round(scale * max(cutting.shape[:2])))
+    near = [face.moved(1.0, x0, y0) for face in faces if _alike(face.size, last.size)]
+    return max(near, key=lambda face: face.score, default=None)
+
+
+def _alike(size: float, other: float) -> bool:
+    """Whether one face's size can be another's a moment later."""
+    return 0.5 < size / max(other, 1e-6) < 2.0
+
+
+def _interpolate(
+    times: NDArray[np.float64], at: NDArray[np.float64], values: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    return np.stack([np.interp(times, at, column) for column in values.T], 1).astype(np.float32)
+
+
+def _smooth(path: NDArray[np.float32], times: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A Gaussian in time, which leaves frames far apart as they are."""
+    gaps = (times[:, None] - times[None, :]) / _SMOOTHING
+    weights = np.exp(-0.5 * gaps**2)
+    return ((weights @ path) / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _spread_misses(found: NDArray[np.bool_], faces: dict[int, Face], missed: set[int]) -> NDArray[np.bool_]:
+    """Frames between looks count as found only when the look before and the look after both found the face."""
+    looks = np.array(sorted({*faces, *missed}))
+    hit = np.array([i in faces for i in looks])
+    places = np.arange(len(found))
+    before = np.clip(np.searchsorted(looks, places, "right") - 1, 0, None)
+    after = np.clip(np.searchsorted(looks, places, "left"), None, len(looks) - 1)
+    return found & hit[before] & hit[after]
