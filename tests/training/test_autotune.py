@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
 
@@ -20,7 +18,6 @@ from deepfake.data.crop_store import CropStore
 from deepfake.data.cropping import FRAME, Crops
 from deepfake.data.media import MediaInfo
 from deepfake.data.options import AugmentOptions
-from deepfake.metrics import EPOCH_PARTS
 from deepfake.models.detector import Detector
 from deepfake.models.options import Mean
 from deepfake.training import autotune
@@ -35,7 +32,6 @@ from deepfake.training.autotune import (
     to_device,
     without_trace,
 )
-from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
 from tests.training.fakes import FakeClips, cpu, small_detector
 from tests.training.test_trainer import lasting, run
 
@@ -159,80 +155,6 @@ def test_a_compiler_that_works_changes_no_logits() -> None:
     batch = FakeClips(2).fetch(range(2))
     assert compile_or_not(detector, lambda: detector(batch.clips, batch.mask), backend="eager") == ""
     torch.testing.assert_close(detector(batch.clips, batch.mask).logits, plain(batch.clips, batch.mask).logits)
-
-
-def test_the_peak_of_a_processor_is_what_was_once_in_use() -> None:
-    process = psutil.Process()
-    # More than this process has ever held, in pages of its own: a heap need not give back what is freed.
-    size = int(peak_memory(torch.device("cpu"))) - process.memory_info().rss + (64 << 20)
-    with mmap.mmap(-1, size) as more:
-        for page in range(0, size, mmap.PAGESIZE):
-            more[page] = 1
-        held = process.memory_info().rss
-    assert process.memory_info().rss < held - (32 << 20)
-    # The system counts in batches of pages.
-    assert peak_memory(torch.device("cpu")) >= held - (1 << 20)
-
-
-def test_a_profile_tells_all_parts(tmp_path: Path) -> None:
-    result, _ = run(tmp_path, epochs=2, profile=True)
-    last = result.history[-1]
-    assert {f"profile/{part}" for part in EPOCH_PARTS} <= set(last)
-    assert last["profile/forward"] > 0
-    assert last["profile/peak_memory_bytes"] > 1e6
-    parts = sum(last[f"profile/{part}"] for part in EPOCH_PARTS if part != "logging")
-    assert parts <= last["epoch_seconds"]
-
-
-def test_profiling_changes_no_numbers(tmp_path: Path) -> None:
-    plain, _ = run(tmp_path / "a", epochs=1)
-    told, _ = run(tmp_path / "b", epochs=1, profile=True)
-    shared = {n: v for n, v in lasting(told.history)[0].items() if not n.startswith("profile/")}
-    assert shared == lasting(plain.history)[0]
-
-
-def test_a_clock_that_is_off_reads_nothing() -> None:
-    clock = Clock(torch.device("cpu"), on=False)
-    with clock("forward"):
-        pass
-    assert clock.read() == {}
-
-
-def test_a_clock_adds_up_and_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter([0.0, 2.0, 5.0, 6.0])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
-    clock = Clock(torch.device("cpu"), on=True)
-    for _ in range(2):
-        with clock("forward"):
-            pass
-    assert clock.read()["profile/forward"] == 3.0
-    assert clock.read()["profile/forward"] == 0.0
-
-
-@pytest.mark.parametrize(("freeze", "passes"), [(False, 3), (True, 1)])
-def test_operations_of_a_clip_are_counted(freeze: bool, passes: int) -> None:
-    detector = small_detector()
-    detector.freeze = freeze
-    batch = FakeClips(1).fetch([0])
-    convolution = 2 * 6 * (3 * 5 * 5) * (6 * 6)  # channels out, weights of each, places
-    classifier = 2 * 6
-    expected = 2 * (passes * convolution + 3 * classifier)  # two frames
-    assert clip_flops(detector, batch.clips, batch.mask) == expected
-
-
-def test_a_cpu_has_no_peak_in_the_tables() -> None:
-    assert peak_flops(torch.device("cpu"), "bf16-mixed") is None
-
-
-@pytest.mark.parametrize(("wait", "told"), [(0.5, True), (0.05, False)])
-def test_waiting_for_clips_is_told_with_what_helps(wait: float, told: bool) -> None:
-    epoch = {f"profile/{part}": 0.0 for part in EPOCH_PARTS} | {"profile/data_wait": wait, "profile/forward": 1 - wait}
-    notes = waiting_note([epoch, epoch])
-    assert any("trainer.num_workers" in note for note in notes) == told
-
-
-def test_an_epoch_that_was_not_profiled_waited_for_nothing() -> None:
-    assert waiting_note([{"val/loss": 0.5}]) == []
 
 
 class Clips(FakeClips):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.training import parallel
+from tests.end_to_end import parallel
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def launch(folder: Path) -> list[dict[str, Any]]:
     """What each of two processes wrote."""
     folder.mkdir()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, *launcher, str(ROOT / "tests" / "training" / "parallel.py"), str(folder)]
+    command = [sys.executable, *launcher, str(ROOT / "tests" / "end_to_end" / "parallel.py"), str(folder)]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
