@@ -161,18 +161,6 @@ def is_environment_key(override: str) -> bool:
     return is_under(override.partition("=")[0], environment_keys())
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as one dict of dotted keys; lists stay whole."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{name}."))
-        else:
-            flat[name] = value
-    return flat
-
-
 def _settle_size(values: dict[Any, Any]) -> None:
     """Put the size that the backbone was made for in the place of ``auto``: what is kept or keyed holds a number."""
     dataset, backbone = values.get("dataset"), values.get("backbone")

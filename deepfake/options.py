@@ -183,6 +183,18 @@ def overrides_by_key(texts: Iterable[str]) -> dict[str, str]:
     return dict(split_override(text) for text in texts if "=" in text)
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as one dict of dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
 def is_under(key: str, prefixes: Iterable[str]) -> bool:
     """Whether a dotted key is one of these, or lies below one."""
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)

@@ -12,13 +12,14 @@ from hydra.errors import HydraException
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from deepfake.config import environment_keys, flatten, is_environment_key, known_keys, load_config, to_plain
+from deepfake.config import environment_keys, is_environment_key, known_keys, load_config, to_plain
 from deepfake.data.options import AugmentOptions, DatasetOptions, DemoOptions
 from deepfake.errors import UserError
 from deepfake.hydra_app import compose_config as composed
 from deepfake.hydra_app import translate
 from deepfake.installation import CONF, SWEEPS
 from deepfake.models.options import BackboneOptions
+from deepfake.options import flatten
 from deepfake.sweeping.options import SweepOptions
 from deepfake.tracking.options import TrackingOptions
 from deepfake.training.options import EvaluationOptions, FeatureOptions, TrainerOptions

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from deepfake.config import RunConfig, flatten
+from deepfake.config import RunConfig
 from deepfake.data.crop_records import read_records
 from deepfake.data.crop_store import store_folder
 from deepfake.data.manifest import Manifest
@@ -20,6 +20,7 @@ from deepfake.errors import Interrupted, UserError
 from deepfake.hydra_app import compose_run
 from deepfake.installation import TRAIN
 from deepfake.models.detector import Detector
+from deepfake.options import flatten
 from deepfake.runs.artifacts import provenance
 from deepfake.runs.build import Cache, first_detector, read_manifest
 from deepfake.runs.console import Console

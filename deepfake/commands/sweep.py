@@ -13,9 +13,9 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from deepfake.compat import set_parent
-from deepfake.config import flatten, load_config, to_plain
+from deepfake.config import load_config, to_plain
 from deepfake.metrics import metric_names
-from deepfake.options import overrides_by_key
+from deepfake.options import flatten, overrides_by_key
 from deepfake.runs.console import Console
 from deepfake.runs.context import read_parent, write_parent
 from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, SweepInfo, SweepResult

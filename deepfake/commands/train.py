@@ -8,10 +8,11 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from deepfake.config import flatten, load_config, to_plain
+from deepfake.config import load_config, to_plain
 from deepfake.errors import Interrupted, UserError, first_line, is_device_lost
 from deepfake.hydra_app import print_error
 from deepfake.installation import TRAIN
+from deepfake.options import flatten
 from deepfake.runs.context import RunContext, refuse_sweep_keys
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepfake.config import flatten, is_environment_key
+from deepfake.config import is_environment_key
 from deepfake.errors import UserError, nearest
 from deepfake.metrics import METRICS, Interval, metric_names, sample_metrics
-from deepfake.options import overrides_by_key
+from deepfake.options import flatten, overrides_by_key
 from deepfake.tracking import tables
 from deepfake.tracking.reproducibility import is_timing
 from deepfake.tracking.run_folder import HISTORY, PREDICTIONS, PROVENANCE

@@ -20,12 +20,12 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake import __version__
-from deepfake.config import AUTO, RunConfig, environment_keys, flatten, load_values, plain_yaml, to_plain
+from deepfake.config import AUTO, RunConfig, environment_keys, load_values, plain_yaml, to_plain
 from deepfake.data.dataset import settle_faces
 from deepfake.errors import UserError, masked
 from deepfake.hydra_app import compose_config
 from deepfake.installation import CONF
-from deepfake.options import is_under, literal
+from deepfake.options import flatten, is_under, literal
 from deepfake.runs.context import RunContext
 from deepfake.tracking.run_folder import CONFIG, PROVENANCE, RESOLVED, refuse_links
 from deepfake.tracking.run_record import RunRecord, from_folder

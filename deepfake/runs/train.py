@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfake.config import RunConfig, flatten, is_environment_key
+from deepfake.config import RunConfig, is_environment_key
 from deepfake.errors import Interrupted
+from deepfake.options import flatten
 from deepfake.runs.artifacts import keep_inputs, keep_results, log_model
 from deepfake.runs.build import (
     Cache,

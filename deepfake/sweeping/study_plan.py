@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deepfake import __version__
 from deepfake.errors import UserError, closest, first_line, nearest
-from deepfake.options import is_under, split_override
+from deepfake.options import flatten, is_under, split_override
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
@@ -319,19 +319,10 @@ def _flat_config(runner: JobRunner) -> dict[str, str]:
     """Every key of the composed config and its value as written; ``hydra`` and ``sweep`` are not of a job."""
     plain = OmegaConf.to_container(runner.config, resolve=False)
     assert isinstance(plain, dict)
-    return dict(_flatten({str(k): v for k, v in plain.items() if k not in ("hydra", "sweep")}, ""))
-
-
-def _flatten(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
-    flat: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat += _flatten(value, f"{prefix}{key}.")
-        else:
-            flat.append(
-                (f"{prefix}{key}", to_text(value) if not isinstance(value, (list, dict)) else json.dumps(value))
-            )
-    return flat
+    flat = flatten({str(key): value for key, value in plain.items() if key not in ("hydra", "sweep")})
+    return {
+        key: json.dumps(value) if isinstance(value, (list, dict)) else to_text(value) for key, value in flat.items()
+    }
 
 
 def _choices(runner: JobRunner) -> dict[str, str]:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.compat import contains
 from deepfake.errors import UserError, nearest
-from deepfake.options import overrides_by_key
+from deepfake.options import flatten, overrides_by_key
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.samplers import SAMPLERS
 from deepfake.sweeping.search_space import Parameter, Value, to_text
@@ -69,7 +69,7 @@ def warm_start(
 
 
 def _named(entry: Any, known: Mapping[str, Parameter]) -> dict[str, Value]:
-    given = dict(_pairs(entry))
+    given = _values(entry)
     for key in given:
         if key not in known:
             raise UserError(f"sweep.enqueue sets {key!r}, which is not swept", nearest(key, known))
@@ -84,15 +84,13 @@ def _named(entry: Any, known: Mapping[str, Parameter]) -> dict[str, Value]:
     return point
 
 
-def _pairs(entry: Any, prefix: str = "") -> list[tuple[str, Any]]:
+def _values(entry: Any) -> dict[str, Any]:
+    """A point's values by dotted key, as ``key=value key=value`` or as keys, which may be nested."""
     if isinstance(entry, str):
-        return [(key, value) for key, _, value in (text.partition("=") for text in entry.split())]
+        return {key: value for key, _, value in (text.partition("=") for text in entry.split())}
     if not isinstance(entry, Mapping):
         raise UserError(f"sweep.enqueue holds {entry!r}", "write [{optimizer.lr: 1e-3, trainer.batch_size: 32}]")
-    pairs: list[tuple[str, Any]] = []
-    for key, value in entry.items():
-        pairs += _pairs(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return pairs
+    return flatten(entry)
 
 
 def _fit(parameter: Parameter, value: Any) -> tuple[Value, bool]:
