@@ -7,11 +7,9 @@ with other processes. Knows nothing of training or of the configuration's format
 from __future__ import annotations
 
 import getpass
-import logging
 import os
 import shlex
 import sys
-import threading
 import time
 import traceback
 import uuid
@@ -25,7 +23,7 @@ from typing import TYPE_CHECKING
 from deepfake import __version__
 from deepfake.errors import UserError, masked
 from deepfake.tracking.delivery import MARK, Delivery, comes_again, name_best, reason
-from deepfake.tracking.logger import Clock, RunLog, TrackedRun, clean_name, param_texts, tag_text
+from deepfake.tracking.logger import Clock, RunLog, SystemSampler, TrackedRun, clean_name, param_texts, tag_text
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.outbox import IN_ALL, AwayError, Outbox, send_all
 from deepfake.tracking.provenance import git_state
@@ -37,75 +35,6 @@ from deepfake.tracking.store import Store, answer_soon, connect, experiment_id, 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-
-
-_log = logging.getLogger(__name__)
-
-
-class SystemSampler:
-    """A thread that samples every few seconds and once more at the end, so that the shortest run has a sample.
-
-    MLflow's own monitor drops the sample it holds when a run ends within its first interval, and reads the
-    whole run back each time it samples.
-
-    Args:
-        tell: Takes the number of a sample and its values.
-        seconds: From one sample to the next.
-    """
-
-    def __init__(self, tell: Callable[[int, Mapping[str, float]], None], seconds: float) -> None:
-        self._tell = tell
-        self._seconds = seconds
-        self._monitors = _monitors()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True, name="system-metrics")
-
-    def start(self) -> None:
-        """Begin sampling in the background."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Take the last sample and wait until it is written."""
-        self._stop.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        step, failing = 0, False
-        while True:
-            last = self._stop.wait(self._seconds)
-            try:
-                self._publish(step)
-                failing = False
-            except Exception as error:
-                # A busy database or a driver's fault must not end the training it only looks at.
-                if not failing:
-                    _log.warning("no system metrics for now: %s", error)
-                failing = True
-            step += 1
-            if last:
-                return
-
-    def _publish(self, step: int) -> None:
-        metrics: dict[str, float] = {}
-        for monitor in self._monitors:
-            monitor.collect_metrics()
-            metrics |= {f"system/{key}": float(value) for key, value in monitor.aggregate_metrics().items()}
-            monitor.clear_metrics()
-        self._tell(step, metrics)
-
-
-def _monitors() -> list:
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-    monitors: list = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    try:
-        monitors.append(GPUMonitor())
-    except (ImportError, RuntimeError) as error:
-        _log.debug("no GPU metrics: %s", error)
-    return monitors
 
 
 __all__ = ["Ending", "Origin", "RunLog", "TrackedRun", "add_failed", "clean_name", "reopen", "send_journal", "track"]
