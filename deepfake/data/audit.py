@@ -51,8 +51,8 @@ def near_duplicates(table: pd.DataFrame, bits: int = BITS) -> pd.DataFrame:
     for pair in _same_bytes(table, sides):
         best[pair] = 0
     pictures = {i: thumbnail_of(table["thumbnail"].iloc[i]) for pair in best for i in pair}
-    kept = [(i, j, d) for (i, j), d in sorted(best.items()) if _alike(pictures[i], pictures[j])]
-    return _as_table(table, kept)
+    confirmed = [(i, j, d) for (i, j), d in sorted(best.items()) if _alike(pictures[i], pictures[j])]
+    return _as_table(table, confirmed)
 
 
 def _flatten(column: pd.Series) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

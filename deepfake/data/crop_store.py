@@ -103,10 +103,10 @@ class CropStore:
         clip, position = np.concatenate(places, 1) if places else np.zeros((2, 0), int)
         table.insert(1, "clip", clip)
         table.insert(2, "position", position)
-        kept: np.ndarray | list[bool] = (
+        no_filler: np.ndarray | list[bool] = (
             np.concatenate([self._kept(self.records[owner]).reshape(-1) for owner in owners]) if owners else []
         )
-        return table[np.asarray(kept, bool)].reset_index(drop=True)
+        return table[np.asarray(no_filler, bool)].reset_index(drop=True)
 
     def frame_records(self, sample_id: str) -> np.ndarray:
         """The frame records [clips, T] of one sample, fillers included."""

@@ -165,8 +165,8 @@ class Crops:
     @property
     def filled(self) -> int:
         """Frames in which the face was missed and its place interpolated."""
-        kept = np.arange(self.frames.shape[1]) < self.lengths[:, None]
-        return int((kept & ~self.frames["found"]).sum())
+        no_filler = np.arange(self.frames.shape[1]) < self.lengths[:, None]
+        return int((no_filler & ~self.frames["found"]).sum())
 
 
 def cut_sample(

@@ -181,9 +181,9 @@ def _limit(manifest: Manifest, options: DatasetOptions) -> Manifest:
 
     keyed = table.assign(_order=table["sample_id"].map(order)).sort_values("_order")
     turn = keyed.groupby(["split", "label"]).cumcount()
-    kept = keyed.assign(_turn=turn).sort_values(["_turn", "_order"]).head(options.limit).index
+    chosen = keyed.assign(_turn=turn).sort_values(["_turn", "_order"]).head(options.limit).index
     notes = [*manifest.notes, f"dataset.limit={options.limit}: {len(table) - options.limit} samples are left out"]
-    return replace(manifest, table=table.loc[sorted(kept)].reset_index(drop=True), notes=notes)
+    return replace(manifest, table=table.loc[sorted(chosen)].reset_index(drop=True), notes=notes)
 
 
 def _check_classes(manifest: Manifest, trains: bool) -> None:

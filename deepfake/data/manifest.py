@@ -61,8 +61,8 @@ class Manifest:
 
     def content_digest(self) -> str:
         """A SHA-256 of what was selected and of the files' content, as far as it is known; see :meth:`digest`."""
-        kept = self.table[["sample_id", "label", "split", "bytes", "sha256"]]
-        return hashlib.sha256(kept.to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
+        columns = self.table[["sample_id", "label", "split", "bytes", "sha256"]]
+        return hashlib.sha256(columns.to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def make_rows(rows: Iterable[dict[str, object]]) -> pd.DataFrame:

@@ -195,9 +195,9 @@ class TrackedRun(RunLog):
 
     def folder(self, path: Path, into: str = "", skip: Sequence[str] = ()) -> None:
         found = (file for file in sorted(path.rglob("*")) if file.is_file())
-        kept = {file: file.relative_to(path) for file in found}
-        kept = {file: name for file, name in kept.items() if not any(name.match(pattern) for pattern in skip)}
-        self._files({file: Path(into) / name for file, name in kept.items() if name.parts[0] != FOLDER})
+        names = {file: file.relative_to(path) for file in found}
+        names = {file: name for file, name in names.items() if not any(name.match(pattern) for pattern in skip)}
+        self._files({file: Path(into) / name for file, name in names.items() if name.parts[0] != FOLDER})
 
     def dataset(self, manifest: Manifest, context: str = "training") -> None:
 

@@ -55,8 +55,8 @@ def without_trace(model: nn.Module) -> Iterator[None]:
     finally:
         model.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for buffer, kept in before:
-                buffer.copy_(kept)
+            for buffer, values in before:
+                buffer.copy_(values)
 
 
 def largest_batch(step: Callable[[int], None], device: torch.device, bytes_per_clip: Callable[[], float]) -> int:

@@ -241,8 +241,8 @@ class Faces140k(ClassFolders):
         for above in (root.parents[0], root.parents[1]):
             for name in ("train", "valid", "test"):
                 if (above / f"{name}.csv").is_file():
-                    own = [row for row in rows if str(row["path"]).lower().startswith(f"{name}/")]
-                    check_against_folders(_words(above / f"{name}.csv"), own, f"{name}.csv")
+                    inside = [row for row in rows if str(row["path"]).lower().startswith(f"{name}/")]
+                    check_against_folders(_words(above / f"{name}.csv"), inside, f"{name}.csv")
         return manifest
 
 
@@ -337,10 +337,10 @@ class RealAndFakeFace:
             )
             rows += [
                 {
-                    "sample_id": own, "path": file.path, "kind": kind_of(file.path), "label": label,
+                    "sample_id": sample_id, "path": file.path, "kind": kind_of(file.path), "label": label,
                     "method": method, "dataset": options.name, "bytes": file.bytes,
                 }
-                for own, file, method in zip(ids, files, methods, strict=True)
+                for sample_id, file, method in zip(ids, files, methods, strict=True)
             ]  # fmt: skip
         if odd:
             notes.append(f"{len(odd)} fakes whose names tell no replaced parts: {listed(odd)}")
