@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import Ridge
-from sklearn.metrics import roc_auc_score
 
-from deepfake.data import shortcuts
-from deepfake.data.audit import FRAMING_LIMIT, METADATA_LIMIT, Audit, audit_dataset, near_duplicates
+from deepfake.data.audit import Audit, audit_dataset, near_duplicates
 from deepfake.data.dataset import read_dataset
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.data.options import DatasetOptions
 from deepfake.data.prepare import prepare_crops
-from deepfake.data.shortcuts import framing_shortcut, metadata_shortcut
 
 N = 120
 
@@ -157,114 +152,6 @@ def test_the_framing_of_hardfake_gives_it_away(audited: Audit) -> None:
 def test_dfdc_crops_share_originals_and_are_few(audited: Audit) -> None:
     assert warned(audited, "67 samples come from 60 groups")
     assert warned(audited, "uncertain by about")
-
-
-def noise(count: int, fakes: int, seed: int, alike: int = 1) -> pd.DataFrame:
-    """Decoded samples whose files and pictures have nothing to do with their class.
-
-    Args:
-        count: Samples, in footages of ``alike`` files of one class each.
-        fakes: How many of the footages are fake.
-        seed: Another seed draws other samples.
-    """
-    rng = np.random.default_rng([seed, count])
-    footages = count // alike
-    label = np.zeros(footages, int)
-    label[rng.permutation(footages)[:fakes]] = 1
-    whose = np.repeat(np.arange(footages), alike)
-    pictures = rng.integers(0, 256, (footages, 256), dtype=np.uint8)
-    return pd.DataFrame(
-        {
-            "label": label[whose], "groups": [(f"g{i}",) for i in whose],
-            "width": rng.choice([1280, 1920], footages)[whose], "height": rng.choice([720, 1080], footages)[whose],
-            "video_frames": rng.integers(250, 350, footages)[whose], "duration": rng.normal(10, 1, footages)[whose],
-            "fps": rng.choice([25.0, 30.0], footages)[whose], "bitrate": rng.lognormal(14, 0.5, footages)[whose],
-            "bytes": rng.lognormal(14, 0.5, len(whose)), "codec": rng.choice(["h264", "hevc"], footages)[whose],
-            "pixel_format": "yuv420p", "quality": 0,
-            "thumbnail": [base64.b64encode(pictures[i].tobytes()).decode() for i in whose],
-        }
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(("count", "fakes", "alike"), [(24, 12, 1), (67, 50, 1), (120, 20, 3)], ids=str)
-def test_noise_is_taken_for_a_shortcut_in_one_set_of_twenty_at_most(count: int, fakes: int, alike: int) -> None:
-    alarms = 0
-    for seed in range(30):
-        table = noise(count, fakes, seed, alike)
-        alarms += metadata_shortcut(table).tells(METADATA_LIMIT) or framing_shortcut(table).tells(FRAMING_LIMIT)
-    assert alarms <= 3  # of 30 at 3 % at most: more in one case of a hundred
-
-
-def test_noise_has_a_roc_auc_about_one_half() -> None:
-    found = [metadata_shortcut(noise(24, 12, seed)).roc_auc for seed in range(40)]
-    assert np.mean([auc for auc in found if auc is not None]) == pytest.approx(0.5, abs=0.06)
-
-
-PLANTS: dict[str, Callable[[pd.DataFrame, np.ndarray], object]] = {
-    "width": lambda table, fake: np.where(fake, 640, table["width"]),
-    "height": lambda table, fake: np.where(fake, 480, table["height"]),
-    "video_frames": lambda table, fake: table["video_frames"] + 90 * fake,
-    "duration": lambda table, fake: table["duration"] + 3 * fake,
-    "fps": lambda table, fake: 25.0 + 5 * fake,
-    "bitrate": lambda table, fake: table["bitrate"] * np.where(fake, 3, 1),
-    "bytes": lambda table, fake: table["bytes"] / np.where(fake, 3, 1),
-    "codec": lambda table, fake: np.where(fake, "vp9", table["codec"]),
-    "pixel_format": lambda table, fake: np.where(fake, "yuv444p", table["pixel_format"]),
-    "quality": lambda table, fake: np.where(fake, 75, 90),
-}
-
-
-@pytest.mark.parametrize("column", PLANTS)
-def test_a_planted_shortcut_is_found_and_named_in_forty_samples(column: str) -> None:
-    table = noise(40, 20, 1)
-    found = metadata_shortcut(table.assign(**{column: PLANTS[column](table, table["label"].to_numpy() == 1)}))
-    assert found.tells(METADATA_LIMIT)
-    assert found.guilty[0] == column
-
-
-def test_two_columns_that_tell_the_class_only_together_are_found() -> None:
-    table = noise(40, 20, 2)
-    crossed = (table["width"] > 1500) ^ (table["label"] == 1)
-    found = metadata_shortcut(table.assign(codec=np.where(crossed, "h264", "hevc")))
-    assert found.tells(METADATA_LIMIT)
-    assert set(found.guilty) == {"width", "codec"}
-
-
-def test_a_column_that_differs_only_in_its_spread_is_found() -> None:
-    table = noise(120, 60, 3)
-    middle = np.where(table["label"] == 1, 10 + 0.1 * (table["duration"] - 10), table["duration"])
-    assert metadata_shortcut(table.assign(duration=middle)).tells(METADATA_LIMIT)
-
-
-def test_framing_is_found_beside_the_originals_own_picture() -> None:
-    """Each fake looks like its original but for a brighter middle: the original must not tell its fake."""
-    rng = np.random.default_rng(4)
-    reals = np.kron(rng.integers(20, 150, (30, 4, 4)), np.ones((4, 4)))
-    fakes = reals.copy()
-    fakes[:, 5:11, 5:11] += 25
-    pictures = np.concatenate([reals, fakes]).astype(np.uint8)
-    table = pd.DataFrame(
-        {
-            "label": np.repeat([0, 1], 30), "groups": [(f"g{i % 30}",) for i in range(60)],
-            "thumbnail": [base64.b64encode(p.tobytes()).decode() for p in pictures],
-        }
-    )  # fmt: skip
-    assert framing_shortcut(table).tells(FRAMING_LIMIT)
-
-
-def test_leaving_a_footage_out_is_fitting_without_it() -> None:
-    rng = np.random.default_rng(5)
-    pixels, labels = rng.normal(size=(12, 7)), rng.permuted(np.tile([0.0, 1.0], (3, 6)), axis=1)
-    partner = np.array([1, 0, *range(2, 12)])
-    scores = np.empty_like(labels)
-    for i in range(12):
-        kept = [j for j in range(12) if j not in (i, partner[i])]
-        for row, own in enumerate(labels):
-            model = Ridge(alpha=shortcuts._RIDGE).fit(pixels[kept], own[kept])
-            scores[row, i] = model.predict(pixels[i : i + 1])[0]
-    wanted = [roc_auc_score(own, row) for own, row in zip(labels, scores, strict=True)]
-    centred = pixels - pixels.mean(0)
-    assert shortcuts._ridge(centred, labels, partner) == pytest.approx(wanted)
 
 
 def test_a_few_missed_faces_in_a_small_set_are_no_alarm() -> None:
