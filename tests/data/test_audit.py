@@ -154,6 +154,7 @@ def test_dfdc_crops_share_originals_and_are_few(audited: Audit) -> None:
     assert warned(audited, "uncertain by about")
 
 
+@pytest.mark.slow
 def test_a_few_missed_faces_in_a_small_set_are_no_alarm() -> None:
     alarms = 0
     for seed in range(40):

@@ -63,6 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list
     return {name: (path, decode_all(path)) for name, path in files.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_frames_are_those_of_a_full_decode(kind: str, plan: str, made: dict) -> None:

@@ -37,6 +37,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
     return one, launch(folder / "two")
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(outcomes: Any) -> None:
     one, (first, _) = outcomes
     for name, values in one["weights"].items():

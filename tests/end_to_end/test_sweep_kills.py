@@ -57,6 +57,7 @@ def test_a_killed_sweep_goes_on_to_its_exact_total(
     assert [(job.number, job.status) for job in jobs] == [(number, "completed") for number in range(4)]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_trial_taken_up_again(
     tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_trial_whose_workers_are_killed_fails_after_its_retries(
     assert "killed by SIGKILL" in str(jobs[1].reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_lets_go_and_brings_the_sweep_to_its_end(
     tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]], workers: int
@@ -110,6 +112,7 @@ def test_workers_end_with_their_killed_parent_and_the_next_start_takes_over(
     assert [(job.number, job.status) for job in jobs] == [(number, "completed") for number in range(4)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_go_of_what_workers_run(tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]) -> None:
     process = terminal("sweep.n_jobs=2")
     worker = blocked(tmp_path)
@@ -120,6 +123,7 @@ def test_ctrl_c_lets_go_of_what_workers_run(tmp_path: Path, terminal: Callable[.
     assert [job.status for job in toy.multirun(tmp_path, STUDY).jobs] == ["completed"] * 4
 
 
+@pytest.mark.slow
 def test_a_living_owner_keeps_its_trial(tmp_path: Path, terminal: Callable[..., subprocess.Popen[bytes]]) -> None:
     first = terminal()
     holder = blocked(tmp_path)

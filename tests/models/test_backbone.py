@@ -128,6 +128,7 @@ def test_preparing_torchvision_again_is_the_same() -> None:
     assert prepare_torchvision() is prepare_torchvision()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "hf_home").is_dir(), reason="no shared Hugging Face cache")
 def test_pretrained_weights_come_from_the_cache_offline() -> None:
     code = (

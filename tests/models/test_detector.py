@@ -56,6 +56,7 @@ def test_a_frozen_backbone_keeps_its_statistics() -> None:
     assert all(p.grad is not None for p in detector.head.parameters())
 
 
+@pytest.mark.slow
 def test_layers_a_maps_head_never_reads_are_not_trained() -> None:
     detector = detector_of(Vit(width=16, depth=1), name="mobilenetv3_small_100").train()
     detector(clips_of(), torch.ones(2, 3, dtype=torch.bool)).logits.sum().backward()

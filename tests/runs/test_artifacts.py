@@ -37,6 +37,7 @@ def _holder() -> tuple[subprocess.Popen[str], Path]:
     return process, Path(process.stdout.readline().strip())
 
 
+@pytest.mark.slow
 def test_a_killed_commands_folder_goes_with_the_next_and_a_living_ones_stays(place: Path) -> None:
     dead, left = _holder()
     dead.kill()

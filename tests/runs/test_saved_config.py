@@ -242,12 +242,14 @@ def test_a_finished_run_is_refused(go: Go, folder: Path) -> None:
         go(folder)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_found_in_the_store(go: Go, folder: Path, tmp_path: Path) -> None:
     run_id = tracked(folder, tmp_path)
     for reference in (run_id, folder, "mine"):
         assert go(reference)[1].resume_id == run_id
 
 
+@pytest.mark.slow
 def test_a_run_that_is_going_on_is_refused(go: Go, folder: Path, tmp_path: Path) -> None:
     parent = os.getppid()
     run_id = tracked(folder, tmp_path, pid=parent, process_ticks=str(started_ticks(parent)), host=socket.gethostname())

@@ -185,6 +185,7 @@ def _wait(reached: Callable[[], bool]) -> None:
 STUDY = ["x=interval(-2,2)", "sweep.n_trials=5", "sweep.name=s", "epochs=1", "sweep.n_jobs=2"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("submitit") is None, reason="pip install -e '.[slurm]' brings submitit")
 def test_workers_of_submitit_share_a_study(tmp_path: Path) -> None:
     local = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
@@ -192,6 +193,7 @@ def test_workers_of_submitit_share_a_study(tmp_path: Path) -> None:
     assert [(job.number, job.status) for job in jobs] == [(number, "completed") for number in range(5)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("submitit") is None, reason="pip install -e '.[slurm]' brings submitit")
 def test_a_plain_grid_runs_through_a_launcher(tmp_path: Path) -> None:
     jobs = toy.multirun(tmp_path, ["x=0,1", "epochs=1", "hydra/launcher=submitit_local"]).jobs
@@ -213,17 +215,20 @@ def server(running_server: Postgres) -> str:
     return running_server.url
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study_on_postgresql(tmp_path: Path, server: str) -> None:
     jobs = toy.multirun(tmp_path, [*STUDY, f"sweep.storage={server}"]).jobs
     assert [(job.number, job.status) for job in jobs] == [(number, "completed") for number in range(5)]
 
 
+@pytest.mark.slow
 def test_a_study_on_postgresql_goes_on(tmp_path: Path, server: str) -> None:
     study = [*STUDY[:1], "sweep.name=on", "epochs=1", f"sweep.storage={server}"]
     toy.multirun(tmp_path, [*study, "sweep.n_trials=2"])
     assert len(toy.multirun(tmp_path, [*study, "sweep.n_trials=3"]).jobs) == 3
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_in_mid_trial_is_waited_for(tmp_path: Path, running_server: Postgres) -> None:
     again: list[threading.Timer] = []
 
@@ -246,6 +251,7 @@ def test_a_server_that_goes_away_in_mid_trial_is_waited_for(tmp_path: Path, runn
     assert [trial.intermediate_values for trial in found.trials] == [{1: 0.0, 2: 1.0, 3: 2.0}] * 3
 
 
+@pytest.mark.slow
 def test_another_server_under_the_same_name_is_refused(tmp_path: Path, server: str) -> None:
     study = [*STUDY[:1], "sweep.name=moved", "epochs=1", "sweep.n_trials=1"]
     toy.multirun(tmp_path, [*study, f"sweep.storage={server}"])

@@ -55,6 +55,7 @@ def test_a_grid_side_by_side_tries_every_point_and_is_honest(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_are_told_with_their_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_the_live_table_shows_what_runs_and_what_is_best(tmp_path: Path, monkeyp
     assert "completed" in screen.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [["lost_by=exit"], ["lost_by=error", "sticky=true"]], ids=["exit", "broken for good"])
 def test_a_trial_that_loses_its_device_fails_alone(tmp_path: Path, way: list[str]) -> None:
     jobs = toy.multirun(tmp_path, ["x=interval(0,1)", "sweep.n_trials=6", "sweep.n_jobs=2", "lose=1", *way]).jobs
@@ -82,6 +84,7 @@ def test_a_trial_that_loses_its_device_fails_alone(tmp_path: Path, way: list[str
     assert "so it did in a fresh process" in str(jobs[1].reason)
 
 
+@pytest.mark.slow
 def test_workers_that_lose_their_device_whatever_they_run_end_the_sweep(tmp_path: Path) -> None:
     def lose(config: DictConfig) -> None:
         raise RuntimeError("CUDA error: no device")

@@ -35,6 +35,7 @@ def test_a_second_start_adds_nothing(tmp_path: Path) -> None:
     assert [kind for kind, _ in (toy.multirun(tmp_path, SPACE), toy.HEARD)[1]] == ["start", "end"]
 
 
+@pytest.mark.slow
 def test_a_larger_total_goes_on_where_it_was(tmp_path: Path) -> None:
     first = toy.multirun(tmp_path, SPACE).jobs
     more = toy.multirun(tmp_path, [*SPACE, "sweep.n_trials=6"]).jobs
@@ -42,6 +43,7 @@ def test_a_larger_total_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(more) == 6
 
 
+@pytest.mark.slow
 def test_no_point_is_repeated_because_of_the_seed(tmp_path: Path) -> None:
     random = [*SPACE, "sampler=random"]
     toy.multirun(tmp_path, random)
@@ -49,6 +51,7 @@ def test_no_point_is_repeated_because_of_the_seed(tmp_path: Path) -> None:
     assert len({tuple(job.overrides) for job in jobs}) == 8
 
 
+@pytest.mark.slow
 def test_the_same_seed_chooses_the_same_points(tmp_path: Path) -> None:
     one = toy.multirun(tmp_path / "a", SPACE).jobs
     other = toy.multirun(tmp_path / "b", SPACE).jobs
@@ -61,6 +64,7 @@ def test_a_changed_space_is_told(tmp_path: Path) -> None:
         toy.multirun(tmp_path, ["x=interval(-3,2)", *SPACE[1:]])
 
 
+@pytest.mark.slow
 def test_a_changed_setting_is_told(tmp_path: Path) -> None:
     toy.multirun(tmp_path, SPACE)
     with pytest.raises(UserError, match="setting epochs was 3 and is 5"):
@@ -85,6 +89,7 @@ def test_failures_in_a_row_stop_the_study(tmp_path: Path, capsys: pytest.Capture
     assert "2 trials in a row failed, the first because of ValueError: asked to fail" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_after_failures_in_a_row_the_next_start_goes_on(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(SweepFailed) as caught:
@@ -228,6 +233,7 @@ def called(tmp_path: Path) -> list[str]:
     return (tmp_path / "calls").read_text().split()
 
 
+@pytest.mark.slow
 def test_failed_trials_are_tried_again(tmp_path: Path, mend: Any) -> None:
     toy.multirun(tmp_path, GRID, mend)
     (tmp_path / "mended").touch()
@@ -237,6 +243,7 @@ def test_failed_trials_are_tried_again(tmp_path: Path, mend: Any) -> None:
     assert len(called(tmp_path)) == 7
 
 
+@pytest.mark.slow
 def test_what_failed_is_said_with_the_key_that_tries_it_again(
     tmp_path: Path, mend: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -248,6 +255,7 @@ def test_what_failed_is_said_with_the_key_that_tries_it_again(
     assert len(called(tmp_path)) == 5
 
 
+@pytest.mark.slow
 def test_one_number_is_tried_again_once(tmp_path: Path, mend: Any) -> None:
     first = toy.multirun(tmp_path, GRID, mend)
     number = next(job.number for job in first.jobs if job.status == "failed")
@@ -258,6 +266,7 @@ def test_one_number_is_tried_again_once(tmp_path: Path, mend: Any) -> None:
     assert len(called(tmp_path)) == 6
 
 
+@pytest.mark.slow
 def test_what_fails_again_can_be_tried_again(tmp_path: Path, mend: Any) -> None:
     toy.multirun(tmp_path, GRID, mend)
     for _ in range(2):

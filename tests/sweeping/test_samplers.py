@@ -104,6 +104,7 @@ def tried(plan: StudyPlan) -> list[str]:
     return points
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::FutureWarning")
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_as_many_trials_as_points_are_all_points(sampler: str, tmp_path: Path) -> None:

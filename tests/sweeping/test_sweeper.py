@@ -199,6 +199,7 @@ def run(tmp_path: Path) -> Callable[..., Any]:
     return start
 
 
+@pytest.mark.slow
 def test_the_example_of_the_optuna_sweeper_runs(run: Callable[..., SweepResult]) -> None:
     result = run()
     assert (result.info.name, result.info.total, result.status) == ("sphere", 12, "finished")
@@ -207,14 +208,17 @@ def test_the_example_of_the_optuna_sweeper_runs(run: Callable[..., SweepResult])
     assert result.best[0].values[0] <= 30
 
 
+@pytest.mark.slow
 def test_a_number_is_called_by_no_name_of_ours(run: Callable[..., SweepResult]) -> None:
     assert [item.metric for item in run().info.objectives] == ["objective"]
 
 
+@pytest.mark.slow
 def test_the_app_may_name_what_its_jobs_return(run: Callable[..., SweepResult]) -> None:
     assert run("hydra.sweeper.objective=area").best[0].metrics.keys() == {"area"}
 
 
+@pytest.mark.slow
 def test_several_directions_are_several_numbers(run: Callable[..., SweepResult]) -> None:
     result = run(
         "hydra.sweeper.direction=[minimize,maximize]", function=lambda config: (float(config.x), float(config.y))
@@ -223,6 +227,7 @@ def test_several_directions_are_several_numbers(run: Callable[..., SweepResult])
     assert len(result.jobs) == 12
 
 
+@pytest.mark.slow
 def test_the_command_line_wins_over_the_configs_space(run: Callable[..., SweepResult]) -> None:
     assert run("y=0").info.space.keys() == {"x"}
 
@@ -236,6 +241,7 @@ def test_one_thing_said_twice_is_told(run: Callable[..., SweepResult]) -> None:
         run("+sweep.n_trials=3", "hydra.sweeper.n_trials=4")
 
 
+@pytest.mark.slow
 def test_the_first_failure_ends_it_where_no_share_may_fail(run: Callable[..., SweepResult]) -> None:
     def fail(config: DictConfig) -> float:
         raise ValueError("asked to")
@@ -257,6 +263,7 @@ def test_params_of_values_alone_are_hydras_grid(run: Callable[..., Any]) -> None
     ]
 
 
+@pytest.mark.slow
 def test_another_apps_best_trial_is_run_by_that_app(
     run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def stopped_halfway(database: Path, number: int) -> int | None:
     return child.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_store_whose_making_was_stopped_is_made_by_the_next(client, tmp_path: Path, number: int) -> None:
     assert stopped_halfway(tmp_path / "mlflow.db", number) != 0
@@ -125,6 +126,7 @@ def left_by_older_code(database: Path, run: bool = False) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_what_older_code_left_unfinished_is_set_aside_and_said(
     client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +145,7 @@ def test_an_unfinished_database_with_a_run_in_it_is_left_alone(client, tmp_path:
     assert [path.name for path in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]
 
 
+@pytest.mark.slow
 def test_a_file_of_no_length_is_no_database_yet(client, tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     connect(locate(TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db"), tmp_path))
@@ -169,6 +172,7 @@ def test_no_room_for_the_store_is_told_and_leaves_nothing(client, tmp_path: Path
     assert list(tmp_path.glob("*mlflow.db*")) == [tmp_path / ".mlflow.db.lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["it's", 'so "called"', "$x%20"])
 def test_a_store_is_made_in_a_folder_of_any_name(client, name: str, tmp_path: Path) -> None:
     store = locate(TrackingOptions(), tmp_path / name)

@@ -53,6 +53,7 @@ def cramped(limit: int, head: Mean | None = None) -> Detector:
     return detector
 
 
+@pytest.mark.slow
 def test_out_of_memory_splits_at_the_same_effective_batch(tmp_path: Path) -> None:
     val = FakeClips(2, seed=2)
     head = Mean(dropout=0.0)

@@ -119,6 +119,7 @@ def test_a_perfect_score_has_an_interval_of_some_width() -> None:
     assert found["recall"].low == pytest.approx(0.05 ** (1 / 32), abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrated", [True, False])
 def test_the_interval_of_the_calibration_error_holds_the_true_one(calibrated: bool) -> None:
     generator, held, rounds = np.random.default_rng(0), 0, 60

@@ -184,6 +184,7 @@ def plain_platt(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
     return float(slope), float(intercept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_no_fit_is_worse_on_its_own_samples_than_none(method: str) -> None:
     generator = np.random.default_rng(5)

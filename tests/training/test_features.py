@@ -69,6 +69,7 @@ class Told:
         return sum("computed once" in line for line in self.lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [Mean(dropout=0.2), Lstm(hidden=8), Vit(width=16, depth=1, heads=2)], ids=repr)
 def test_cached_training_gives_the_numbers_of_uncached(tmp_path: Path, head: HeadOptions) -> None:
     sources = splits(size=32, frames=3, drawn=False)
@@ -96,6 +97,7 @@ def fabric_of(precision: str) -> Fabric:
     return fabric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32", "bf16", "fp16"])
 @pytest.mark.parametrize(
     "head",

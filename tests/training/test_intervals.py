@@ -74,6 +74,7 @@ def drawn(generator: np.random.Generator, kind: str) -> tuple[np.ndarray, np.nda
     return labels, 1 / (1 + np.exp(gap / 2 - logits)), units, float(norm.cdf(gap / np.sqrt(2 * (1 + shared**2))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["few reals", "nearly perfect", "a few large units"])
 def test_intervals_hold_the_true_area(kind: str) -> None:
     generator, rounds, held, held_delong = np.random.default_rng(7), 120, 0, 0

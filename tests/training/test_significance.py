@@ -55,6 +55,7 @@ def test_bounds_leave_out_zero_where_a_difference_is_real() -> None:
         assert outside == difference.real(0.95)
 
 
+@pytest.mark.slow
 def test_equal_detectors_are_seldom_told_apart_however_many() -> None:
     generator, alarms, alarms_delong = np.random.default_rng(3), 0, 0
     for _ in range(50):

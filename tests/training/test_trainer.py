@@ -56,6 +56,7 @@ def lasting(history: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in history]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [Adam(lr=0.05), AdamW(lr=0.05), Sgd(lr=0.2)], ids=repr)
 def test_every_optimizer_learns_the_patch(tmp_path: Path, optimizer: Any) -> None:
     result, _ = run(tmp_path, optimizer=optimizer, epochs=12, backbone_lr=0.05)
@@ -107,6 +108,7 @@ def test_a_batch_larger_than_the_split_shrinks_with_a_note(tmp_path: Path) -> No
     assert any("shrunk to its 24 clips" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_the_best_epochs_weights_are_left_in_the_detector(tmp_path: Path) -> None:
     result, detector = run(tmp_path, epochs=4, optimizer=AdamW(lr=0.5), monitor="val/loss", mode="min")
     losses = [epoch["val/loss"] for epoch in result.history]
@@ -257,6 +259,7 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CASES, ids=repr)
 @pytest.mark.parametrize("at", [1, 5, 6])
 def test_an_interrupted_fit_ends_as_if_it_had_not_been(tmp_path: Path, changes: dict[str, Any], at: int) -> None:
