@@ -23,7 +23,7 @@ def main() -> int:
             failed.append(name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    print("README's table: python -m benchmarks.table --write")
+    print("The table: python -m benchmarks.table --write")
     return len(failed)
 
 

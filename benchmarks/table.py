@@ -1,7 +1,7 @@
-"""README's table of what was measured, made from ``results/*.json``.
+"""The table of what was measured, made from ``results/*.json``.
 
 python -m benchmarks.table            # prints it
-python -m benchmarks.table --write    # puts it into README.md
+python -m benchmarks.table --write    # puts it into docs/performance.md
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.aims import AIMS
 from benchmarks.measure import RESULTS
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- made by python -m benchmarks.table --write -->", "<!-- made so far -->"
 
 #: Files of rows, in the order of the table.
@@ -75,7 +75,7 @@ def lines(results: Path = RESULTS) -> Iterator[str]:
 
 
 def table(results: Path = RESULTS) -> str:
-    """All of it, with the marks it stands between in README."""
+    """All of it, with the marks it stands between in the page."""
     return "\n".join([BEGIN, *lines(results), END])
 
 
@@ -122,9 +122,9 @@ def _short(number: float) -> str:
 def main() -> None:
     """Print the table, or put it where it belongs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     if parser.parse_args().write:
-        README.write_text(replaced(README.read_text(encoding="utf-8"), table()), encoding="utf-8")
+        PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), table()), encoding="utf-8")
     else:
         print(table())
 

@@ -1,4 +1,4 @@
-"""README's table of what was measured is made from the results that are kept."""
+"""The table of what was measured is made from the results that are kept."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.aims import AIMS
-from benchmarks.table import BEGIN, END, README, lines, replaced, table
+from benchmarks.table import BEGIN, END, PAGE, lines, replaced, table
 
 
 def keep(folder: Path, name: str, rows: list[dict[str, object]], **machine: str) -> None:
     (folder / f"{name}.json").write_text(json.dumps({"rows": rows, "machine": machine}))
 
 
-def test_readmes_table_is_the_one_that_the_results_make() -> None:
-    assert table() in README.read_text(encoding="utf-8"), "run: python -m benchmarks.table --write"
+def test_the_pages_table_is_the_one_that_the_results_make() -> None:
+    assert table() in PAGE.read_text(encoding="utf-8"), "run: python -m benchmarks.table --write"
 
 
 def test_a_measured_row_is_shown_with_what_it_is_to_reach(tmp_path: Path) -> None:
