@@ -20,7 +20,9 @@ from tests.sweeping.toy import blocked
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="pip install -e '.[ray]' brings Ray"),
+    pytest.mark.skipif(
+        find_spec("hydra_plugins.hydra_ray_launcher") is None, reason="pip install -e '.[ray]' brings Ray"
+    ),
 ]
 
 STUDY = ["x=interval(-2,2)", "sweep.name=s", "epochs=1", "sweep.n_jobs=2", "sweep.heartbeat=1"]
