@@ -1,38 +1,16 @@
-"""``deepfake <verb>``: the commands beside training. Each verb is a module of ``deepfake.commands``."""
+"""``deepfake <verb>``: the commands beside training, and training."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
-from typing import Protocol, cast
 
 from deepfake import __version__
+from deepfake.commands import VERBS, add_arguments_of
 from deepfake.errors import UserError, nearest
 from deepfake.hydra_app import absolute_config_path, guarded, guarded_call
 from deepfake.installation import CONF
-
-VERBS = {
-    "train": "train one detector, or many with -m: what python train.py does, from any folder",
-    "datasets": "name the data sets that are known, and those found under a folder",
-    "prepare": "read a data set, audit it and cut its faces, before any training",
-    "evaluate": "score a trained run on any data set: metrics with intervals, breakdowns, robustness, suites",
-    "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
-    "reproduce": "run a run of the past again, and say whether it came out the same",
-    "sync": "send the tracking server what runs told while it was away",
-    "compare": "set runs side by side: a leaderboard, which differences are real, one page to show",
-}
-
-
-class Verb(Protocol):
-    """What a module of ``deepfake.commands`` offers the command line."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Say which arguments it takes."""
-
-    def main(self, arguments: argparse.Namespace) -> int:
-        """Do it; returns the exit status."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,10 +36,8 @@ def _dispatch(words: list[str]) -> int:
     if verb == "train":
         # Hydra reads the command line itself, its own flags and --help included.
         return _start_training(rest)
-    module = cast(Verb, importlib.import_module(f"deepfake.commands.{verb}"))
     parser = argparse.ArgumentParser(prog=f"deepfake {verb}", description=VERBS[verb])
-    module.add_arguments(parser)
-    return module.main(parser.parse_intermixed_args(rest))
+    return add_arguments_of(verb, parser).main(parser.parse_intermixed_args(rest))
 
 
 def _start_training(words: Sequence[str]) -> int:

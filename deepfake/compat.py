@@ -6,6 +6,7 @@ itself: whoever calls has the package already.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib
 import sys
@@ -54,6 +55,16 @@ def is_basic_launcher(launcher: Any) -> bool:
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     return isinstance(launcher, BasicLauncher)
+
+
+def hydra_parser() -> argparse.ArgumentParser:
+    """What reads the flags and overrides of a Hydra app.
+
+    hydra-core 1.3.8: ``hydra._internal.utils.get_args_parser``.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    return get_args_parser()
 
 
 def config_repository(loader: Any) -> Any:

@@ -10,6 +10,7 @@ import atexit
 import gc
 import os
 import re
+import select
 import shlex
 import sys
 import tempfile
@@ -32,6 +33,8 @@ from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
 from deepfake.options import split_override
 
 USER_ERROR = 2
+#: As a shell tells of a program that SIGPIPE ended.
+PIPE_CLOSED = 141
 _UNIQUE = uuid.uuid4().hex[:6]
 _FLAGS = {"--config-path": "path", "-cp": "path", "--config-dir": "path", "-cd": "path"}
 _FLAGS |= {"--config-name": "name", "-cn": "name"}
@@ -82,6 +85,8 @@ def guarded_call(call: Callable[[], int]) -> int:
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         return print_error(error)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return PIPE_CLOSED
         place = of_a_place(error)
         if place is None:
             raise
@@ -89,6 +94,21 @@ def guarded_call(call: Callable[[], int]) -> int:
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
+
+
+def _nobody_reads() -> bool:
+    """Whether whoever read our standard output is gone, as ``head`` is after its lines; it is silenced then."""
+    try:
+        output = sys.stdout.fileno()
+        watch = select.poll()
+    except (AttributeError, OSError):  # no file, or no poll on this system
+        return False
+    watch.register(output, 0)
+    if not any(event & select.POLLERR for _, event in watch.poll(0)):
+        return False
+    # Python flushes once more as it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _ensure_home() -> None:

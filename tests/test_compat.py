@@ -48,6 +48,11 @@ def test_interpolations_are_looked_up_in_the_parent() -> None:
     assert values.a == 2
 
 
+def test_the_flags_of_a_hydra_app_are_known() -> None:
+    options = {name for action in compat.hydra_parser()._actions for name in action.option_strings}
+    assert {"--multirun", "-m", "--cfg", "--help"} <= options
+
+
 def test_hydras_own_launcher_is_known() -> None:
     # Scanning for plugins, as other tests have Hydra do, makes the class anew.
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher

@@ -1,1 +1,47 @@
-"""One module per verb; each wires the rooms together from a checked config."""
+"""The verbs of ``deepfake``, one a module: what the command line imports once it is typed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+VERBS = {
+    "train": "train one detector, or many with -m: what python train.py does, from any folder",
+    "datasets": "name the data sets that are known, and those found under a folder",
+    "prepare": "read a data set, audit it and cut its faces, before any training",
+    "evaluate": "score a trained run on any data set: metrics with intervals, breakdowns, robustness, suites",
+    "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
+    "reproduce": "run a run of the past again, and say whether it came out the same",
+    "sync": "send the tracking server what runs told while it was away",
+    "compare": "set runs side by side: a leaderboard, which differences are real, one page to show",
+    "doctor": "check this machine: Python, packages, device, decoder, disk, tracking store, data, weights",
+    "completion": "print what makes a shell complete verbs, runs, keys and choices",
+}
+
+
+class Verb(Protocol):
+    """What a module of ``deepfake.commands`` offers the command line.
+
+    Attributes:
+        EXAMPLES: What to type, and what that does.
+    """
+
+    EXAMPLES: Sequence[tuple[str, str]]
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Say which arguments it takes."""
+
+    def main(self, arguments: argparse.Namespace) -> int:
+        """Do it; returns the exit status."""
+
+
+def add_arguments_of(verb: str, parser: argparse.ArgumentParser) -> Verb:
+    """Give a parser the arguments of a verb other than ``train``, and its examples; returns the verb."""
+    module = cast(Verb, importlib.import_module(f"deepfake.commands.{verb}"))
+    width = max(len(command) for command, _ in module.EXAMPLES)
+    examples = "\n".join(f"  {command:<{width}}  # {what}" for command, what in module.EXAMPLES)
+    parser.epilog, parser.formatter_class = f"examples:\n{examples}", argparse.RawDescriptionHelpFormatter
+    module.add_arguments(parser)
+    return module

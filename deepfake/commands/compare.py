@@ -37,6 +37,11 @@ from deepfake.training.significance import EVERY_PAIR, Difference, compare_pairs
 _SWEEP = "study:"
 _FORMATS = ("markdown", "csv", "html")
 
+EXAMPLES = (
+    ("deepfake compare cnn_lstm cnn_gru", "two runs by name"),
+    ("deepfake compare --sweep lr_batch --by test/f1", "a sweep, by F1"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which runs, by what, and where the page goes."""

@@ -19,6 +19,11 @@ from deepfake.runs.console import Console
 #: Folders looked into below the one that is named: a disk may hold far more than data sets.
 DEPTH = 2
 
+EXAMPLES = (
+    ("deepfake datasets", "the layouts that are known"),
+    ("deepfake datasets /data", "those found at or below /data"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A folder, or nothing."""

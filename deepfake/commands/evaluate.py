@@ -51,6 +51,12 @@ class Request:
     robustness: bool = False
 
 
+EXAMPLES = (
+    ("deepfake evaluate best:lr_batch --by method", "a study's best on its own test split, by method"),
+    ("deepfake evaluate cnn_gru dataset=celebdf dataset.root=/data/Celeb-DF-v2", "on data it never saw"),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A run, the data, and what to compute beyond the usual."""
     parser.add_argument("run", metavar="RUN", help="an MLflow run id, a name, a run folder, STUDY:NUMBER or best:STUDY")

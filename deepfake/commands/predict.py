@@ -289,9 +289,17 @@ def _result(answer: Answer) -> dict[str, Any]:
     }
 
 
+EXAMPLES = (
+    ("deepfake predict cnn_gru clip.mp4 photos/", "a table"),
+    ("deepfake predict best:lr_batch --json 'videos/*.mp4'", "for other programs"),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A run, what to look at, and how to say it."""
-    parser.add_argument("run", help="an MLflow run id, a run's name or folder, study:number or best:study")
+    parser.add_argument(
+        "run", metavar="RUN", help="an MLflow run id, a run's name or folder, study:number or best:study"
+    )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="videos, images, folders, globs; key=value changes")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output, and nothing else")
 

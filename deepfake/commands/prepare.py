@@ -19,6 +19,11 @@ from deepfake.options import split_override
 from deepfake.runs.build import audit, describe_splits, prepare, read_manifest
 from deepfake.runs.console import Console
 
+EXAMPLES = (
+    ("deepfake prepare dataset=faceforensics dataset.root=/data/FaceForensics++", "read, audit, cut faces"),
+    ("deepfake prepare --list", "the crops that are kept"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The same overrides as train.py takes, and what to do besides preparing."""

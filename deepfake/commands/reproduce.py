@@ -117,6 +117,12 @@ def _files(config: RunConfig, record: RunRecord, console: Console) -> tuple[Mani
         return digest_files(manifest, records, bar), folder.name
 
 
+EXAMPLES = (
+    ("deepfake reproduce cnn_gru --check", "what differs from then, without running"),
+    ("deepfake reproduce lr_batch:3 dataset.root=/mnt/faces", "again, its data being elsewhere now"),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which run, what to change, and where things lie now."""
     parser.add_argument(

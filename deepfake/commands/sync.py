@@ -31,6 +31,12 @@ class Sent:
     why: str = ""
 
 
+EXAMPLES = (
+    ("deepfake sync", "every run below outputs"),
+    ("deepfake sync outputs/sweeps/lr_batch tracking.uri=http://tracking:5000", "one sweep's, to that server"),
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Run folders, or folders above them, and where to send."""
     parser.add_argument(

@@ -118,6 +118,23 @@ def create_backbone(options: BackboneOptions, size: int, keep: Keep | None = Non
     return Backbone(model, grid)
 
 
+def cached_weights(name: str) -> Path | None:
+    """The file that a model's pretrained weights lie in on this machine; None where they would be downloaded."""
+    prepare_torchvision()
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return None
+    found = (
+        try_to_load_from_cache(config.hf_hub_id, file)
+        for file in (config.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
+        if file
+    )
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
 def _weighted(create: Callable[..., Any], options: BackboneOptions, size: int, keep: Keep | None) -> Any:
     """A timm model with its weights, read or kept."""
     made: list[Any] = []
