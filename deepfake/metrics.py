@@ -152,6 +152,30 @@ def expected_calibration_error(labels: np.ndarray, scores: np.ndarray, bins: int
     return float(np.abs(gap).sum() / len(scores))
 
 
+def reliability(labels: np.ndarray, scores: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """How often samples called fake with a probability are fake, by equally wide bins of the probability.
+
+    Args:
+        labels: 0 or 1 [n].
+        scores: Probabilities of fake [n].
+        bins: How many; those without a sample are left out.
+
+    Returns:
+        ``bin``, ``score`` (the mean), ``fraction`` (of fakes), ``low`` and ``high`` (Wilson's interval, which stays
+        inside 0..1 and has a width where all samples agree) and ``n``.
+    """
+    from scipy.stats import binomtest
+
+    which = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    rows = []
+    for place in np.unique(which):
+        inside = which == place
+        fakes, n = int(labels[inside].sum()), int(inside.sum())
+        ends = binomtest(fakes, n).proportion_ci(method="wilson")
+        rows.append((int(place), float(scores[inside].mean()), fakes / n, float(ends.low), float(ends.high), n))
+    return pd.DataFrame(rows, columns=["bin", "score", "fraction", "low", "high", "n"])
+
+
 def class_counts(labels: npt.ArrayLike) -> dict[str, int]:
     """How many samples are ``real`` and how many ``fake``, from labels 0 and 1 [n]."""
     fake = np.asarray(labels) == 1

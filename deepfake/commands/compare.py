@@ -24,9 +24,11 @@ from deepfake.runs.comparison import (
     parameters,
     read_entries,
     shared_samples,
+    typed_differently,
 )
 from deepfake.runs.console import Console
-from deepfake.tracking import tables
+from deepfake.runs.sweep_card import board_charts, learning_charts, new_board, roc_chart
+from deepfake.tracking import page, tables
 from deepfake.tracking.run_record import RunRecord
 from deepfake.tracking.search import TRIAL, find_runs, matching_runs, sweep_runs
 from deepfake.tracking.store import Store, locate
@@ -71,6 +73,7 @@ def main(arguments: argparse.Namespace) -> int:
     by, larger = metric_named(arguments.by, board)
     ranked = tables.rank(board, by, larger_is_better=larger)
     ordered = sorted(entries, key=lambda entry: list(ranked["run"]).index(entry.label))
+    charts, curves = _charts(ordered, shared, ranked, by, larger) if _asked(arguments, "html") else ([], {})
     folder = arguments.out or config.outputs / "comparisons" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     found = Report(
         title=f"{len(entries)} runs compared by {tables.heading(by)}",
@@ -78,12 +81,16 @@ def main(arguments: argparse.Namespace) -> int:
         columns=columns_of(ranked, ordered, by),
         by=by,
         sections=[_differences(ordered, shared, by, options), Section("Parameters that differ", parameters(ordered))],
-        figures=_draw(ordered, shared, ranked, folder) if _asked(arguments, "html") else {},
         notes=[*notes, *shared.notes, _how(shared, options)],
+        charts=charts,
+        curves=curves,
+        addresses=_addresses(ordered, folder),
     )
     console.show(tables.report_to_terminal(found))
     formats = [name for name in _FORMATS if _asked(arguments, name)]
-    for path in tables.write_report(found, folder, formats=formats):
+    if "html" in formats:
+        _draw(ordered, shared, ranked, folder)
+    for path in page.write_report(found, folder, formats):
         console.say(f"written: {path}")
     return 0
 
@@ -176,7 +183,32 @@ def _how(shared: Shared, options: EvaluationOptions) -> str:
     return f"{counts} {level} intervals by bootstrap over {len(shared.units)} {shared.units.name}."
 
 
-def _draw(ordered: Sequence[Entry], shared: Shared, ranked: pd.DataFrame, folder: Path) -> dict[str, Path]:
+def _charts(
+    ordered: Sequence[Entry], shared: Shared, ranked: pd.DataFrame, by: str, larger: bool
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The page's figures, and every run's line in those whose lines can be exchanged."""
+    names = [entry.label for entry in ordered]
+    keys = [key for key in typed_differently(ordered) if key in ranked]
+    charts = board_charts(new_board(ranked, keys, by, larger_is_better=larger))
+    learning, curves = learning_charts({entry.label: entry.history() for entry in ordered}, _monitor(ordered), names)
+    if len(set(shared.labels.tolist())) > 1:
+        chart, paths = roc_chart(shared.scores, shared.labels, names)
+        return [chart, *learning, *charts], {"roc": paths, **curves}
+    return [*learning, *charts], curves
+
+
+def _monitor(ordered: Sequence[Entry]) -> str:
+    return str(ordered[0].values.get("trainer.monitor", "val/roc_auc"))
+
+
+def _addresses(ordered: Sequence[Entry], folder: Path) -> dict[str, str]:
+    """The runs' own pages, as seen from the folder of the comparison."""
+    places = {entry.label: place for entry in ordered for place in entry.record.places[:1]}
+    return page.addresses(places, folder)
+
+
+def _draw(ordered: Sequence[Entry], shared: Shared, ranked: pd.DataFrame, folder: Path) -> None:
+    """The curves of the best runs as pictures, for papers."""
     from deepfake.tracking.figures.curves import overlaid_learning, overlaid_roc
     from deepfake.tracking.figures.style import save
 
@@ -189,9 +221,6 @@ def _draw(ordered: Sequence[Entry], shared: Shared, ranked: pd.DataFrame, folder
         areas = {
             row["run"]: Interval(*(row[end] for end in ends)) for row in ranked.dropna(subset=ends).to_dict("records")
         }
-    monitor = str(ordered[0].values.get("trainer.monitor", "val/roc_auc"))
     histories = {entry.label: entry.history() for entry in ordered}
-    return {
-        "ROC curves": save(overlaid_roc(tables, areas), folder / "roc.png"),
-        "Learning curves": save(overlaid_learning(histories, metric=monitor), folder / "learning_curves.png"),
-    }
+    save(overlaid_roc(tables, areas), folder / "roc.png")
+    save(overlaid_learning(histories, metric=_monitor(ordered)), folder / "learning_curves.png")

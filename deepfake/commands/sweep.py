@@ -14,18 +14,16 @@ from omegaconf import DictConfig
 
 from deepfake.compat import set_parent
 from deepfake.config import load_config, to_plain
-from deepfake.metrics import metric_names
+from deepfake.errors import first_line
 from deepfake.options import flatten, overrides_by_key
 from deepfake.runs.console import Console
 from deepfake.runs.context import read_parent, write_parent
+from deepfake.runs.sweep_card import SHOWN, write_sweep_card
 from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, SweepInfo, SweepResult
 from deepfake.tracking import tables
 from deepfake.tracking.run import Origin, TrackedRun, add_failed, track
 from deepfake.tracking.run_folder import write_text
 from deepfake.tracking.store import locate
-
-#: Metrics a comparison shows beside what it is sorted by.
-SHOWN = (*(f"test/{name}" for name in metric_names(headline=True)), "best_epoch", "train_seconds")
 
 
 class Observer:
@@ -88,12 +86,22 @@ class Observer:
         """Compare the jobs, keep the table in the parent run, and say where to look."""
         try:
             self._compare(result)
+            self._keep_card(result)
         finally:
             if self._parent is not None:
                 self._parent.end_children()
                 self._parent.tags({"sweep.status": result.status})
             self._end_parent(result.status)
         self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {self._store.ui_command}")
+
+    def _keep_card(self, result: SweepResult) -> None:
+        try:
+            card = write_sweep_card(result, job_table(result))
+        except Exception as error:
+            self._console.warn(f"the sweep's report card could not be written: {first_line(error)}")
+            return
+        if self._parent is not None:
+            self._parent.files([card])
 
     def _end_parent(self, status: str) -> None:
         """End the parent run: as one that was cut short, if the sweep was."""

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from deepfake.models.detector import Detector
     from deepfake.training.trainer import FitResult
 
-#: In a run's folder: what the audit of its data set found.
-AUDIT = "audit.txt"
 _LOCK = ".lock"  # hidden, so that no upload takes it
 _WRONG = 18  # crops on the contact sheet
 _BARS = 40  # of a column with more values the largest groups are drawn; the table has all
@@ -55,8 +53,8 @@ def keep_inputs(run: Run, parameters: dict[str, Any]) -> None:
     failed = failures(data.store)
     if not failed.empty:
         write_text(folder.path / FAILURES, failed.to_csv())
-    write_text(folder.path / AUDIT, data.audit.text())
-    write_json(folder.path / "audit.json", data.audit.as_dict())
+    write_text(folder.path / files.AUDIT_TEXT, data.audit.text())
+    write_json(folder.path / files.AUDIT, data.audit.as_dict())
     warnings = {f"audit.warning.{number}": text for number, text in enumerate(data.audit.warnings, start=1)}
     run.log.tags({"audit.warnings": len(warnings), **warnings})
     device = str(run.fabric.device)

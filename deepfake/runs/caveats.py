@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -101,9 +100,9 @@ def _fall(record: RunRecord, metrics: Mapping[str, float]) -> str:
 
 def _shortcuts(record: RunRecord) -> list[str]:
     """What the run could have learnt instead, as the audit of its own data found."""
-    if not record.has("audit.json"):
+    if not record.has(files.AUDIT):
         return []
-    audit = json.loads(record.file("audit.json").read_text(encoding="utf-8"))
+    audit = record.audit()
     sentences = []
     for name, limit in _LIMITS.items():
         found = audit.get(f"{name}_shortcut") or {}

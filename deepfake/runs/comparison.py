@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ SPLIT = "test"
 #: Further columns of a leaderboard, where any run has them.
 FACTS = ("epochs_run", "train_seconds", "gpu_hours", "parameters", "latency_ms")
 _MOST_TYPED = 6
+_SIDE_BY_SIDE = 12  # runs beyond which the values of a key are summed up, as no table has so many columns
 _HOUR = 3600.0
 
 
@@ -220,14 +222,31 @@ def typed_differently(entries: Sequence[Entry]) -> dict[str, dict[str, str]]:
 
 
 def parameters(entries: Sequence[Entry]) -> pd.DataFrame:
-    """The config keys whose values differ: one row per key, one column per run."""
+    """The config keys whose values differ: one row per key, one column per run; of many runs what they had instead."""
     keys = sorted({key for entry in entries for key in entry.values if not is_environment_key(key)})
     rows = [
         {"key": key.removesuffix("._target_"), **{entry.label: _shown(entry.values, key) for entry in entries}}
         for key in keys
     ]
     rows = [row for row in rows if len({value for name, value in row.items() if name != "key"}) > 1]
+    if len(entries) > _SIDE_BY_SIDE:
+        found = [(row["key"], [row[entry.label] for entry in entries]) for row in rows]
+        summed = [{"key": key, "values": len(set(values)), "such as": _summary(values)} for key, values in found]
+        return pd.DataFrame(summed, columns=["key", "values", "such as"])
     return pd.DataFrame(rows, columns=["key", *(entry.label for entry in entries)])
+
+
+def _summary(values: Sequence[str]) -> str:
+    """The most frequent values and how often they occur, or from where to where they go."""
+    common = Counter(values).most_common(4)
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = []
+    if numbers and len(set(values)) > len(common):
+        return f"{tables.cell(min(numbers))} to {tables.cell(max(numbers))}"
+    left = len(set(values)) - len(common)
+    return ", ".join(f"{value} ({count})" for value, count in common) + (f" and {left} more" if left else "")
 
 
 def metric_named(by: str, board: pd.DataFrame) -> tuple[str, bool]:

@@ -99,7 +99,7 @@ def measure(
 
 def evaluate_run(run: Run, result: FitResult) -> Evaluated:
     """Score validation, fit on it, and score test once, with the best epoch's weights."""
-    from deepfake.training.profiling import latency_ms
+    from deepfake.training.profiling import latency_ms, peak_memory
 
     config, options = run.config, run.config.evaluation
     val, test = (
@@ -130,6 +130,7 @@ def evaluate_run(run: Run, result: FitResult) -> Evaluated:
         "epochs_run": float(result.epochs_run),
         "batch_size": float(result.batch_size),
         "train_seconds": result.seconds,
+        "peak_memory_bytes": peak_memory(run.fabric.device),
         "parameters": float(sum(p.numel() for p in run.detector.parameters())),
         "latency_ms": latency_ms(run.detector, frames, config.dataset.size, run.fabric),
     }

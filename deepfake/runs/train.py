@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepfake.config import RunConfig, is_environment_key
-from deepfake.errors import Interrupted
+from deepfake.errors import Interrupted, first_line
 from deepfake.options import flatten
 from deepfake.runs.artifacts import keep_inputs, keep_results, log_model
 from deepfake.runs.build import (
@@ -33,6 +33,7 @@ from deepfake.runs.build import (
     samples_key,
     size_note,
 )
+from deepfake.runs.card import Outcome, keep_card
 from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import evaluate_run
@@ -95,12 +96,15 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
             _warn_of_data(current)
         if note:
             log.tags({"note.size": note})
-        prepare_reading(current, cache)
-        result = _fit(current, began)
-        result.notes += [note] if note else []
-        evaluated = evaluate_run(current, result)
+        epochs: list[dict[str, float]] = []
+        with _cut_short(current, epochs):
+            prepare_reading(current, cache)
+            result = _fit(current, began, epochs)
+            result.notes += [note] if note else []
+            evaluated = evaluate_run(current, result)
         if fabric.is_global_zero:
             keep_results(current, result, evaluated)
+            keep_card(current)
         log_model(current)
         if fabric.is_global_zero:
             folder.end()
@@ -166,6 +170,20 @@ def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[N
         raise
 
 
+@contextmanager
+def _cut_short(run: Run, epochs: Sequence[dict[str, float]]) -> Iterator[None]:
+    """A run that was pruned, or failed, leaves a card too, of the epochs it had."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        if run.fabric.is_global_zero:
+            pruned = isinstance(error, trial.Pruned)
+            keep_card(run, Outcome("pruned" if pruned else "failed", first_line(error), epochs))
+        raise
+
+
 def _agree_on_data(config: RunConfig, data: Data) -> None:
     """The trials of a study may read their data from different places, and are to read the same."""
     from deepfake.data.prepare import known_digests
@@ -187,13 +205,14 @@ def _warn_of_data(run: Run) -> None:
         run.console.warn(warning)
 
 
-def _fit(run: Run, began: float) -> FitResult:
-    """Train; ``began`` is when the run did, by the monotonic clock."""
+def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
+    """Train; ``began`` is when the run did, by the monotonic clock, and ``epochs`` gets each epoch's metrics."""
     from deepfake.training.trainer import FitOptions, Trainer
 
     config, reporting = run.config, trial.current()
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        epochs.append({"epoch": float(epoch), **metrics})
         if reporting is not None:
             reporting.hold()
         run.log.epoch(epoch, metrics)

@@ -83,7 +83,8 @@ class SweepResult:
     """How it ended: ``status`` is finished, stopped (time or failures) or interrupted.
 
     ``best`` holds one job for a single objective, the Pareto front for several, nothing when none completed.
-    ``files`` are the tables and figures written into the sweep's folder.
+    ``files`` are the tables and figures written into the sweep's folder, ``importances`` say how much each key of a
+    study mattered to the first objective, as far as that can be told.
     """
 
     info: SweepInfo
@@ -91,6 +92,7 @@ class SweepResult:
     best: list[Job]
     status: str
     files: list[Path] = field(default_factory=list)
+    importances: dict[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[Job]:

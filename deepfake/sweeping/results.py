@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
@@ -217,7 +219,9 @@ def draw_study(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> 
         drawings["history"] = partial(_history, study, metric)
         drawings["timeline"] = partial(figures.plot_timeline, study)
         drawings["parallel_coordinates"] = partial(_parallel_coordinates, study, first[0])
-        drawings["importance"] = partial(figures.plot_param_importances, study, target_name=metric)
+        drawings["importance"] = partial(
+            figures.plot_param_importances, study, evaluator=_evaluator(), target_name=metric
+        )
         if len(plan.objectives) > 1:
             names = [item.metric for item in plan.objectives[:2]]
             drawings["pareto_front"] = partial(
@@ -245,6 +249,54 @@ def draw_study(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> 
                 figure.savefig(partial_file, dpi=_DPI, format="png", bbox_inches="tight")
         files.append(path)
     return files
+
+
+def importances(trials: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> dict[str, float]:
+    """How much of the first objective's variance each key explains (fANOVA; Hutter et al. 2014), the largest first.
+
+    Empty where too few trials completed, or all of them came out alike.
+    """
+    with quietly(), contextlib.suppress(ValueError, RuntimeError):
+        study = _in_memory(trials, objectives[:1])
+        found = optuna.importance.get_param_importances(study, evaluator=_evaluator())
+        return {key: value for key, value in found.items() if math.isfinite(value)}
+    return {}
+
+
+def importances_of(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """The same of runs that no study chose.
+
+    Args:
+        rows: What was chosen for each run, by key.
+        keys: Which to tell of. One whose values are all numbers counts as a range, on a logarithmic scale where they
+            are twentyfold apart, any other as a choice among its values; one without a value for some run is left
+            out, as is one whose values are all the same.
+        values: Of the metric.
+    """
+    spaces: dict[str, BaseDistribution] = {}
+    for key in keys:
+        found = [row.get(key) for row in rows]
+        if len({str(value) for value in found}) < 2 or None in found:
+            continue
+        numbers = [value for value in found if isinstance(value, float) and math.isfinite(value)]
+        if len(numbers) == len(found):
+            low, high = min(numbers), max(numbers)
+            spaces[key] = FloatDistribution(low, high, log=low > 0 and high / low >= 20)
+        else:
+            spaces[key] = CategoricalDistribution(sorted({str(value) for value in found}))
+    trials = []
+    for row, value in zip(rows, values, strict=True):
+        chosen = {
+            key: row[key] if isinstance(space, FloatDistribution) else str(row[key]) for key, space in spaces.items()
+        }
+        if math.isfinite(value):
+            trials.append(optuna.create_trial(value=value, params=chosen, distributions=spaces))
+    return importances(trials, [Objective("value")]) if spaces else {}
+
+
+def _evaluator() -> FanovaImportanceEvaluator:
+    """Of a fixed seed: the same trials give the same numbers, in the figure as on the page."""
+    return FanovaImportanceEvaluator(seed=0)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from deepfake.sweeping.results import (
     brief,
     draw_study,
     finished_jobs,
+    importances,
     result_table,
     shown,
     spread,
@@ -217,7 +218,7 @@ def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str, repor
         files.append(write_best(best[0], plan, runner.context.config_loader, plan.folder))
     if status != "interrupted" and any(job.status == COMPLETED for job in jobs):
         files += draw_study(trials, plan, plan.folder / "figures")
-    return SweepResult(info, jobs, best, status, files)
+    return SweepResult(info, jobs, best, status, files, importances(trials, plan.objectives))
 
 
 def _print_result(study: Study, display: Display, result: SweepResult, report: str, again: str) -> None:

@@ -297,8 +297,13 @@ def directions(objectives: Sequence[Objective]) -> list[optuna.study.StudyDirect
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without Optuna's warnings that it may change, which a user can do nothing about."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
-        yield
+    """Without Optuna's warnings that it may change, which a user can do nothing about, and without its notes."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

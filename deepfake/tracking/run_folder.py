@@ -25,6 +25,8 @@ FRAMES = "frames.parquet"
 CALIBRATION = "calibration.json"
 METRICS = "metrics.json"
 HISTORY = "history.json"
+AUDIT = "audit.json"
+AUDIT_TEXT = "audit.txt"
 CHECKPOINT = "checkpoints/last.pt"
 WEIGHTS = "checkpoints/best.safetensors"
 

@@ -17,6 +17,7 @@ from deepfake.errors import UserError
 from deepfake.installation import TRAIN
 from deepfake.tracking.provenance import FORMAT
 from deepfake.tracking.run_folder import (
+    AUDIT,
     CALIBRATION,
     CLIPS,
     CONFIG,
@@ -53,6 +54,13 @@ _PROVENANCE = {
     "data": {"choices": {"*": (str, _NONE)}, "roots": {"*": str}},
     "environment": {"*": (str, _NONE)},
     "weights": {"*": (str, _NONE)},
+}
+#: And what an evaluation holds beside its metrics.
+_EVALUATION = {
+    "unavailable": {"*": str},
+    "intervals": {"*": (str, float)},
+    "confusion": {"*": {"*": float}},
+    "notes": [str],
 }
 _KINDS = {str: "text", int: "a whole number", float: "a number", _NONE: "nothing"}
 
@@ -254,6 +262,20 @@ class RunRecord:
         if why := misfit(found, {"*": str}):
             raise _damaged(self.file(METRICS), f"unavailable: {why}")
         return dict(found)
+
+    def evaluation(self) -> dict[str, Any]:
+        """All that is kept beside the metrics: ``unavailable``, ``intervals``, ``confusion`` and ``notes``."""
+        found = self._json_object(METRICS)
+        if why := misfit(found, _EVALUATION):
+            raise _damaged(self.file(METRICS), why)
+        return found
+
+    def audit(self) -> dict[str, Any]:
+        """What the audit of its data set found; see :meth:`deepfake.data.audit.Audit.as_dict`."""
+        found = self._json_object(AUDIT)
+        if why := misfit(found, {"warnings": [str]}):
+            raise _damaged(self.file(AUDIT), why)
+        return found
 
     def history(self) -> list[dict[str, float]]:
         """The metrics of each epoch."""

@@ -1,18 +1,14 @@
-"""Runs side by side: a table sorted by one metric, and a report of such tables with figures, in every form.
+"""Runs side by side: a table sorted by one metric, and a report of such tables, for the terminal, as Markdown and CSV.
 
-For the terminal, as Markdown, as CSV and as one HTML page that needs no network. Arranges what is computed elsewhere;
-knows neither MLflow nor statistics.
+As a page: :mod:`deepfake.tracking.page`. Arranges what is computed elsewhere; knows neither MLflow nor statistics.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,6 @@ from rich.text import Text
 
 from deepfake.errors import UserError, harmless, nearest
 from deepfake.metrics import METRICS
-from deepfake.tracking.run_folder import write_text
 
 #: What people call columns; others are shown under their own names.
 HEADINGS = {
@@ -202,8 +197,11 @@ class Report:
         columns: Which of its columns to show, in order.
         by: The metric it is sorted by.
         sections: Further tables.
-        figures: PNG files by caption.
         notes: What a reader must know to read the numbers rightly.
+        opening: HTML below the page's title.
+        charts: HTML of the page's figures.
+        curves: By chart, the line of each run, in the order of ``runs``; see :func:`deepfake.tracking.page.slots`.
+        addresses: What the names of runs link to on the page.
     """
 
     title: str
@@ -211,12 +209,15 @@ class Report:
     columns: Sequence[str]
     by: str
     sections: Sequence[Section] = ()
-    figures: Mapping[str, Path] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    opening: Sequence[str] = ()
+    charts: Sequence[str] = ()
+    curves: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
 
 def report_to_terminal(report: Report) -> Group:
-    """Everything but the figures, for rich to print."""
+    """Everything but the charts, for rich to print."""
     parts: list[object] = [to_terminal(report.runs, report.columns, report.by, report.title)]
     for section in report.sections:
         if section.rows.empty:
@@ -229,7 +230,7 @@ def report_to_terminal(report: Report) -> Group:
 
 
 def report_to_markdown(report: Report) -> str:
-    """Everything but the figures, for a README or an issue."""
+    """Everything but the charts, for a README or an issue."""
     parts = [f"# {report.title}", to_markdown(report.runs, report.columns, report.by)]
     for section in report.sections:
         parts.append(f"## {section.heading}")
@@ -238,69 +239,3 @@ def report_to_markdown(report: Report) -> str:
     if report.notes:
         parts.append("\n".join(f"- {note}" for note in report.notes))
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
-
-
-def report_to_html(report: Report) -> str:
-    """One page with its styles, its script and its figures inside; click a heading to sort by it."""
-    body = [f"<h1>{html.escape(report.title)}</h1>"]
-    body += [f'<p class="note">{html.escape(note)}</p>' for note in report.notes]
-    body.append(_html_table(report.runs, report.columns, report.by))
-    for section in report.sections:
-        body.append(f"<h2>{html.escape(section.heading)}</h2>")
-        body += [f"<p>{html.escape(section.remark)}</p>"] if section.remark else []
-        body.append(_html_table(section.rows, without_ends(section.rows), "") if len(section.rows) else "<p>None.</p>")
-    body += [_figure(caption, path) for caption, path in report.figures.items()]
-    page = resources.files("deepfake.tracking").joinpath("page.html").read_text(encoding="utf-8")
-    return page.replace("{{title}}", html.escape(report.title)).replace("{{body}}", "\n".join(body))
-
-
-def write_report(
-    report: Report, folder: Path, name: str = "comparison", formats: Sequence[str] = ("markdown", "csv", "html")
-) -> list[Path]:
-    """Write ``<name>.md``, ``<name>.csv`` and ``<name>.html``, or those asked for; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    writers: dict[str, tuple[str, Callable[[Path], None]]] = {
-        "markdown": (".md", lambda path: write_text(path, report_to_markdown(report))),
-        "csv": (".csv", lambda path: to_csv(report.runs, report.columns, path)),
-        "html": (".html", lambda path: write_text(path, report_to_html(report))),
-    }
-    paths = []
-    for kind in formats:
-        suffix, writer = writers[kind]
-        paths.append(folder / f"{name}{suffix}")
-        writer(paths[-1])
-    return paths
-
-
-def _html_table(rows: pd.DataFrame, columns: Sequence[str], by: str) -> str:
-    numbers = [pd.api.types.is_numeric_dtype(rows[column]) for column in columns]
-    order = "" if not by else "descending" if descending(rows, by) else "ascending"
-    marks = [order if column == by else "" for column in columns]
-    heads = "".join(_head(*head) for head in zip(columns, numbers, marks, strict=True))
-    best = best_place(rows, by)
-    lines = []
-    for place, texts in enumerate(cells(rows, columns)):
-        values = [rows[column].iloc[place] for column in columns]
-        inner = "".join(_cell(*cell) for cell in zip(texts, values, numbers, strict=True))
-        lines.append(f'<tr class="best">{inner}</tr>' if place == best else f"<tr>{inner}</tr>")
-    rows_html = "\n".join(lines)
-    return f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows_html}</tbody></table></div>'
-
-
-def _head(column: str, number: bool, order: str) -> str:
-    direction = f' aria-sort="{order}"' if order else ""
-    kind = ' class="number"' if number else ""
-    return f'<th scope="col"{kind}{direction}><button type="button">{html.escape(heading(column))}</button></th>'
-
-
-def _cell(text: str, value: object, number: bool) -> str:
-    if not number:
-        return f"<td>{html.escape(text)}</td>"
-    key = "" if pd.isna(value) else repr(float(value))  # type: ignore[call-overload, arg-type]
-    return f'<td class="number" data-value="{key}">{html.escape(text)}</td>'
-
-
-def _figure(caption: str, path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    named = html.escape(caption)
-    return f'<figure><img alt="{named}" src="data:image/png;base64,{data}"><figcaption>{named}</figcaption></figure>'

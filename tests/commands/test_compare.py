@@ -32,9 +32,10 @@ def test_the_verb_writes_one_page_that_needs_nothing_else(
     printed = capsys.readouterr().out
     assert printed.index("higher") < printed.index("low ")
     assert re.search(r"higher\s+│ low\s.*│ yes", printed)
-    page = (tmp_path / "page" / "comparison.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert page.count('<svg class="chart"') >= 3
     assert not re.search(r"https?://", page)
+    assert all((tmp_path / "page" / name).is_file() for name in ("roc.png", "learning_curves.png"))
     assert (tmp_path / "page" / "comparison.md").is_file()
     assert list(pd.read_csv(tmp_path / "page" / "comparison.csv")["run"]) == ["higher", "low"]
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from deepfake import metrics
 from deepfake.metrics import Interval
 from deepfake.tracking.figures.style import (
     BLACK,
@@ -205,8 +206,6 @@ def histogram(predictions: pd.DataFrame, *, threshold: float = 0.5, most: int = 
 
 def reliability(predictions: pd.DataFrame, *, bins: int = 10, ece: float | None = None) -> Figure:
     """How often samples called fake with a probability are fake, against that probability; below, how many."""
-    from scipy.stats import binomtest
-
     figure, axes = new_figure(4.8, 5.2, rows=2, fitted=True, heights=(3, 1))
     labels, scores, left_out = scored(predictions)
     title(axes[0], "Reliability", left_out)
@@ -214,24 +213,16 @@ def reliability(predictions: pd.DataFrame, *, bins: int = 10, ece: float | None 
         say_why(axes[0], "no reliability diagram: no sample has a score")
         axes[1].set_axis_off()
         return figure
-    edges = np.linspace(0, 1, bins + 1)
-    which = np.clip(np.digitize(scores, edges[1:-1]), 0, bins - 1)
-    filled = np.unique(which)
-    counts = np.array([(which == b).sum() for b in filled])
-    mean_score = np.array([scores[which == b].mean() for b in filled])
-    fakes = np.array([labels[which == b].sum() for b in filled])
-    fraction = fakes / counts
+    table = metrics.reliability(labels, scores, bins)
+    errors = np.clip([table["fraction"] - table["low"], table["high"] - table["fraction"]], 0, None)
     axes[0].plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="perfectly calibrated")
-    # Wilson's interval: it stays inside [0, 1] and has a width where all samples agree.
-    ends = [
-        binomtest(k, n).proportion_ci(method="wilson") for k, n in zip(fakes.tolist(), counts.tolist(), strict=True)
-    ]
-    errors = np.clip([fraction - [end.low for end in ends], [end.high for end in ends] - fraction], 0, None)
     found = "found" if ece is None else f"found, ECE {ece:.3f}"
-    axes[0].errorbar(mean_score, fraction, yerr=errors, fmt="o-", color=BLUE, capsize=3, linewidth=1.5, label=found)
+    axes[0].errorbar(
+        table["score"], table["fraction"], yerr=errors, fmt="o-", color=BLUE, capsize=3, linewidth=1.5, label=found
+    )
     axes[0].set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="share that is fake")
     legend(axes[0], "upper left")
-    axes[1].bar((edges[:-1] + edges[1:])[filled] / 2, counts, width=0.9 / bins, color=BLUE)
+    axes[1].bar((table["bin"] + 0.5) / bins, table["n"], width=0.9 / bins, color=BLUE)
     axes[1].set(xlim=(0, 1), xlabel="fake probability", ylabel="samples")
     return figure
 
