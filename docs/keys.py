@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[type[Any], Path]] = {
     "dataset": (DatasetOptions, CONF / "dataset" / "_base.yaml"),
     "demo": (DemoOptions, TRAIN),
     "backbone": (BackboneOptions, CONF / "backbone" / "_base.yaml"),
-    "augment": (AugmentOptions, CONF / "augment" / "basic.yaml"),
+    "augment": (AugmentOptions, CONF / "augment" / "_base.yaml"),
     "features": (FeatureOptions, CONF / "features" / "none.yaml"),
     "trainer": (TrainerOptions, CONF / "trainer" / "default.yaml"),
     "evaluation": (EvaluationOptions, CONF / "evaluation" / "default.yaml"),

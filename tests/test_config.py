@@ -59,7 +59,7 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("file", "kind"),
     [
-        ("augment/none", AugmentOptions),
+        ("augment/_base", AugmentOptions),
         ("backbone/_base", BackboneOptions),
         ("dataset/_base", DatasetOptions),
         ("evaluation/default", EvaluationOptions),

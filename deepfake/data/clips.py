@@ -5,8 +5,8 @@ Knows no file format, no model and no device."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deepfake.data.augment import Draw, change_pixels, draw, uses_device, uses_pixels
+from deepfake.data.augment import Draw, change_pixels, changes_anything, draw, uses_device, uses_pixels
 from deepfake.data.crop_store import CropStore
 from deepfake.data.media import Pixels
 from deepfake.data.options import AugmentOptions
@@ -33,6 +33,7 @@ class Batch:
         samples: int64 [B]; the row of each clip's sample in its clip set's table.
         draws: float32 [B, 4] for training with device augmentation, else None: flip (0 or 1), and the
             factors for brightness, contrast and saturation (1 leaves the picture as it is).
+        mix: float32 [B] for training with mixtures, else None: each clip's weight against the next one's.
     """
 
     clips: Tensor
@@ -40,6 +41,7 @@ class Batch:
     labels: Tensor
     samples: Tensor
     draws: Tensor | None = None
+    mix: Tensor | None = None
 
     def to(self, device: object, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
@@ -47,8 +49,7 @@ class Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)  # type: ignore[call-overload]
 
-        draws = None if self.draws is None else move(self.draws)
-        return Batch(move(self.clips), move(self.mask), move(self.labels), move(self.samples), draws)
+        return self._each(move)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; torch's DataLoader calls this."""
@@ -57,8 +58,10 @@ class Batch:
             # Only what is in the host's memory is pinned.
             return tensor.pin_memory() if tensor.device.type == "cpu" else tensor
 
-        draws = None if self.draws is None else pin(self.draws)
-        return Batch(pin(self.clips), pin(self.mask), pin(self.labels), pin(self.samples), draws)
+        return self._each(pin)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(self, **{name: change(held) for name, held in vars(self).items() if held is not None})
 
 
 _Request = tuple[Sequence[int], int]
@@ -250,7 +253,7 @@ class ClipSet(ClipSource):
 
     def draw(self, items: np.ndarray, epoch: int) -> list[Draw]:
         """What happens to each of these items in an epoch; an empty list where nothing ever does."""
-        if self.augment is None or not (uses_device(self.augment) or uses_pixels(self.augment)):
+        if self.augment is None or not changes_anything(self.augment):
             return []
         return [draw(self.augment, self.seed, epoch, item) for item in items.tolist()]
 
@@ -263,6 +266,7 @@ class ClipSet(ClipSource):
             labels=torch.from_numpy(self.labels[items]),
             samples=torch.from_numpy(self.items[items, 0]),
             draws=torch.from_numpy(np.stack([one.device for one in drawn])) if later else None,
+            mix=torch.tensor([one.mix for one in drawn]) if self.augment is not None and self.augment.mixup else None,
         )
 
     def __getitem__(self, item: int) -> Batch:

@@ -6,15 +6,15 @@ each kind alone, from mild to hard. The same clip is damaged alike every time.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from deepfake.data.augment import stills
 from deepfake.data.clips import Batch, ClipSet, ClipSource
-from deepfake.data.encoding import to_rgb, write_video
+from deepfake.data.encoding import through_h264
 from deepfake.data.media import Pixels, enlarge
 
 Damage = Callable[[Pixels, float, int], Pixels]
@@ -100,21 +100,12 @@ def _brightness(clip: Pixels, factor: float, item: int) -> Pixels:
 
 def _h264(clip: Pixels, crf: float, item: int) -> Pixels:
     """Encoded as H.264 at a constant rate factor and decoded again, at 25 frames a second."""
-    import av
-
-    held = io.BytesIO()
-    write_video(held, clip, 25, {"crf": str(int(crf)), "preset": "veryfast"})
-    held.seek(0)
-    with av.open(held) as container:
-        decoded = [to_rgb(frame.to_ndarray()) for frame in container.decode(video=0)]
-    return np.stack(decoded)[:, : clip.shape[1], : clip.shape[2]]
+    return through_h264(clip, {"crf": str(int(crf)), "preset": "veryfast"})
 
 
 def _drop(clip: Pixels, fraction: float, item: int) -> Pixels:
     """Frames lost at random; a player shows the one before instead. The first is always there."""
-    left = np.random.default_rng(item).random(len(clip)) >= fraction
-    left[0] = True
-    return clip[np.maximum.accumulate(np.where(left, np.arange(len(clip)), 0))]
+    return clip[stills(len(clip), fraction, item)]
 
 
 KINDS: dict[str, Kind] = {

@@ -71,19 +71,48 @@ class DemoOptions:
 
 @dataclass
 class AugmentOptions:
-    """Random changes to training clips; one draw per clip, applied alike to all its frames.
+    """Random changes to training clips; one draw per clip, applied alike to all its frames and to both classes.
 
-    Probabilities lie in [0, 1]; strengths are the largest change drawn. ``flip``, ``brightness``,
-    ``contrast`` and ``saturation`` run on the device; ``jpeg``, ``blur`` and ``noise`` where clips are read.
+    Probabilities lie in [0, 1]; strengths are the largest change drawn, pairs what is drawn between. ``flip``,
+    ``brightness``, ``contrast``, ``saturation``, ``grey`` and ``mixup`` run on the device, all else where clips are
+    read.
     """
 
     flip: float = ranged(0.0, low=0, high=1)
     brightness: float = ranged(0.0, low=0, high=1)
     contrast: float = ranged(0.0, low=0, high=1)
     saturation: float = ranged(0.0, low=0, high=1)
-    jpeg: float = ranged(0.0, low=0, high=1)
-    jpeg_quality: list[int] = ranged([40, 95], low=1, high=100)
+    grey: float = ranged(0.0, low=0, high=1)
+    # Another framing: a part of the picture, enlarged to its size by linear, cubic or Lanczos interpolation.
+    crop: float = ranged(0.0, low=0, high=1)
+    # The part's side, of the picture's.
+    crop_scale: list[float] = ranged([0.35, 0.95], low=0.1, high=1)
+    # How far off the middle, of what is left: 1 is up to the edge.
+    crop_shift: float = ranged(1.0, low=0, high=1)
+    # Degrees either way; half of the framings stand upright.
+    crop_rotation: float = ranged(0.0, low=0, high=180)
+    # The largest relative change of width to height.
+    crop_aspect: float = ranged(0.0, low=0, high=0.5)
+    # Down to a fraction of the side and up again.
+    resize: float = ranged(0.0, low=0, high=1)
+    resize_scale: list[float] = ranged([0.25, 0.9], low=0.05, high=1)
     blur: float = ranged(0.0, low=0, high=1)
     blur_sigma: float = ranged(2.0, above=0, high=20)
+    sharpen: float = ranged(0.0, low=0, high=1)
+    # What is added of the difference from a blurred copy.
+    sharpen_amount: float = ranged(1.0, above=0, high=10)
     noise: float = ranged(0.0, low=0, high=1)
     noise_std: float = ranged(8.0, low=0, high=128)
+    jpeg: float = ranged(0.0, low=0, high=1)
+    jpeg_quality: list[int] = ranged([40, 95], low=1, high=100)
+    h264: float = ranged(0.0, low=0, high=1)
+    # Constant rate factor: higher is coarser.
+    h264_crf: list[int] = ranged([18, 40], low=0, high=51)
+    # Frames lost at random, in whose place the one before stands still.
+    drop: float = ranged(0.0, low=0, high=1)
+    drop_fraction: float = ranged(0.5, low=0, high=0.95)
+    # A rectangle painted over with the mean colour of the clip's first frame.
+    cutout: float = ranged(0.0, low=0, high=1)
+    cutout_size: float = ranged(0.4, above=0, high=1)
+    # Two clips and their labels weighed by Beta(mixup, mixup) (Zhang et al. 2018, arXiv:1710.09412).
+    mixup: float = ranged(0.0, low=0, high=10)

@@ -281,11 +281,16 @@ def check_features(config: RunConfig, detector: Detector) -> None:
         if options.views is not None:
             raise UserError(f"features.views={options.views} is read only by features=cached", "add features=cached")
         return
-    from deepfake.data.augment import uses_device, uses_pixels
+    from deepfake.data.augment import changes_anything
     from deepfake.training.features.cache import check_frozen
 
     check_frozen(detector)
-    changed = uses_device(config.augment) or uses_pixels(config.augment)
+    if config.augment.mixup:
+        raise UserError(
+            f"augment.mixup={config.augment.mixup} mixes clips, and features=cached trains on what was read of each",
+            "set augment.mixup=0, or features=none",
+        )
+    changed = changes_anything(config.augment)
     if changed and options.views is None:
         raise UserError(
             "features=cached reads each clip once, and augment changes training clips at random in every epoch",

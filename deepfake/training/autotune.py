@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,8 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """A batch as at most ``parts`` smaller ones, in order; their clips together are its own."""
     parts = min(parts, len(batch.labels))
 
-    def pieces(tensor: Tensor) -> list[Tensor]:
-        return list(torch.tensor_split(tensor, parts))
-
-    draws = [None] * parts if batch.draws is None else pieces(batch.draws)
-    rows = zip(pieces(batch.clips), pieces(batch.mask), pieces(batch.labels), pieces(batch.samples), draws, strict=True)
-    return [Batch(*row) for row in rows]
+    held = {name: torch.tensor_split(tensor, parts) for name, tensor in vars(batch).items() if tensor is not None}
+    return [replace(batch, **{name: pieces[i] for name, pieces in held.items()}) for i in range(parts)]
 
 
 @contextmanager
@@ -290,7 +287,7 @@ def to_device(
     if device.type == "cpu" or len(sets) < len(splits):
         return splits, ""
     if any(clips.changes_pixels for clips in sets.values()):
-        return splits, "dataset.on_device=auto: jpeg, blur and noise are done where clips are read, so they stay there"
+        return splits, "dataset.on_device=auto: augment changes pixels where clips are read, so they stay there"
     size = sum(len(clips) * math.prod(clips.shape) for clips in sets.values())
     amount = f"{size / 1e9:.1f} GB of clips"
     if size > _CLIPS_FRACTION * free:

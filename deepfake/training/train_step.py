@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from deepfake.data.augment import apply_draws
+from deepfake.data.augment import apply_draws, mix_pairs
 from deepfake.data.clips import Batch
 from deepfake.training.autotune import is_out_of_memory, split_batch
 from deepfake.training.profiling import Clock
@@ -44,7 +44,7 @@ class Transfer:
             moved = batch.to(self._device, non_blocking=True)
         now = torch.cuda.current_stream(self._device)
         now.wait_stream(self._queue)
-        for tensor in (moved.clips, moved.mask, moved.labels, moved.samples, moved.draws):
+        for tensor in vars(moved).values():
             if tensor is not None:
                 # Its memory belongs to the other queue, which must not reuse it before this one is done with it.
                 tensor.record_stream(now)
@@ -165,8 +165,12 @@ class Updater:
             images = batch.clips
             if batch.draws is not None:
                 images = apply_draws(images.float().div_(255), batch.draws)
+            labels = batch.labels
+            if batch.mix is not None:
+                images = images if batch.draws is not None else images.float().div_(255)
+                images, labels = mix_pairs(images, labels, batch.mix)
             logits = self.model(images, batch.mask).logits
-            losses = self.loss(logits, batch.labels)
+            losses = self.loss(logits, labels)
         with self.clock("backward"):
             # Processes' gradients are averaged, so each multiplies its share of the mean back up.
             self.fabric.backward(losses.sum() * (self.fabric.world_size / clips))
