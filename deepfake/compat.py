@@ -10,6 +10,8 @@ import argparse
 import functools
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -73,6 +75,33 @@ def config_repository(loader: Any) -> Any:
     hydra-core 1.3.8: ``hydra._internal.config_loader_impl.ConfigLoaderImpl.repository``.
     """
     return getattr(loader, "repository", None)
+
+
+@contextmanager
+def resolvers_kept() -> Iterator[None]:
+    """While entered, resolvers may be registered; afterwards there are those of before, as they were.
+
+    omegaconf 2.3.1: ``BaseContainer._resolvers``.
+    """
+    from omegaconf.basecontainer import BaseContainer
+
+    before = dict(BaseContainer._resolvers)
+    try:
+        yield
+    finally:
+        BaseContainer._resolvers = before
+
+
+def swap_singletons(instances: dict[type, Any]) -> dict[type, Any]:
+    """Give Hydra other singletons; returns those it had.
+
+    hydra-core 1.3.8: ``Singleton._instances``.
+    """
+    from hydra.core.singleton import Singleton
+
+    before = Singleton._instances
+    Singleton._instances = instances
+    return before
 
 
 def trial_id(trial: Any) -> int:

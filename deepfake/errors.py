@@ -33,6 +33,10 @@ class UserError(Exception):
         self.message = _one_line(masked(message))
         self.hint = _one_line(masked(hint))
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the two lines, as the command line does."""
+        return str(self).splitlines()
+
     def __str__(self) -> str:
         return f"error: {self.message}\nhint: {self.hint}"
 

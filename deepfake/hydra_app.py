@@ -14,15 +14,19 @@ import select
 import shlex
 import sys
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -30,24 +34,41 @@ from yaml import YAMLError
 from deepfake.config import RunConfig, environment_keys, is_environment_key, known_keys, load_config
 from deepfake.errors import UserError, closest, first_line, nearest, of_a_place, sigterm_interrupts
 from deepfake.installation import CONF, SWEEPS, TRAIN, project_folder
+from deepfake.isolation import all_kept, hydra_apart
 from deepfake.options import split_override
 
 USER_ERROR = 2
 #: As a shell tells of a program that SIGPIPE ended.
 PIPE_CLOSED = 141
+#: The name of Hydra's job where no command was typed; commands call it ``train``.
+FROM_PYTHON = "deepfake"
 _UNIQUE = uuid.uuid4().hex[:6]
 _FLAGS = {"--config-path": "path", "-cp": "path", "--config-dir": "path", "-cd": "path"}
 _FLAGS |= {"--config-name": "name", "-cn": "name"}
+#: Hydra, logging and torch's settings are one for the whole process.
+_ONE_AT_A_TIME = threading.RLock()
 #: What lies in every run's folder, and in no config folder.
 _RUN = ("resolved.yaml", "overrides.yaml", "provenance.json")
 
 
-def register_resolvers() -> None:
+class Refusal(SystemExit):
+    """A mistake on its way through Hydra, which tells exceptions its own way: the end of a process, with status 2.
+
+    Args:
+        error: The mistake, not told yet.
+    """
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(USER_ERROR)
+        self.error = error
+
+
+def register_resolvers(unique: str = _UNIQUE) -> None:
     """What ``${project:}``, ``${unique:}`` and ``${environment_keys:}`` stand for in a config; safe to call again."""
     # Looked up here once: Hydra sends its resolvers to other processes, which may work in another folder.
     folder = str(project_folder())
     OmegaConf.register_new_resolver("project", lambda: folder, replace=True)
-    OmegaConf.register_new_resolver("unique", lambda: _UNIQUE, replace=True)
+    OmegaConf.register_new_resolver("unique", lambda: unique, replace=True)
     OmegaConf.register_new_resolver("environment_keys", environment_keys, replace=True)
 
 
@@ -63,7 +84,7 @@ def guarded(entry: Callable[[], object]) -> int:
     # Hydra otherwise prints exceptions its own way and exits with 1 before they can be told apart.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register_resolvers()
-    _keep_ranks_apart()
+    sys.argv += _rank_folder()
 
     def run() -> int:
         refuse_saved_config(sys.argv[1:], project_folder())
@@ -80,20 +101,39 @@ def guarded_call(call: Callable[[], int]) -> int:
     # A last garbage collection over all that was imported takes a second or two, and the process ends anyway.
     atexit.register(gc.freeze)
     try:
-        with sigterm_interrupts():
+        with sigterm_interrupts(), mistakes_raised():
             return call()
-    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
+    except UserError as error:
         return print_error(error)
-    except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+    except BrokenPipeError:
+        if _nobody_reads():
             return PIPE_CLOSED
-        place = of_a_place(error)
-        if place is None:
-            raise
-        return print_error(place)
+        raise
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def mistakes_raised() -> Iterator[None]:
+    """While entered, every mistake of a user's is raised as :class:`UserError`, whoever found it.
+
+    Raises:
+        UserError: What is wrong, and what to do. Other exceptions pass.
+    """
+    try:
+        yield
+    except Refusal as refusal:
+        raise refusal.error from None
+    except (UserError, BrokenPipeError):
+        raise
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise translate(error) from None
+    except Exception as error:
+        place = of_a_place(error)
+        if place is None:
+            raise
+        raise place from error
 
 
 def _nobody_reads() -> bool:
@@ -169,10 +209,79 @@ def _groups() -> list[str]:
     return [path.name for root in (CONF, SWEEPS) for path in root.iterdir() if path.is_dir()]
 
 
-def _keep_ranks_apart() -> None:
+def _rank_folder() -> list[str]:
     """Under torchrun only the first process has a run folder; the others work in a folder thrown away."""
-    if os.environ.get("RANK", "0") != "0" and len(sys.argv) > 0:
-        sys.argv.append(f"hydra.run.dir={tempfile.gettempdir()}/deepfake-rank-{_UNIQUE}")
+    if os.environ.get("RANK", "0") == "0":
+        return []
+    return [f"hydra.run.dir={tempfile.gettempdir()}/deepfake-rank-{_UNIQUE}"]
+
+
+@contextmanager
+def called_from_python(*, computes: bool = True) -> Iterator[None]:
+    """A call from a program that goes on: alone, its mistakes raised, the process afterwards as it was.
+
+    Args:
+        computes: Whether torch is used; if not, it is not imported for its settings to be kept.
+
+    Raises:
+        UserError: A mistake of the user's, or what would have ended a command's process.
+    """
+    with _ONE_AT_A_TIME, all_kept(computes), sigterm_interrupts(), mistakes_raised():
+        try:
+            yield
+        except Refusal:
+            raise
+        except SystemExit as ended:
+            why = first_line(ended.__cause__ or ended)
+            raise UserError(f"it would have ended this process: {why}", "see what was printed above") from ended
+
+
+def call_app(task: Callable[[DictConfig], object], overrides: Sequence[str], *, sweep: bool = False) -> Any:
+    """What ``python train.py <overrides>`` does, with ``-m`` if it is a sweep, for a program that goes on afterwards.
+
+    Reads no command line and leaves logging alone. Hydra's own state is that of this call until the caller restores
+    it; see :mod:`deepfake.isolation`.
+
+    Args:
+        task: What Hydra calls for each job, importable where a sweep sends it to other processes.
+        overrides: In Hydra's grammar; no flags.
+
+    Returns:
+        What the task returned, of a sweep what the sweeper did.
+
+    Raises:
+        UserError: Something that is no override, or a sweep where one run was meant.
+        HydraException: As :func:`mistakes_raised` translates.
+    """
+    for word in overrides:
+        if word.startswith("-") or not re.match(r"[~+]*[^=]", word):
+            raise UserError(f"{word!r} is no override", "write key=value; deepfake.sweep(...) is what -m is")
+    refuse_saved_config(overrides, project_folder())
+    refuse_empty_choices(overrides)
+    # Hydra's logging closes the handlers that are there.
+    words = ["hydra/job_logging=none", "hydra/hydra_logging=none", *overrides, *_rank_folder()]
+    register_resolvers(uuid.uuid4().hex[:6])
+    with initialize_config_dir(str(CONF), job_name=FROM_PYTHON, version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        if sweep:
+            return hydra.multirun("train", task, [*words, "hydra.mode=MULTIRUN"], with_log_configuration=False)
+        _refuse_sweep(overrides, hydra.get_mode("train", words))
+        return hydra.run("train", task, [*words, "hydra.mode=RUN"], with_log_configuration=False).return_value
+
+
+def _refuse_sweep(overrides: Sequence[str], mode: RunMode | None) -> None:
+    """Stop where many runs are asked for, and one can be returned."""
+    parser = OverridesParser.create()
+    parsed = parser.parse_overrides(list(overrides))
+    swept = [str(override.input_line) for override in parsed if override.is_sweep_override()]
+    if mode is RunMode.MULTIRUN:
+        swept += [word for word in overrides if split_override(word)[0] in ("search", "experiment")]
+    if swept or mode is RunMode.MULTIRUN:
+        raise UserError(
+            f"{' '.join(swept) or 'the config'} asks for several runs, and train makes one",
+            "call deepfake.sweep(...) with the same overrides",
+        )
 
 
 def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
@@ -184,8 +293,7 @@ def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
     """
     refuse_empty_choices(overrides)
     register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with hydra_apart(), initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train", list(overrides))
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -176,6 +178,54 @@ def split_override(text: str) -> tuple[str, str]:
     """
     key, _, value = text.lstrip("+~").partition("=")
     return key, value
+
+
+#: What Hydra reads as a word when it stands without quotes.
+_WORD = re.compile(r"[A-Za-z_/][\w/.-]*")
+_NO_WORDS = ("null", "true", "false", "nan", "inf")
+
+
+def override_value(value: object) -> str:
+    """A plain value as Hydra's grammar of overrides writes it: it comes back as the very same, whatever it holds.
+
+    Args:
+        value: A text, number, truth value, path, None, or a list or mapping of such.
+
+    Raises:
+        UserError: Anything else, or a key of a mapping that the grammar cannot write.
+
+    >>> override_value(["a b", 1e-3, None])
+    "['a b',0.001,null]"
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        return repr(float(value))
+    if isinstance(value, (str, os.PathLike)):
+        return _quoted(os.fspath(value))
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_override_key(key)}:{override_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(override_value, value)) + "]"
+    raise UserError(
+        f"{value!r} ({type(value).__name__}) is no value of a key", "give a text, a number, a path, a list or a dict"
+    )
+
+
+def _quoted(text: str) -> str:
+    if _WORD.fullmatch(text) and text.lower() not in _NO_WORDS:
+        return text
+    # To Hydra a backslash is one, but before a quote and at the end; OmegaConf reads what is left.
+    text = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), str(literal(text)))
+    return f"'{text}'"
+
+
+def _override_key(key: object) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*", str(key)):
+        raise UserError(f"{key!r} is no key that an override can write", "use letters, digits, _, - and .")
+    return str(key)
 
 
 def overrides_by_key(texts: Iterable[str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from deepfake.errors import UserError, harmless
 from deepfake.metrics import class_counts
-from deepfake.options import split_override
+from deepfake.options import override_value, split_override
 from deepfake.runs.artifacts import file_evaluation, run_folder
 from deepfake.runs.console import Console
 from deepfake.runs.evaluate import FOLDER, EvaluatedData, Target, evaluate_data, open_target, robustness_curves
@@ -85,10 +84,14 @@ def main(arguments: argparse.Namespace) -> int:
         return run_suite([arguments.run, *more], request, console)
     if more:
         raise UserError(f"{more[0]!r} is a second run; one run is evaluated on one data set", "add suite=FILE.yaml")
-    trained = open_run(arguments.run, request.overrides, console)
+    return 0 if evaluate(arguments.run, request, console).covered else UNCOVERED
+
+
+def evaluate(reference: str, request: Request, console: Console) -> EvaluatedData:
+    """A run on one data set, as :func:`evaluate_one`; the run is found first."""
+    trained = open_run(reference, request.overrides, console)
     target = open_target(trained.record, trained.changes, request.split, console)
-    result = evaluate_one(trained, target, request, console)
-    return 0 if result.covered else UNCOVERED
+    return evaluate_one(trained, target, request, console)
 
 
 def read_request(overrides: Sequence[str]) -> Request:
@@ -187,21 +190,8 @@ def _entry(entry: object, number: int, split: str, folder: Path | None) -> tuple
         if folder is not None and values.get(key) is not None and not Path(str(values[key])).expanduser().is_absolute():
             values[key] = str((folder / str(values[key])).absolute())
     overrides = [f"dataset={values['dataset']}"]
-    overrides += [f"dataset.{key}={_quoted(value)}" for key, value in values.items() if key not in _ENTRY_KEYS]
+    overrides += [f"dataset.{key}={override_value(value)}" for key, value in values.items() if key not in _ENTRY_KEYS]
     return overrides, str(values.get("split", split))
-
-
-def _quoted(value: object) -> str:
-    """A value in Hydra's grammar."""
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_quoted(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_quoted(inner) for inner in value) + "]"
-    # JSON's words for nothing, yes and no are Hydra's too.
-    return json.dumps(value)
 
 
 def _check_names(targets: Sequence[Target]) -> None:

@@ -77,6 +77,14 @@ def expand_inputs(named: Sequence[str]) -> list[Input]:
     return [found for text in named for found in _expand(text)]
 
 
+def named_inputs(named: Sequence[str]) -> list[Input]:
+    """The same, of at least one name."""
+    inputs = expand_inputs(named)
+    if not inputs:
+        raise UserError("nothing to look at was named", "name videos, images, folders or globs behind the run")
+    return inputs
+
+
 def _expand(text: str) -> Iterator[Input]:
     path = Path(text).expanduser()
     if path.is_dir():
@@ -156,6 +164,13 @@ def predict_inputs(trained: Trained, inputs: Sequence[Input], progress: Progress
     originals = Originals(trained.record, _seconds(trained))
     for start in range(0, len(inputs), _FILES):
         yield from _answer(trained, inputs[start : start + _FILES], settings, originals, progress)
+
+
+def answer_all(trained: Trained, inputs: Sequence[Input], console: Console) -> list[Answer]:
+    """The same, with a warning of files of a kind that the run never saw, and a bar."""
+    _warn_of_kinds(trained.record, [one.kind for one in inputs], console)
+    with console.progress() as bar:
+        return list(predict_inputs(trained, inputs, bar))
 
 
 def _seconds(trained: Trained) -> float:
@@ -271,6 +286,34 @@ def as_json(trained: Trained, answers: Sequence[Answer]) -> dict[str, Any]:
     }
 
 
+#: What the columns of :func:`as_table` hold; numbers that are not there are NaN, texts None.
+_COLUMNS: dict[str, Any] = {
+    **dict.fromkeys(("path", "kind", "class"), object),
+    **dict.fromkeys(("probability", "confidence"), float),
+    "tied": bool,
+    "score": float,
+    "spread_clips": "Int64",
+    **dict.fromkeys(("spread_low", "spread_high", "spread_std"), float),
+    **dict.fromkeys(("faces_found", "faces_frames"), "Int64"),
+    **dict.fromkeys(("reason_code", "reason_detail"), object),
+}
+
+
+def as_table(answers: Sequence[Answer]) -> pd.DataFrame:
+    """One row per answer: what ``--json`` says of it, nested fields as ``spread_low``, ``faces_found`` …"""
+    rows: list[dict[str, Any]] = []
+    for result in map(_result, answers):
+        nested = {f"{name}_{field}": one for name in result for field, one in (_fields(result[name])).items()}
+        rows.append({**result, **nested})
+    return pd.DataFrame(
+        {name: pd.Series([row.get(name) for row in rows], dtype=kind) for name, kind in _COLUMNS.items()}
+    )
+
+
+def _fields(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _result(answer: Answer) -> dict[str, Any]:
     clips = np.array(answer.clips)
     return {
@@ -307,14 +350,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Answer for every input; 3 where one has no answer."""
     overrides = [text for text in arguments.paths if _OVERRIDE.match(text) and not Path(text).exists()]
-    inputs = expand_inputs([text for text in arguments.paths if text not in overrides])
-    if not inputs:
-        raise UserError("nothing to look at was named", "name videos, images, folders or globs behind the run")
+    inputs = named_inputs([text for text in arguments.paths if text not in overrides])
     console = Console(aside=arguments.json)
     trained = open_run(arguments.run, overrides, console)
-    _warn_of_kinds(trained.record, [one.kind for one in inputs], console)
-    with console.progress() as bar:
-        answers = list(predict_inputs(trained, inputs, bar))
+    answers = answer_all(trained, inputs, console)
     if arguments.json:
         print(json.dumps(as_json(trained, answers), indent=2, ensure_ascii=False, allow_nan=False))
     else:

@@ -5,7 +5,7 @@ What it would meet here (code, packages, machine, files) is found out first, wit
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,18 +150,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Compare, run and compare again; 1 where the results differ (with --check: where the data does)."""
     console = Console()
-    read_overrides(arguments.places, REPRODUCE)
-    here = compose_run([text for text in arguments.places if text.startswith(("paths.", "tracking."))])
-    record = find_run(arguments.run, locate(here.tracking, here.outputs), here.outputs)
+    record, restored = find_restored(arguments.run, arguments.places, arguments.set)
+    surroundings = survey(record, restored, console)
+    if arguments.check:
+        return int(not surroundings.data.same)
+    verdict, _ = run_again(record, restored, surroundings, arguments.tolerance, console)
+    return int(verdict.word == DIFFERENT)
+
+
+def find_restored(reference: str, places: Sequence[str], sets: Sequence[str]) -> tuple[RunRecord, Restored]:
+    """The run that is meant, and its config laid out for this machine.
+
+    Args:
+        reference: As :func:`deepfake.tracking.search.find_run` takes it.
+        places: Where things lie or how the machine is used now.
+        sets: Changes.
+
+    Raises:
+        UserError: No such run, one without a result, or an override that may not be said.
+    """
+    read_overrides(places, REPRODUCE)
+    here = compose_run([text for text in places if text.startswith(("paths.", "tracking."))])
+    record = find_run(reference, locate(here.tracking, here.outputs), here.outputs)
     _check_result(record)
-    restored = restore(record, arguments.places, arguments.set)
+    return record, restore(record, places, sets)
+
+
+def survey(record: RunRecord, restored: Restored, console: Console) -> Surroundings:
+    """What the run would meet here, told; from here on as many threads work as then."""
     console.say(f"run {record}")
     use_threads_of(record)
     surroundings = compare_surroundings(record, restored, console)
     _print(surroundings, restored, console)
-    if arguments.check:
-        return int(not surroundings.data.same)
-    return _run_again(record, restored, surroundings, arguments.tolerance, console)
+    return surroundings
 
 
 def _check_result(record: RunRecord) -> None:
@@ -176,9 +197,10 @@ def _check_result(record: RunRecord) -> None:
     record.predictions("split")
 
 
-def _run_again(
+def run_again(
     record: RunRecord, restored: Restored, surroundings: Surroundings, tolerance: float, console: Console
-) -> int:
+) -> tuple[Verdict, RunRecord]:
+    """Run it, compare, tell and keep; returns the verdict and the new run."""
     from deepfake.runs.train import run
 
     source = record.run_id or str(record.places[0])
@@ -205,7 +227,7 @@ def _run_again(
         console.say(note)
     console.say(f"tolerance: {tolerance:g} for scores, and for metrics as a share of the larger of 1 and their size")
     console.say(str(verdict))
-    return int(verdict.word == DIFFERENT)
+    return verdict, again
 
 
 def _print(surroundings: Surroundings, restored: Restored, console: Console) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from deepfake.config import load_config, to_plain
 from deepfake.errors import Interrupted, UserError, first_line, is_device_lost
-from deepfake.hydra_app import print_error
+from deepfake.hydra_app import Refusal, print_error
 from deepfake.installation import TRAIN
 from deepfake.options import flatten
 from deepfake.runs.context import RunContext, refuse_sweep_keys
@@ -21,6 +21,7 @@ def train(composed: DictConfig) -> dict[str, object]:
 
     Raises:
         UserError: The config, the data or the model cannot be used as asked.
+        Refusal: The same of a single run, which Hydra would tell with a preamble of its own.
     """
     context = RunContext.from_hydra(composed)
     try:
@@ -43,8 +44,7 @@ def train(composed: DictConfig) -> dict[str, object]:
     except UserError as error:
         _remove_if_empty(context.folder)
         if context.number is None:
-            # Raised through Hydra, it would be told with a preamble of Hydra's.
-            raise SystemExit(print_error(error)) from None
+            raise Refusal(error) from None
         raise
     except RuntimeError as error:
         lost = _lost(error, context)
@@ -59,7 +59,7 @@ def _lost(error: RuntimeError, context: RunContext) -> SystemExit | None:
         return None
     again = f"{TRAIN} resume={context.folder}" if context.number is None else "the same command"
     lost = UserError(f"the device was lost in mid-run: {first_line(error)}", f"once it is back, go on with: {again}")
-    return SystemExit(print_error(lost))
+    return Refusal(lost) if context.number is None else SystemExit(print_error(lost))
 
 
 def _remove_if_empty(folder: Path) -> None:

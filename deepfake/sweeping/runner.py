@@ -348,6 +348,9 @@ class Display:
 def again_command(config: DictConfig) -> str:
     """How this app is called with another experiment, up to ``experiment=``."""
     script = Path(sys.argv[0])
+    if config.hydra.job.name == "deepfake":
+        # Called from Python: what was typed is another program.
+        return "deepfake train "
     if script.suffix == ".py" and script.stem != "__main__":
         called = f"python {_near(script.absolute())}"
     else:

@@ -50,14 +50,14 @@ class SweepFailed(SystemExit):
     """Some jobs failed; ends the process with status 1 after the others have run.
 
     Args:
-        jobs: The failed ones.
-        total: How many ran.
+        result: How the sweep ended.
     """
 
-    def __init__(self, jobs: Sequence[Job], total: int) -> None:
+    def __init__(self, result: SweepResult) -> None:
         super().__init__(1)
-        self.jobs = list(jobs)
-        self.total = total
+        self.result = result
+        self.jobs = result.failed
+        self.total = len(result.jobs)
 
     def __str__(self) -> str:
         lines = [f"error: {len(self.jobs)} of {self.total} jobs failed"]
@@ -67,9 +67,17 @@ class SweepFailed(SystemExit):
         return "\n".join(lines)
 
 
+class Batches(list[Sequence[JobReturn]]):
+    """What a grid's jobs returned, by batch, as Hydra's basic sweeper does; ``result`` says how the grid ended."""
+
+    def __init__(self, batches: Sequence[Sequence[JobReturn]], result: SweepResult) -> None:
+        super().__init__(batches)
+        self.result = result
+
+
 def sweep(
     context: HydraContext, task: TaskFunction, config: DictConfig, arguments: list[str], settings: Mapping[str, Any]
-) -> list[Sequence[JobReturn]] | SweepResult:
+) -> Batches | SweepResult:
     """Run every job that the command line and the config ask for.
 
     Args:
@@ -107,10 +115,10 @@ def sweep(
         result, batches = _grid(runner, options, overrides, callback, settings.get("max_batch_size"))
         failed = bool(result.failed)
     if failed:
-        failure = SweepFailed(result.failed, len(result.jobs))
+        failure = SweepFailed(result)
         print(failure, file=sys.stderr)
         raise failure
-    return result if batches is None else batches
+    return result if batches is None else Batches(batches, result)
 
 
 def _parse(runner: JobRunner, space: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:

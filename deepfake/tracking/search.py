@@ -265,11 +265,11 @@ def matching_runs(experiment: str | None, condition: str, store: Store, outputs:
     client = open_existing(store)
     if client is None:
         raise UserError(f"the tracking store {store.uri} does not exist", "name the runs' folders, or set tracking.uri")
-    experiments = _experiments(client, experiment)
-    found = _filtered(client, experiments, condition)
+    experiments = experiments_named(client, experiment)
+    found = filtered(client, experiments, condition)
     if found:
         return [record(client, run, outputs) for run in found]
-    there = _filtered(client, experiments, "")
+    there = filtered(client, experiments, "")
     where = f"in experiment {experiment!r}" if experiment else "in any experiment"
     if not there or not condition:
         raise UserError(f"there are no runs {where}", _counted(client))
@@ -286,7 +286,12 @@ def _sweep_folders(name: str, store: Store, outputs: Path) -> list[RunRecord]:
     return [from_folder(folder) for folder in sorted(folders, key=lambda folder: int(folder.name))]
 
 
-def _experiments(client: MlflowClient, name: str | None) -> list[Experiment]:
+def experiments_named(client: MlflowClient, name: str | None) -> list[Experiment]:
+    """The experiment of that name; None: all of them.
+
+    Raises:
+        UserError: There is none, with the nearest one there is.
+    """
     found = list(client.search_experiments())
     if name is None:
         return found
@@ -296,7 +301,12 @@ def _experiments(client: MlflowClient, name: str | None) -> list[Experiment]:
     return chosen
 
 
-def _filtered(client: MlflowClient, experiments: list[Experiment], condition: str) -> list[Run]:
+def filtered(client: MlflowClient, experiments: list[Experiment], condition: str) -> list[Run]:
+    """The runs of some experiments that meet MLflow's filter, sweeps' parents left out, oldest first.
+
+    Raises:
+        UserError: The filter cannot be read.
+    """
     from mlflow.exceptions import MlflowException
 
     try:

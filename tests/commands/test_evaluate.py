@@ -23,8 +23,8 @@ def test_a_suite_in_a_file_finds_data_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "suite.yaml"
     file.write_text("- {dataset: images, root: faces, name: mine, split: all}\n- {dataset: dfdc, root: /b}\n")
     first, second = read_suite(str(file), "test")
-    assert first == (["dataset=images", f"dataset.root='{tmp_path / 'faces'}'", "dataset.name='mine'"], "all")
-    assert second == (["dataset=dfdc", "dataset.root='/b'"], "test")
+    assert first == (["dataset=images", f"dataset.root={tmp_path / 'faces'}", "dataset.name=mine"], "all")
+    assert second == (["dataset=dfdc", "dataset.root=/b"], "test")
 
 
 def test_two_data_sets_of_one_name_are_told_how_to_differ() -> None:
