@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
+import shutil
 import site
 import sys
 from collections.abc import Mapping
@@ -62,6 +64,21 @@ def started_ticks(pid: int) -> int | None:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def typed_command(*words: str) -> str:
+    """A command of ours as it can be pasted into the shell that started this process, ``deepfake`` first.
+
+    Args:
+        words: The verb and what follows it.
+    """
+    beside = Path(sys.executable).with_name("deepfake")
+    found = shutil.which("deepfake")
+    if found is not None and (not beside.exists() or os.path.samefile(found, beside)):
+        return shlex.join(["deepfake", *words])
+    if not beside.is_file():
+        return shlex.join([sys.executable, "-m", "deepfake.cli", *words])
+    return shlex.join([min(os.path.relpath(beside), str(beside), key=len), *words])
 
 
 def module_command(module: str) -> list[str]:

@@ -15,6 +15,7 @@ VERBS = {
     "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "reproduce": "run a run of the past again, and say whether it came out the same",
     "sync": "send the tracking server what runs told while it was away",
+    "ui": "look at a sweep or a run in the browser, in MLflow's pages",
     "compare": "set runs side by side: a leaderboard, which differences are real, one page to show",
     "doctor": "check this machine: Python, packages, device, decoder, disk, tracking store, data, weights",
     "completion": "print what makes a shell complete verbs, runs, keys and choices",

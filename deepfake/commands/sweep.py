@@ -5,25 +5,31 @@ The sweeper, which calls it, knows no tracking.
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from deepfake.compat import set_parent
 from deepfake.config import load_config, to_plain
-from deepfake.errors import first_line
-from deepfake.options import flatten, overrides_by_key
+from deepfake.errors import first_line, masked
+from deepfake.installation import TRAIN
+from deepfake.options import flatten, is_under, overrides_by_key
 from deepfake.runs.console import Console
 from deepfake.runs.context import read_parent, write_parent
 from deepfake.runs.sweep_card import SHOWN, write_sweep_card
 from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, SweepInfo, SweepResult
 from deepfake.tracking import tables
-from deepfake.tracking.run import Origin, TrackedRun, add_failed, track
+from deepfake.tracking.names import grid_name, plain, run_name, study_name
+from deepfake.tracking.notes import MOST_ROWS, SweepFacts
+from deepfake.tracking.run import Origin, TrackedRun, add_failed, clean_name, track
 from deepfake.tracking.run_folder import write_text
 from deepfake.tracking.store import locate
+from deepfake.tracking.view import COMPARED
 
 
 class Observer:
@@ -41,6 +47,9 @@ class Observer:
         self._console = Console()
         self._open = ExitStack()
         self._parent: TrackedRun | None = None
+        hydra = OmegaConf.select(config, "hydra", default={})
+        self._choices = {group: str(name) for group, name in _of(hydra, "runtime.choices", {}).items() if name}
+        self._typed = [*_of(hydra, "overrides.hydra", []), *_of(hydra, "overrides.task", [])]
 
     def check(self, config: DictConfig) -> None:
         """Every value of a job typed and in its range, before the first job starts."""
@@ -51,19 +60,27 @@ class Observer:
         of = "?" if info.total is None else str(info.total)
         swept = ", ".join(f"{key}={text}" for key, text in info.space.items())
         self._console.say(f"{info.kind} {info.name}: {of} runs over {swept or 'nothing'}")
+        name = self._name(info)
         self._parent = self._open.enter_context(
             track(
                 self._store,
                 self._config.tracking.experiment or self._config.dataset.name,
-                info.name,
+                name,
                 folder=info.folder,
                 tags={"sweep": info.name, "sweep.kind": info.kind, "sweep.folder": str(info.folder)},
                 options=replace(self._config.tracking, system_metrics=False),
                 origin=Origin(resumed=read_parent(info.folder)),
             )
         )
-        self._parent.params({**{f"space.{key}": text for key, text in info.space.items()}, **self._parameters})
-        write_parent(info.folder, self._parent.id)
+        space = {f"space.{key}": text for key, text in info.space.items()}
+        self._parent.params({**space, **{key: v for key, v in self._parameters.items() if not _is_swept(key, info)}})
+        keys = [clean_name(key.lstrip("+")) for key in info.space]
+        self._parent.compares(keys, info.objectives[0].metric, info.objectives[0].maximize)
+        if info.resumed:
+            # There may be more trials to come than the last time.
+            self._parent.renamed(name)
+        self._parent.note(self._facts(info).begun(_last_table(info)))
+        write_parent(info.folder, self._parent.id, [key.lstrip("+") for key in info.space])
 
     def job_finished(self, info: SweepInfo, job: Job) -> None:
         """Print a failure at once; a job that failed before it had a run of its own gets one that says why."""
@@ -73,12 +90,15 @@ class Observer:
         where = f"; {job.traceback}" if job.traceback else ""
         self._console.warn(f"job {job.number} ({chosen}) failed: {job.reason}{where}")
         if job.run_id is None and self._parent is not None:
+            choices = overrides_by_key(job.overrides)
+            # A model brings its own name, which a job that was never composed does not have.
+            base = plain(choices.get("model", self._config.name))
             add_failed(
                 self._parent,
-                chosen or f"#{job.number}",
+                run_name(base, choices, info.space) if choices else f"#{job.number}",
                 job.reason or "it gave no reason",
                 tags={"job": job.number},
-                params=overrides_by_key(job.overrides),
+                params={key: plain(text) for key, text in choices.items()},
                 trace=Path(job.traceback) if job.traceback else None,
             )
 
@@ -92,7 +112,29 @@ class Observer:
                 self._parent.end_children()
                 self._parent.tags({"sweep.status": result.status})
             self._end_parent(result.status)
-        self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {self._store.ui_command}")
+        shown = self._store.ui_command(result.info.name)
+        self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {shown}")
+
+    def _name(self, info: SweepInfo) -> str:
+        """What the parent run is called; its reference, the tag ``sweep``, is another."""
+        if info.kind == "grid":
+            return grid_name(info.space) or info.name
+        model = self._choices.get("model", self._config.name)
+        return study_name(self._choices.get("search"), model, info.space, info.total)
+
+    def _facts(self, info: SweepInfo) -> SweepFacts:
+        assert self._parent is not None
+        of = "" if info.total is None else f"{info.total} "
+        swept = ", ".join(f"{key}={text}" for key, text in info.space.items()) or "nothing"
+        command = masked(shlex.join(["-m", *(text for text in self._typed if not text.startswith("hydra.mode="))]))
+        return SweepFacts(
+            name=info.name,
+            run_id=self._parent.id,
+            experiment=self._parent.experiment,
+            command=f"{TRAIN} {command}",
+            objective=info.objectives[0].metric,
+            what=f"{of}runs over `{swept}`",
+        )
 
     def _keep_card(self, result: SweepResult) -> None:
         try:
@@ -117,16 +159,20 @@ class Observer:
         runs = job_table(result)
         if objective.metric not in runs or runs[objective.metric].isna().all():
             self._console.warn(f"no run has {objective.metric}: there is nothing to compare")
+            if self._parent is not None:
+                self._parent.note(self._facts(result.info).ended(result.status, runs, []))
             return
         ranked = tables.rank(runs, objective.metric, larger_is_better=objective.maximize)
         metrics = dict.fromkeys([*(item.metric for item in result.info.objectives[1:]), *SHOWN])
         shown = [metric for metric in metrics if metric in ranked and metric != objective.metric]
-        columns = ["run", *[key for key in result.info.space if key in ranked], "status", objective.metric, *shown]
-        columns = tables.unrepeated(ranked, columns)
+        chosen_for = [key for key in result.info.space if key in ranked]
+        every = ["run", *chosen_for, "status", objective.metric, *shown]
+        # A name says what was chosen, which has columns of its own.
+        columns = tables.unrepeated(ranked, every[1:] if chosen_for else every)
         title = f"{len(ranked)} runs compared by {objective.metric}"
         self._console.table(tables.to_terminal(ranked, columns, objective.metric, title))
         folder: Path = result.info.folder
-        tables.to_csv(ranked, columns, folder / "comparison.csv")
+        tables.to_csv(ranked, list(dict.fromkeys(["run", *columns])), folder / "comparison.csv")
         write_text(folder / "comparison.md", tables.to_markdown(ranked, columns, objective.metric))
         if self._parent is not None:
             best = ranked.iloc[0]
@@ -134,11 +180,38 @@ class Observer:
             chosen = {f"best.{key}": best[key] for key in result.info.space if key in ranked}
             # Tags, for a study that goes on may find a better one, and parameters cannot be changed.
             self._parent.tags({"best.overrides": best["overrides"], **chosen})
+            headlines = [name for name in COMPARED if name in ranked]
+            note = self._facts(result.info).ended(
+                result.status, ranked, list(dict.fromkeys([*headlines, objective.metric]))
+            )
+            self._parent.note(note)
             self._parent.best(*(str(best[key]) if isinstance(best[key], str) else "" for key in ("run_id", "run_dir")))
             figures = [path for path in result.files if path.suffix == ".png"]
             self._parent.files(figures, "figures")
             others = [path for path in result.files if path not in figures]
             self._parent.files([folder / "comparison.csv", folder / "comparison.md", *others])
+
+
+def _of(hydra: Any, key: str, default: Any) -> Any:
+    """A part of Hydra's own node, which a config that was composed without Hydra's app lacks."""
+    found = OmegaConf.select(hydra, key) if isinstance(hydra, DictConfig) else None
+    return default if found is None else OmegaConf.to_container(found, resolve=False)
+
+
+def _is_swept(key: str, info: SweepInfo) -> bool:
+    """Whether a key of the config is another one in each job: it is swept, or a group that brings it is."""
+    swept = {name.lstrip("+") for name in info.space}
+    brought = ("backbone", "head", "name") if "model" in swept else ()
+    return key.endswith("_target_") or is_under(key, [*swept, *brought])
+
+
+def _last_table(info: SweepInfo) -> str:
+    """The comparison at the last end of a sweep that goes on."""
+    file = info.folder / "comparison.md"
+    if not info.resumed or not file.is_file():
+        return ""
+    head, *rows = file.read_text(encoding="utf-8").split("\n")
+    return "\n".join([head, *rows[: 1 + MOST_ROWS]])
 
 
 def _job_values(config: DictConfig) -> DictConfig:

@@ -24,6 +24,8 @@ from deepfake.runs.evaluate import FOLDER, Evaluated, EvaluatedData
 from deepfake.runs.load import Trained
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.figures import EvaluationNumbers, draw_evaluation, draw_run
+from deepfake.tracking.logger import counts
+from deepfake.tracking.notes import experiment_note, run_note
 from deepfake.tracking.run import RunLog, TrackedRun, reopen
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder, refuse_links, write_json, write_text
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from deepfake.models.detector import Detector
     from deepfake.training.trainer import FitResult
 
+#: Of what is computed of single frames, what is logged.
+_OF_FRAMES = tuple(f"{split}/frame/roc_auc" for split in ("val", "test"))
 _LOCK = ".lock"  # hidden, so that no upload takes it
 _WRONG = 18  # crops on the contact sheet
 _BARS = 40  # of a column with more values the largest groups are drawn; the table has all
@@ -55,13 +59,19 @@ def keep_inputs(run: Run, parameters: dict[str, Any]) -> None:
         write_text(folder.path / FAILURES, failed.to_csv())
     write_text(folder.path / files.AUDIT_TEXT, data.audit.text())
     write_json(folder.path / files.AUDIT, data.audit.as_dict())
-    warnings = {f"audit.warning.{number}": text for number, text in enumerate(data.audit.warnings, start=1)}
-    run.log.tags({"audit.warnings": len(warnings), **warnings})
+    run.log.tags({"audit.warnings": len(data.audit.warnings)})
     device = str(run.fabric.device)
     seeds, crops = run.config.seeds, data.store.key
     folder.write_provenance(provenance(seeds, data.manifest, crops, context.choices, device, run.detector))
-    run.log.params(parameters)
+    own = {key: value for key, value in parameters.items() if not key.endswith("_target_")}
+    # A choice of a group says what its _target_ does, in the words that were typed.
+    run.log.params({**context.swept, **own, **context.choices})
     run.log.dataset(data.manifest)
+    run.log.note(run_note(_reference(run), {}, data.audit.warnings))
+    if context.number in (None, 0):
+        # A sweep's jobs mostly share their data.
+        name = run.config.dataset.name
+        run.log.experiment_note(experiment_note(name, counts(data.manifest.table), data.audit.warnings))
 
 
 def provenance(
@@ -93,6 +103,11 @@ def provenance(
     )
 
 
+def _reference(run: Run) -> str:
+    """What commands take for a run, whatever others are called."""
+    return run.log.id or str(run.folder.path)
+
+
 def keep_results(run: Run, result: FitResult, evaluated: Evaluated) -> None:
     """What came out of a run; warns where there is no ROC-AUC or no threshold."""
     folder, found, options = run.folder, evaluated.found, run.config.trainer
@@ -114,7 +129,11 @@ def keep_results(run: Run, result: FitResult, evaluated: Evaluated) -> None:
         "pooling": evaluated.decision.pooling,
         "notes": result.notes,
     }
-    run.log.summary(found.values)
+    # Its metrics.json has all of single frames' too.
+    run.log.summary(
+        {name: value for name, value in found.values.items() if "/frame/" not in name or name in _OF_FRAMES}
+    )
+    run.log.note(run_note(_reference(run), found.values, run.data.audit.warnings))
     if found.unavailable:
         run.log.tags({f"unavailable.{name}": reason for name, reason in found.unavailable.items()})
     _keep(folder, evaluated, numbers, run.log)

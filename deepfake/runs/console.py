@@ -118,10 +118,11 @@ def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def end_lines(folder: Path, metrics: Mapping[str, float], ui_command: str) -> str:
-    """The test split's metrics, the run's folder, and how to open the tracking UI."""
+def end_lines(folder: Path, metrics: Mapping[str, float], ui_command: str | None) -> str:
+    """The test split's metrics, the run's folder, and how to look at it; a sweep says that for all of its runs."""
     shown = ", ".join(
         f"{name} {metrics[f'test/{name}']:.4f}" if f"test/{name}" in metrics else f"{name} not available"
         for name in metric_names(headline=True)
     )
-    return f"test: {shown} (epoch {int(metrics['best_epoch'])})\nrun: {folder}\ntracked: {ui_command}"
+    lines = [f"test: {shown} (epoch {int(metrics['best_epoch'])})", f"run: {folder}"]
+    return "\n".join([*lines, *([] if ui_command is None else [f"look at it in the browser: {ui_command}"])])

@@ -87,7 +87,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     if note and cache.is_first(note):
         console.say(f"note: {note}")
     console.say(_start_line(config, describe_splits(manifest), detector, fabric))
-    with _tracked(config, context, store, fabric) as log, _identified(log, folder, config):
+    with _tracked(config, context, store, fabric) as log, _identified(log, folder, context.name or config.name):
         data = cache.get("clips", clips_key(config), lambda: open_data(config, manifest, console))
         _agree_on_data(config, data)
         current = Run(config, context, folder, log, console, fabric, data, detector)
@@ -109,8 +109,9 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         if fabric.is_global_zero:
             folder.end()
     metrics = evaluated.found.values
-    console.say(end_lines(folder.path, metrics, store.ui_command))
-    return RunResult(log.id, str(folder.path), config.name, "finished", metrics)
+    shown = None if context.number is not None else store.ui_command(log.id or str(folder.path))
+    console.say(end_lines(folder.path, metrics, shown))
+    return RunResult(log.id, str(folder.path), context.name or config.name, "finished", metrics)
 
 
 def _start_line(config: RunConfig, data: str, detector: Detector, fabric: Fabric) -> str:
@@ -128,14 +129,13 @@ def _start_line(config: RunConfig, data: str, detector: Detector, fabric: Fabric
 def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabric) -> AbstractContextManager[RunLog]:
     if not fabric.is_global_zero:
         return nullcontext(RunLog())
-    tags = {f"choice.{group}": choice for group, choice in context.choices.items()}
-    tags |= {"device": str(fabric.device), "run_dir": str(context.folder), **context.tags}
+    tags = {"device": str(fabric.device), "run_dir": str(context.folder), **context.tags}
     if context.number is not None:
         tags["job"] = str(context.number)
     return track(
         store,
         config.tracking.experiment or config.dataset.name,
-        config.name,
+        context.name or config.name,
         folder=context.folder,
         origin=Origin(context.parent_run_id, context.resume_id or _earlier_attempt()),
         tags=tags,
@@ -157,11 +157,11 @@ def _earlier_attempt() -> str | None:
 
 
 @contextmanager
-def _identified(log: RunLog, folder: RunFolder, config: RunConfig) -> Iterator[None]:
+def _identified(log: RunLog, folder: RunFolder, name: str) -> Iterator[None]:
     """The study knows which run its trial is from the start; a pruned one keeps its files too."""
     reporting = trial.current()
     if reporting is not None:
-        reporting.identify(run_id=log.id or "", run_dir=str(folder.path), name=config.name)
+        reporting.identify(run_id=log.id or "", run_dir=str(folder.path), name=name)
     try:
         yield
     except trial.Pruned:

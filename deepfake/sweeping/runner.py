@@ -98,10 +98,12 @@ def run_study(
         # Another terminal on the same study may end at the same time and write the same files.
         with FileLock(str(plan.folder / LOCK)):
             result = _gather(study, runner, info, status, options.report)
+            if status != "interrupted" and study.schedule.mistake is None:
+                # Before the callback, which has the last word.
+                _print_result(study, display, result, options.report, again=again_command(runner.config))
             notify("the end of the sweep", lambda: callback.sweep_finished(result))
     if study.schedule.mistake is not None:
         raise study.schedule.mistake
-    _print_result(study, display, result, options.report, again=again_command(runner.config))
     return result
 
 

@@ -5,6 +5,7 @@ Names the run by its id in every call. Every entry may be sent again: a second t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from deepfake.files import appearing
 from deepfake.tracking.model import DetectorSpec, send_model
+from deepfake.tracking.notes import NOTE
 from deepfake.tracking.runs import end_abandoned, search
 from deepfake.tracking.spool import Entry
 from deepfake.tracking.store import local_folder
+from deepfake.tracking.view import sweep_view, tag_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +35,8 @@ SLOWEST = 1_000_000
 MARK = "told"
 #: The tags of a sweep's run that name its best one: by its id, empty while no server knows it, and by its folder.
 BEST_ID, BEST_DIR = "best.run_id", "best.run_dir"
+#: Beside a description: whose it is. MLflow shows no tag that begins so.
+_DIGEST = "mlflow.note.digest"
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 _patience = threading.Lock()
 
@@ -129,6 +134,27 @@ class Delivery:
         for start in range(0, len(params), _BATCH):
             self.client.log_batch(self._run_id, params=params[start : start + _BATCH])
 
+    def _note(self, entry: Entry) -> None:
+        """One that somebody changed by hand stays as it is."""
+        tags = self.client.get_run(self._run_id).data.tags
+        if _is_ours(tags):
+            self._tags({"values": _signed(entry["text"])})
+
+    def _experiment_note(self, entry: Entry) -> None:
+        tags = self.client.get_experiment(self.experiment).tags
+        if not _is_ours(tags) or tags.get(NOTE) == entry["text"]:
+            return
+        for key, value in _signed(entry["text"]).items():
+            self.client.set_experiment_tag(self.experiment, key, value)
+
+    def _view(self, entry: Entry) -> None:
+        keep_view(
+            self.client,
+            self.experiment,
+            self._run_id,
+            sweep_view(self._run_id, entry["swept"], entry["objective"], entry["maximize"]),
+        )
+
     def _text(self, entry: Entry) -> None:
         self.client.log_text(self._run_id, entry["text"], _inside(entry["name"]))
 
@@ -185,6 +211,9 @@ class Delivery:
 _KINDS = (
     "tags",
     "params",
+    "note",
+    "experiment_note",
+    "view",
     "text",
     "file",
     "inputs",
@@ -195,6 +224,23 @@ _KINDS = (
     "going_on",
     "ending",
 )
+
+
+def keep_view(client: MlflowClient, experiment: str, run_id: str, state: str) -> None:
+    """Keep the view of a sweep's runs where MLflow's pages look for it, once."""
+    key = tag_of(run_id)
+    if client.get_experiment(experiment).tags.get(key) != state:
+        client.set_experiment_tag(experiment, key, state)
+
+
+def _signed(text: str) -> dict[str, str]:
+    """A description as tags, with a digest by which it is known to be ours."""
+    return {NOTE: text, _DIGEST: hashlib.sha256(text.encode()).hexdigest()[:32]}
+
+
+def _is_ours(tags: Mapping[str, str]) -> bool:
+    """Whether nobody else wrote the description that is there."""
+    return NOTE not in tags or _signed(tags[NOTE])[_DIGEST] == tags.get(_DIGEST)
 
 
 def name_best(client: MlflowClient, run: Run) -> None:

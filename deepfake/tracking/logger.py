@@ -20,6 +20,7 @@ from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.errors import masked
 from deepfake.metrics import class_counts
 from deepfake.tracking.delivery import BEST_DIR, BEST_ID, MARK, Delivery, plain_dataset
+from deepfake.tracking.names import param_text
 from deepfake.tracking.spool import FOLDER, Entry
 
 if TYPE_CHECKING:
@@ -94,6 +95,12 @@ class RunLog:
 
     def dataset(self, manifest: Manifest, context: str = "training") -> None:
         """Say which data went in."""
+
+    def note(self, text: str) -> None:
+        """Describe the run in Markdown; a description that somebody else wrote stays."""
+
+    def experiment_note(self, text: str) -> None:
+        """Describe its experiment likewise."""
 
 
 class Clock:
@@ -217,6 +224,20 @@ class TrackedRun(RunLog):
         """
         return self._tell({"kind": "model", "spec": spec, "name": name}, weights=weights)
 
+    def note(self, text: str) -> None:
+        self._tell({"kind": "note", "text": tag_text(text)})
+
+    def experiment_note(self, text: str) -> None:
+        self._tell({"kind": "experiment_note", "text": tag_text(text)})
+
+    def renamed(self, name: str) -> None:
+        """Give the run another name."""
+        self.tags({"mlflow.runName": name})
+
+    def compares(self, swept: Sequence[str], objective: str, maximize: bool) -> None:
+        """Keep a view of the runs nested under this one; see :func:`deepfake.tracking.view.sweep_view`."""
+        self._tell({"kind": "view", "swept": [*swept], "objective": objective, "maximize": maximize})
+
     def failed_child(self, name: str, tags: Mapping[str, str], params: Mapping[str, str], trace: Path | None) -> None:
         """Record a run nested under this one that failed before it began."""
         given = dict(tags) if self._outbox is None else {**tags, MARK: uuid.uuid4().hex}
@@ -268,7 +289,7 @@ class TrackedRun(RunLog):
 
 def param_texts(params: Mapping[str, object]) -> dict[str, str]:
     """Parameters as MLflow takes them; a longer value is cut visibly."""
-    return {clean_name(key): _cut(value, _MAX_PARAM) for key, value in params.items()}
+    return {clean_name(key): _cut(param_text(value), _MAX_PARAM) for key, value in params.items()}
 
 
 def clean_name(key: str) -> str:

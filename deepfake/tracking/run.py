@@ -158,7 +158,7 @@ def reopen(store: Store, run_id: str) -> TrackedRun:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command}") from error
+            raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command()}") from error
     folder = Path(run.data.tags.get("run_dir", ""))
     return _tracked(client, store, run, folder if (folder / RESOLVED).is_file() else None, background=False)
 

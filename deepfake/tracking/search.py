@@ -105,7 +105,7 @@ def _with_store(found: RunRecord, store: Store, outputs: Path) -> RunRecord:
     if client is None:
         return found
     folder = str(found.places[0]).replace("'", "")
-    runs = _search(client, f"tags.run_dir = '{folder}'")
+    runs = search_all(client, f"tags.run_dir = '{folder}'")
     if not runs:
         return found
     known = record(client, runs[0], outputs)
@@ -118,12 +118,12 @@ def _by_id(client: MlflowClient, run_id: str, store: Store, outputs: Path) -> Ru
     try:
         return record(client, client.get_run(run_id), outputs)
     except MlflowException as error:
-        raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command}") from error
+        raise UserError(f"{store.uri} has no run {run_id}", f"list the runs: {store.ui_command()}") from error
 
 
 def _named(client: MlflowClient, name: str) -> list[Run]:
     quoted = name.replace('"', "")
-    return _search(client, f'attributes.run_name = "{quoted}"')
+    return search_all(client, f'attributes.run_name = "{quoted}"')
 
 
 def _best(study: str, client: MlflowClient | None, store: Store, outputs: Path) -> RunRecord:
@@ -166,20 +166,24 @@ def sweep_parents(client: MlflowClient, study: str) -> list[Run]:
     Raises:
         UserError: There is none.
     """
-    quoted = study.replace("'", "")
-    parents = _search(client, f"tags.sweep = '{quoted}'")
-    parents = [run for run in parents if "mlflow.parentRunId" not in run.data.tags]
-    if parents:
+    if parents := sweeps_named(client, study):
         return parents
-    sweeps = {run.data.tags["sweep"] for run in _search(client, "tags.sweep LIKE '%'")}
+    sweeps = {run.data.tags["sweep"] for run in search_all(client, "tags.sweep LIKE '%'")}
     raise UserError(f"there is no sweep {study!r}", nearest(study, sweeps))
 
 
+def sweeps_named(client: MlflowClient, name: str) -> list[Run]:
+    """The parent runs of the sweeps of that name, newest first; empty where there is none."""
+    quoted = name.replace("'", "")
+    found = search_all(client, f"tags.sweep = '{quoted}'")
+    return [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+
+
 def _children(client: MlflowClient, parent_run_id: str) -> list[Run]:
-    return _search(client, f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
+    return search_all(client, f"tags.`mlflow.parentRunId` = '{parent_run_id}'")
 
 
-def _search(client: MlflowClient, condition: str) -> list[Run]:
+def search_all(client: MlflowClient, condition: str = "") -> list[Run]:
     """Runs of every experiment that meet a condition, newest first."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return search(client, experiments, condition, newest=True)
@@ -189,7 +193,7 @@ def _only(runs: list[Run], reference: str, client: MlflowClient) -> Run:
     if len(runs) == 1:
         return runs[0]
     if not runs:
-        names = {run.info.run_name for run in _search(client, "")}
+        names = {run.info.run_name for run in search_all(client, "")}
         raise UserError(f"there is no run named {reference!r}", nearest(reference, names))
     listed = "; ".join(f"{run.info.run_id} ({run.info.status.lower()}, {_when(run)})" for run in runs[:_NAMED])
     more = f"; and {len(runs) - _NAMED} older" if len(runs) > _NAMED else ""

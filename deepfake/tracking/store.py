@@ -18,7 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -27,6 +27,7 @@ from filelock import FileLock
 
 from deepfake.databases import limit_answers
 from deepfake.errors import UserError, masked
+from deepfake.installation import project_folder, typed_command
 from deepfake.tracking.options import TrackingOptions
 
 if TYPE_CHECKING:
@@ -64,13 +65,13 @@ class Store:
         uri: What MLflow is given; absolute, so that it means the same from every working directory.
         artifacts: The folder below which new experiments keep their files; None where a server decides.
         database: The sqlite file, None for anything else.
-        ui_command: What to type to look at it (for a server: its address).
+        places: What another command is to be given so that it finds this store; nothing where it does by itself.
     """
 
     uri: str
     artifacts: Path | None
     database: Path | None
-    ui_command: str
+    places: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def remote(self) -> bool:
@@ -81,6 +82,10 @@ class Store:
     def serves(self) -> bool:
         """Whether it is a tracking server, which can be named without being asked."""
         return self.uri.split(":", 1)[0] in _SERVERS
+
+    def ui_command(self, *reference: str) -> str:
+        """What to type to look at it in the browser: at a sweep or a run of it, or at the newest."""
+        return typed_command("ui", *reference, *self.places)
 
 
 def locate(options: TrackingOptions, outputs: Path) -> Store:
@@ -95,15 +100,17 @@ def locate(options: TrackingOptions, outputs: Path) -> Store:
     """
     outputs = outputs.absolute()
     uri = options.uri or os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(outputs / "mlflow.db")
+    usual = Path(os.environ.get("DEEPFAKE_OUTPUTS") or project_folder() / "outputs").expanduser().absolute()
+    places: tuple[str, ...] = () if outputs == usual else (_typed("paths.outputs", str(outputs)),)
+    places += () if options.uri is None else (_typed("tracking.uri", masked(uri)),)
     if match := _SQLITE.fullmatch(uri):
         database = Path(urllib.parse.unquote(match["path"])).expanduser().absolute()
-        uri = _sqlite_uri(database)
-        return Store(uri, database.parent / "artifacts", database, _ui_command(uri))
+        return Store(_sqlite_uri(database), database.parent / "artifacts", database, places)
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     if scheme in _DATABASES:
-        return Store(uri, outputs / "artifacts", None, _ui_command(masked(uri)))
+        return Store(uri, outputs / "artifacts", None, places)
     if scheme in _SERVERS:
-        return Store(uri, None, None, masked(uri))
+        return Store(uri, None, None, places)
     raise UserError(
         f"tracking.uri={uri!r} is no store that runs can be written to",
         "give sqlite:////absolute/path/mlflow.db, postgresql://user@host/name, or a server's http:// address",
@@ -397,6 +404,14 @@ def _check_opens(uri: str) -> None:
     ) from (failed[0] if failed else None)
 
 
+def _typed(key: str, value: str) -> str:
+    """An override in Hydra's grammar."""
+    if re.fullmatch(r"[\w./:@%+~*-]+", value):
+        return f"{key}={value}"
+    quoted = value.replace("'", "\\'")
+    return f"{key}='{quoted}'"
+
+
 def _request(uri: str) -> urllib.request.Request:
     """A request as MLflow makes it: a user and password before the host are a header, not part of the address."""
     parts = urllib.parse.urlsplit(uri)
@@ -431,11 +446,6 @@ def _explained(store: Store, error: Exception) -> UserError:
             hint = "install the MLflow that wrote it, or set tracking.uri to a new file"
         return UserError(f"{store.uri} was written by another version of MLflow", hint)
     return UserError(f"cannot open the tracking store {store.uri}: {text}", "check tracking.uri, or choose a new file")
-
-
-def _ui_command(uri: str) -> str:
-    # MLflow starts four servers otherwise, which takes three times as long and two gigabytes.
-    return f"{_python()} -m mlflow ui --workers 1 --backend-store-uri {shlex.quote(uri)}"
 
 
 def _python() -> str:

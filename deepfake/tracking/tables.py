@@ -108,12 +108,12 @@ def to_markdown(ranked: pd.DataFrame, columns: Sequence[str], by: str) -> str:
     """A Markdown table; the best run's row is in bold."""
     numbers = [pd.api.types.is_numeric_dtype(ranked[column]) for column in columns]
     lines = [
-        "| " + " | ".join(_escape(heading(column)) for column in columns) + " |",
+        "| " + " | ".join(escaped(heading(column)) for column in columns) + " |",
         "| " + " | ".join("---:" if number else "---" for number in numbers) + " |",
     ]
     best = best_place(ranked, by)
     for place, texts in enumerate(cells(ranked, columns)):
-        marked = [f"**{_escape(text)}**" if place == best and text else _escape(text) for text in texts]
+        marked = [f"**{escaped(text)}**" if place == best and text else escaped(text) for text in texts]
         lines.append("| " + " | ".join(marked) + " |")
     return "\n".join(lines) + "\n"
 
@@ -166,7 +166,7 @@ def descending(ranked: pd.DataFrame, by: str) -> bool:
     return len(values) < 2 or bool(values.iloc[0] >= values.iloc[-1])
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that Markdown shows as it is: no cell's end, no HTML, no link."""
     shown = harmless(text).replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;")
     return shown.replace("|", "\\|").replace("](", "]\\(")

@@ -31,7 +31,7 @@ def test_a_table_compares_the_runs_and_says_how_to_open_them(swept: str) -> None
     assert re.search(r"Model .* Accuracy .* F1 .* ROC-AUC ", table)
     assert "cnn_lstm" in table
     assert "cnn_gru" in table
-    assert "mlflow ui" in table
+    assert re.fullmatch(r"compare in the browser: \S*deepfake ui \S+", table.splitlines()[-1])
 
 
 def test_the_runs_are_nested_under_one_parent(swept: str, outputs: Path) -> None:
@@ -39,7 +39,9 @@ def test_the_runs_are_nested_under_one_parent(swept: str, outputs: Path) -> None
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(parents) == 1
+    assert parents[0].info.run_name == "model=cnn_lstm,cnn_gru"
     assert {run.info.run_name for run in children} == {"cnn_lstm", "cnn_gru"}
+    assert {run.data.params["model"] for run in children} == {"cnn_lstm", "cnn_gru"}
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
 
@@ -55,6 +57,7 @@ def test_a_failed_job_does_not_stop_the_others_and_the_status_says_so(command: C
     runs = _runs(outputs, "failing")
     failed = [run for run in runs if run.info.status == "FAILED"]
     assert [run.data.params["backbone.name"] for run in failed] == ["no_such_model"]
+    assert failed[0].info.run_name == "cnn_lstm backbone=no_such_model"
     assert "no_such_model" in failed[0].data.tags["failure"]
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED", "FINISHED"]
 

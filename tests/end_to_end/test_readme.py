@@ -30,4 +30,4 @@ def test_the_first_command_trains_tracks_and_compares_two_models(command: Comman
     for name in ("cnn_lstm", "cnn_gru"):
         auc = re.search(rf"^.*{name}.*?([01]\.\d{{4}}).*$", done.stdout.split("compared")[-1], re.MULTILINE)
         assert auc, done.stdout
-    assert "mlflow ui" in done.stdout
+    assert "deepfake ui" in done.stdout

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, inspect
 
 from deepfake.errors import UserError
+from deepfake.hydra_app import compose_run
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.store import connect, experiment_id, locate
 
@@ -53,18 +54,29 @@ def test_artifacts_of_a_given_sqlite_file_lie_beside_it(tmp_path: Path) -> None:
 
 def test_server_decides_about_its_artifacts(tmp_path: Path) -> None:
     store = locate(TrackingOptions(uri="https://server"), tmp_path)
-    assert (store.artifacts, store.ui_command) == (None, "https://server")
+    assert store.artifacts is None
 
 
-def test_ui_command_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
-    store = locate(TrackingOptions(uri=f"sqlite:///{tmp_path}/a b.db"), tmp_path)
-    words = shlex.split(store.ui_command)
-    assert words[1:4] == ["-m", "mlflow", "ui"]
-    assert words[-2:] == ["--backend-store-uri", f"sqlite:///{tmp_path}/a b.db"]
+def test_ui_command_can_be_pasted_into_a_shell_and_finds_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(tmp_path))
+    uri = f"sqlite:///{tmp_path}/a b.db"
+    words = shlex.split(locate(TrackingOptions(uri=uri), tmp_path).ui_command("x y"))
+    assert words[-3:-1] == ["ui", "x y"]
+    assert compose_run([words[-1]]).tracking.uri == uri
+
+
+@pytest.mark.usefixtures("bare")
+def test_ui_command_names_no_place_that_is_found_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(tmp_path))
+    assert shlex.split(locate(TrackingOptions(), tmp_path).ui_command())[-1] == "ui"
+    elsewhere = tmp_path / "elsewhere"
+    assert locate(TrackingOptions(), elsewhere).ui_command().endswith(f"ui paths.outputs={elsewhere}")
 
 
 def test_ui_command_hides_the_password(tmp_path: Path) -> None:
-    assert "secret" not in locate(TrackingOptions(uri="postgresql://me:secret@host/db"), tmp_path).ui_command
+    assert "secret" not in locate(TrackingOptions(uri="postgresql://me:secret@host/db"), tmp_path).ui_command()
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "sqlite://", "ftp://host"])
