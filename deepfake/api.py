@@ -125,9 +125,9 @@ class Run:
             words, console = [*self.places, *_words(overrides, values)], Console()
             places = [word for word in words if is_environment_key(word)]
             sets = [word for word in words if word not in places]
-            record, restored = reproduce.find_restored(str(self.folder), places, sets)
-            surroundings = reproduce.survey(record, restored, console)
-            verdict, again = reproduce.run_again(record, restored, surroundings, tolerance, console)
+            asked = reproduce.find_asked(str(self.folder), places, sets)
+            surroundings = reproduce.survey(asked, console)
+            verdict, again = reproduce.run_again(asked, surroundings, tolerance, console)
         return Reproduction(verdict.word, verdict.metrics, verdict.notes, _run_of(again, _places(words)))
 
     @property

@@ -14,6 +14,7 @@ VERBS = {
     "evaluate": "score a trained run on any data set: metrics with intervals, breakdowns, robustness, suites",
     "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "reproduce": "run a run of the past again, and say whether it came out the same",
+    "capsule": "put a run into one file, to be run again on another machine",
     "sync": "send the tracking server what runs told while it was away",
     "ui": "look at a sweep or a run in the browser, in MLflow's pages",
     "compare": "set runs side by side: a leaderboard, which differences are real, one page to show",

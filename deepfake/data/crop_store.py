@@ -189,6 +189,22 @@ def create_store(manifest: Manifest, settings: CutSettings, cache: Path) -> Path
     return folder
 
 
+def open_store(folder: Path, manifest: Manifest) -> CropStore:
+    """A store with the samples of a manifest, without a look at their files.
+
+    Raises:
+        DataError: It does not hold them all.
+    """
+    records = read_records(folder)
+    names = [str(name) for name in manifest.table["sample_id"]]
+    if missing := [name for name in names if name not in records]:
+        raise DataError(
+            f"the crops in {folder} lack {len(missing)} of {len(names)} samples, such as {missing[0]!r}",
+            "prepare them again: deepfake prepare, or name where the files lie with dataset.root=",
+        )
+    return CropStore(folder, {name: records[name] for name in names})
+
+
 def list_stores(cache: Path) -> list[StoreInfo]:
     """Every store of a cache, the one last written to first."""
     found = [_info(described) for described in _stores(cache).glob("*/store.json")]

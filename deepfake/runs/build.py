@@ -17,7 +17,7 @@ import pandas as pd
 from deepfake.config import RunConfig
 from deepfake.data.audit import VERSION, Audit, audit_dataset
 from deepfake.data.clips import ClipSet, ClipSource
-from deepfake.data.crop_store import CropStore
+from deepfake.data.crop_store import CropStore, open_store
 from deepfake.data.dataset import read_dataset
 from deepfake.data.manifest import SPLITS, Manifest
 from deepfake.data.prepare import prepare_crops
@@ -108,6 +108,21 @@ def clips_key(config: RunConfig) -> str:
     return samples_key(config) + json.dumps(changed, sort_keys=True)
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is to read in the place of what its config leads to.
+
+    Attributes:
+        manifest: The samples.
+        crops: A crop store that holds them all; None prepares them from their files.
+        features: The folder in which stored features are looked up; None for the one of the cache.
+    """
+
+    manifest: Manifest
+    crops: Path | None = None
+    features: Path | None = None
+
+
 @dataclass
 class Data:
     """What a run reads: which samples, their crops, what is wrong with them, and the clips of each split."""
@@ -196,9 +211,16 @@ def audit(manifest: Manifest, store: CropStore) -> Audit:
     return Audit.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def open_data(config: RunConfig, manifest: Manifest, console: Console) -> Data:
-    """Prepare the crops that are missing and open them as clips; samples that cannot be used are named."""
-    store = prepare(config, manifest, console)
+def open_data(config: RunConfig, manifest: Manifest, console: Console, crops: Path | None = None) -> Data:
+    """Prepare the crops that are missing and open them as clips; samples that cannot be used are named.
+
+    Args:
+        config: How to cut.
+        manifest: The samples.
+        console: Told what is done.
+        crops: A store that holds all of them; no file is opened then.
+    """
+    store = prepare(config, manifest, console) if crops is None else open_store(crops, manifest)
     failed = failures(store)
     if not failed.empty:
         named = "; ".join(f"{row.Index}: {row.status}, {row.reason}" for row in failed.head(5).itertuples())
@@ -303,8 +325,14 @@ def check_features(config: RunConfig, detector: Detector) -> None:
         )
 
 
-def prepare_reading(run: Run, cache: Cache) -> None:
-    """Let a run read stored features in the place of clips where it may, else clips on the device where they fit."""
+def prepare_reading(run: Run, cache: Cache, folder: Path | None = None) -> None:
+    """Let a run read stored features in the place of clips where it may, else clips on the device where they fit.
+
+    Args:
+        run: Its detector and data are exchanged.
+        cache: Keeps features for the next trial.
+        folder: Where features are stored; None for the cache of its config.
+    """
     if not run.config.features.cached:
         _move_clips(run)
         return
@@ -323,8 +351,8 @@ def prepare_reading(run: Run, cache: Cache) -> None:
         splits = {**splits, "train": drawn}
     with run.console.progress() as bar:
         keep = partial(cache.get, "features")
-        folder = config.cache / "features"
-        features = FeatureCache(folder, config.backbone.name, run.fabric, run.console.say, bar, keep)
+        stored = folder or config.cache / "features"
+        features = FeatureCache(stored, config.backbone.name, run.fabric, run.console.say, bar, keep)
         found = features.read(
             run.detector,
             splits,
@@ -336,6 +364,8 @@ def prepare_reading(run: Run, cache: Cache) -> None:
     if found is None:
         _move_clips(run)
         return
+    if run.fabric.is_global_zero:
+        run.folder.write_features(features.keys)
     run.detector, sets = found
     run.data = replace(data, splits=dict(sets))
 

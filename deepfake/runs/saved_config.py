@@ -148,13 +148,16 @@ class Restored:
     changes: dict[str, tuple[object, object]]
 
 
-def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Restored:
+def restore(
+    record: RunRecord, places: Sequence[str], sets: Sequence[str], lies: Mapping[str, str] | None = None
+) -> Restored:
     """The saved config of a run, laid out for this machine.
 
     Args:
         record: Of the past.
         places: Overrides of environment keys; see :func:`deepfake.config.environment_keys`.
         sets: Overrides of anything else; ``head=gru`` takes another choice of a config group.
+        lies: Where what it names lies now, by key; what is typed counts more.
 
     Raises:
         UserError: An override cannot be read or is of the other kind; the saved config is not one of this version.
@@ -173,6 +176,7 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
         # Of its own, so that the first run can still be told by its name.
         "name": name if name.endswith(_REPRODUCED) else f"{name}{_REPRODUCED}",
         "resume": None,
+        **(lies or {}),
     }
     if now.get("trainer.batch_size") == then.get("trainer.batch_size") == AUTO and "batch_size" in record.metrics():
         # On another machine it could come to another.
@@ -180,7 +184,8 @@ def restore(record: RunRecord, places: Sequence[str], sets: Sequence[str]) -> Re
     apply_changes(values, moved)
     for key, value in moved.items():
         OmegaConf.update(composed, key, literal(value), force_add=True)
-    typed_here = [*where, *(one for one in changed if is_under(one.key_or_group, environment_keys()))]
+    found = (*environment_keys(), *(lies or {}))
+    typed_here = [*where, *(one for one in changed if is_under(one.key_or_group, found))]
     composed = _change(record, composed, values, typed_here)
     config = _checked(values, record)
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

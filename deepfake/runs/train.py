@@ -20,6 +20,7 @@ from deepfake.runs.artifacts import keep_inputs, keep_results, log_model
 from deepfake.runs.build import (
     Cache,
     Data,
+    Inputs,
     Run,
     check_features,
     clips_key,
@@ -60,13 +61,14 @@ class RunResult:
     metrics: dict[str, float]
 
 
-def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> RunResult:
+def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inputs: Inputs | None = None) -> RunResult:
     """Train, score and keep one run.
 
     Args:
         config: Typed and checked.
         context: Its folder, and what was typed.
         parameters: The resolved config with dotted keys, as it is logged.
+        inputs: What it reads; None finds and prepares what the config leads to.
     """
     began = time.monotonic()
     from deepfake.training.runtime import create_fabric, seed_everything
@@ -79,7 +81,11 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
     cache = Cache() if context.number is None else process_cache()
     if not cache.is_empty:
         freeze_heap()
-    manifest = cache.get("samples", samples_key(config), lambda: read_manifest(config, console))
+    if inputs is None:
+        manifest = cache.get("samples", samples_key(config), lambda: read_manifest(config, console))
+        crops = stored = None
+    else:
+        manifest, crops, stored = inputs.manifest, inputs.crops, inputs.features
     seed_everything(config.seed, config.trainer.deterministic)
     detector = first_detector(config, store, cache)
     check_features(config, detector)
@@ -88,7 +94,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
         console.say(f"note: {note}")
     console.say(_start_line(config, describe_splits(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, context.name or config.name):
-        data = cache.get("clips", clips_key(config), lambda: open_data(config, manifest, console))
+        data = cache.get("clips", clips_key(config), lambda: open_data(config, manifest, console, crops))
         _agree_on_data(config, data)
         current = Run(config, context, folder, log, console, fabric, data, detector)
         if fabric.is_global_zero:
@@ -98,7 +104,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any]) -> R
             log.tags({"note.size": note})
         epochs: list[dict[str, float]] = []
         with _cut_short(current, epochs):
-            prepare_reading(current, cache)
+            prepare_reading(current, cache, stored)
             result = _fit(current, began, epochs)
             result.notes += [note] if note else []
             evaluated = evaluate_run(current, result)

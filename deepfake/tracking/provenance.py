@@ -27,6 +27,7 @@ from deepfake.installation import CHECKOUT, PACKAGE
 FORMAT = 1
 
 _MAX_DIFF = 1 << 20
+_CODE_DIGEST = 16
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def collect(
             "diff_sha256": hashlib.sha256(git.diff.encode()).hexdigest() if git.diff else None,
             "untracked": list(git.untracked),
         },
+        "code": code_digests(),
         "packages": package_versions(),
+        "installed": installed_versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": {"host": socket.gethostname(), "device": device, "threads": threads, **hardware()},
@@ -111,6 +114,22 @@ def package_versions() -> dict[str, str]:
         required = (r for r in distribution.requires or () if "extra ==" not in r)
         waiting += [match[0] for r in required if (match := re.match(r"[\w.-]+", r))]
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def installed_versions() -> dict[str, str]:
+    """Installed versions of everything that can be imported, whoever needs it."""
+    named = ((one.metadata["Name"], one.version) for one in metadata.distributions())
+    return dict(sorted((_normal(name), version) for name, version in named if name))
+
+
+@functools.cache
+def code_digests() -> dict[str, str]:
+    """The beginning of each module's SHA-256 by its path, read once: a commit tells nothing of what is edited."""
+    return {
+        path.relative_to(PACKAGE.parent).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:_CODE_DIGEST]
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
 @functools.cache

@@ -23,6 +23,7 @@ PREDICTIONS = "predictions.parquet"
 CLIPS = "clips.parquet"
 FRAMES = "frames.parquet"
 CALIBRATION = "calibration.json"
+FEATURES = "features.json"
 METRICS = "metrics.json"
 HISTORY = "history.json"
 AUDIT = "audit.json"
@@ -94,6 +95,10 @@ class RunFolder:
     def write_frames(self, frames: pd.DataFrame) -> None:
         """One row per frame: sample_id, label, method, dataset, split, clip, position, score."""
         _write(self.path / FRAMES, lambda path: frames.to_parquet(path, index=False))
+
+    def write_features(self, keys: Sequence[str]) -> None:
+        """The keys of the stored features that were read."""
+        write_json(self.path / FEATURES, {"keys": list(keys)})
 
     def write_calibration(self, calibration: Mapping[str, object]) -> None:
         """What was fitted on validation: threshold and calibrator."""

@@ -21,6 +21,7 @@ from deepfake.tracking.run_folder import (
     CALIBRATION,
     CLIPS,
     CONFIG,
+    FEATURES,
     HISTORY,
     MANIFEST,
     METRICS,
@@ -49,9 +50,14 @@ _PROVENANCE = {
         {"commit": (str, _NONE), "diff": (str, _NONE), "diff_sha256": (str, _NONE), "untracked": ([str], _NONE)},
         _NONE,
     ),
+    "code": {"*": str},
     "packages": {"*": (str, _NONE)},
+    "installed": {"*": (str, _NONE)},
+    "python": (str, _NONE),
+    "platform": (str, _NONE),
     "machine": {"threads": (int, _NONE), "gpus": ([str], _NONE)},
-    "data": {"choices": {"*": (str, _NONE)}, "roots": {"*": str}},
+    "seeds": {"*": int},
+    "data": {"choices": {"*": (str, _NONE)}, "roots": {"*": str}, "crops": (str, _NONE)},
     "environment": {"*": (str, _NONE)},
     "weights": {"*": (str, _NONE)},
 }
@@ -248,6 +254,15 @@ class RunRecord:
         """What was fitted on validation, as it was written."""
         return self._json_object(CALIBRATION)
 
+    def features(self) -> list[str]:
+        """The keys of the stored features that it read; none where it read clips."""
+        if not self.has(FEATURES):
+            return []
+        found = self._json_object(FEATURES)
+        if why := misfit(found, {"keys": [str]}):
+            raise _damaged(self.file(FEATURES), why)
+        return list(found.get("keys", []))
+
     def metrics(self) -> dict[str, float]:
         """The run's metrics with every digit; those MLflow logged where the file is gone."""
         if self.has(METRICS):
@@ -434,8 +449,17 @@ def read_yaml(path: Path) -> object:
     """
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"it is larger than {_MOST_BYTES:,} bytes")
+    return parse_yaml(path.read_text(encoding="utf-8"))
+
+
+def parse_yaml(text: str) -> object:
+    """The plain values in a YAML text; see :func:`read_yaml`.
+
+    Raises:
+        ValueError: As :func:`read_yaml`.
+    """
     try:
         # _DataLoader is a SafeLoader.
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_DataLoader)  # noqa: S506
+        return yaml.load(text, Loader=_DataLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error

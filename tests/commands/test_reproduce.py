@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.commands.reproduce import _check_result, how_to_get_code
+from deepfake.commands.reproduce import _check_result
 from deepfake.errors import UserError
+from deepfake.runs.reproduction import how_to_get_code
 from deepfake.tracking.run_folder import RunFolder
 from deepfake.tracking.run_record import from_folder
 from tests.runs.fakes import finished_run
