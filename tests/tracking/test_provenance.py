@@ -39,7 +39,8 @@ def test_names_what_a_result_depends_on() -> None:
 
 def test_versions_include_what_is_needed_indirectly() -> None:
     versions = package_versions()
-    assert versions["torch"] == torch.__version__
+    # A wheel of the index may leave the kind of build out of its version.
+    assert torch.__version__.startswith(versions["torch"])
     assert "sqlalchemy" in versions
 
 
