@@ -24,6 +24,7 @@ from deepfake.runs.evaluate import FOLDER, Evaluated, EvaluatedData
 from deepfake.runs.load import Trained
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.figures import EvaluationNumbers, draw_evaluation, draw_run
+from deepfake.tracking.figures.selection import most_wrong
 from deepfake.tracking.logger import counts
 from deepfake.tracking.notes import experiment_note, run_note
 from deepfake.tracking.run import RunLog, TrackedRun, reopen
@@ -284,7 +285,6 @@ def _numbers(result: EvaluatedData) -> dict[str, object]:
 
 
 def _figure_numbers(result: EvaluatedData) -> EvaluationNumbers:
-    from deepfake.tracking.figures.evaluation import most_wrong
     from deepfake.tracking.figures.scores import Band
 
     values, options, decision = result.found.values, result.target.config.evaluation, result.decision

@@ -24,6 +24,7 @@ from deepfake.options import flatten
 from deepfake.tracking import page
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.figures import svg
+from deepfake.tracking.figures.selection import LOSSES, SHOWN, most_typical, most_wrong, series
 from deepfake.tracking.run_record import RunRecord, from_folder
 from deepfake.tracking.tables import without_ends
 from deepfake.training.decision import Decision, load_decision
@@ -267,8 +268,6 @@ def _number(value: float | None) -> float:
 
 
 def _training(read: _Read) -> str:
-    from deepfake.tracking.figures.curves import LOSSES, SHOWN, series
-
     if not read.history:
         return page.text("No epoch was recorded.")
     monitor = str(_value(read, "trainer.monitor"))
@@ -360,10 +359,10 @@ def _confusion(read: _Read) -> str:
 def _calibration(read: _Read, labels: np.ndarray, scores: np.ndarray) -> str:
     plot = svg.Plot(svg.Axis("fake probability", 0, 1), svg.Axis("fraction that is fake", 0, 1), 400, 380)
     plot.line([0, 1], [0, 1], "guide", "perfectly calibrated")
-    series = {"as scored": (scores, "ece")}
+    read_as = {"as scored": (scores, "ece")}
     if read.decision is not None and read.decision.calibrator is not None:
-        series["calibrated on validation"] = (read.decision.calibrated(scores), "ece_calibrated")
-    for place, (name, (probabilities, metric)) in enumerate(series.items()):
+        read_as["calibrated on validation"] = (read.decision.calibrated(scores), "ece_calibrated")
+    for place, (name, (probabilities, metric)) in enumerate(read_as.items()):
         bins = reliability(labels, probabilities)
         ece = read.metrics.get(f"{read.split}/{metric}")
         plot.errors(bins["score"].tolist(), bins["low"].tolist(), bins["high"].tolist(), 2 * place)
@@ -422,8 +421,6 @@ def _methods(read: _Read) -> str:
 
 
 def _samples(read: _Read) -> list[str]:
-    from deepfake.tracking.figures.evaluation import most_typical, most_wrong
-
     samples = read.samples
     if samples is None or samples["score"].isna().all():
         return []

@@ -21,6 +21,7 @@ from deepfake.options import overrides_by_key
 from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, Objective, SweepResult
 from deepfake.tracking import page, tables
 from deepfake.tracking.figures import svg
+from deepfake.tracking.figures.selection import series
 from deepfake.tracking.run_folder import HISTORY
 from deepfake.tracking.tables import Report, Section
 
@@ -343,8 +344,6 @@ def learning_charts(histories: Curves, metric: str, names: Sequence[str]) -> tup
         metric: Of validation; nothing else has a curve.
         names: Of all runs, in the order of the table.
     """
-    from deepfake.tracking.figures.curves import series
-
     charts, kept = [], {}
     for name, key, caption in (("loss", "train/loss", "Training loss"), ("metric", metric, metric)):
         whole = {run: series(history, key) for run, history in histories.items()}

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from deepfake.metrics import Interval
-from deepfake.tracking.figures import curves, draw_run, evaluation, scores
+from deepfake.tracking.figures import curves, draw_run, evaluation, scores, selection
 from deepfake.tracking.figures.style import save
 
 HISTORY = [{"epoch": e, "train/loss": 1 / (e + 1), "val/roc_auc": 1 - 0.5 / (e + 1)} for e in range(3)]
@@ -83,16 +83,25 @@ def test_empty_history_says_so() -> None:
 
 
 def test_epochs_without_a_value_leave_a_gap() -> None:
-    epochs, values = curves.series([{"a": 1.0}, {"a": float("nan")}, {"b": 2.0}, {"a": 4.0}], "a")
+    epochs, values = selection.series([{"a": 1.0}, {"a": float("nan")}, {"b": 2.0}, {"a": 4.0}], "a")
     assert (list(epochs), list(values)) == ([1.0, 4.0], [1.0, 4.0])
 
 
+def test_most_typical_are_right_near_the_median_and_of_both_classes() -> None:
+    scores = [0.01, 0.1, 0.2, 0.9, 0.6, 0.8, 0.99, 0.3]
+    table = pd.DataFrame({"sample_id": list("abcdefgh"), "label": [0, 0, 0, 0, 1, 1, 1, 1], "score": scores})
+    assert list(selection.most_typical(table, 4)["sample_id"]) == ["b", "a", "f", "g"]
+    assert list(selection.most_typical(table, 1)["sample_id"]) in (["b"], ["f"])
+    assert set(selection.most_typical(table[table["label"] == 1], 9)["sample_id"]) == {"e", "f", "g"}
+    assert selection.most_typical(table.iloc[:0], 9).empty
+
+
 def test_most_wrong_are_only_the_wrong_ones_worst_first(predictions: pd.DataFrame) -> None:
-    assert list(evaluation.most_wrong(predictions, 5)["sample_id"]) == ["b", "e"]
+    assert list(selection.most_wrong(predictions, 5)["sample_id"]) == ["b", "e"]
 
 
 def test_contact_sheet_names_truth_and_score(predictions: pd.DataFrame) -> None:
-    worst = evaluation.most_wrong(predictions, 2)
+    worst = selection.most_wrong(predictions, 2)
     figure = evaluation.contact_sheet([np.zeros((8, 8, 3), np.uint8)] * 2, worst)
     assert [axis.get_title() for axis in figure.axes] == ["real\nscored 0.600", "fake, swap\nscored 0.400"]
 

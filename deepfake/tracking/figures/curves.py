@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deepfake.metrics import EPOCH_PARTS, READS, Interval, metric_names
+from deepfake.metrics import EPOCH_PARTS, Interval
 from deepfake.tracking.figures.scores import one_class, scored
+from deepfake.tracking.figures.selection import LOSSES, SHOWN, History, series
 from deepfake.tracking.figures.style import (
     BLACK,
     BLUE,
@@ -30,12 +30,6 @@ from deepfake.tracking.figures.style import (
     say_why,
     title,
 )
-
-History = Sequence[Mapping[str, float]]
-
-#: What the right panel shows besides the metric that chooses the epoch.
-SHOWN = tuple(f"val/{name}" for reads in READS for name in metric_names(reads, curve=True))
-LOSSES = ("train/loss", "val/loss", "val/log_loss")
 
 
 def learning_curves(history: History, *, monitor: str, best_epoch: int | None = None) -> Figure:
@@ -62,13 +56,6 @@ def learning_curves(history: History, *, monitor: str, best_epoch: int | None = 
             axis.axvline(best_epoch, color=BLACK, linestyle=":", linewidth=1.2, label=f"best epoch {best_epoch}")
         legend(axis, "best")
     return figure
-
-
-def series(history: History, key: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The epochs, counted from 1, at which a metric has a finite value, and those values."""
-    points = [(row.get("epoch", place) + 1, row.get(key)) for place, row in enumerate(history)]
-    finite = [(epoch, value) for epoch, value in points if value is not None and np.isfinite(value)]
-    return np.array([epoch for epoch, _ in finite], float), np.array([value for _, value in finite], float)
 
 
 def _draw(axis: Axes, history: History, keys: Sequence[str], strong: str) -> bool:

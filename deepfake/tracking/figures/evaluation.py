@@ -138,36 +138,5 @@ def contact_sheet(
     return figure
 
 
-def most_wrong(predictions: pd.DataFrame, count: int, threshold: float = 0.5) -> pd.DataFrame:
-    """The samples on the wrong side of the threshold, the furthest from their class first.
-
-    Args:
-        predictions: ``label`` and ``score``.
-        count: At most so many.
-        threshold: The probability from which a sample is called fake.
-    """
-    wrong = (predictions["score"] >= threshold) != (predictions["label"] == 1)
-    errors = predictions[wrong & predictions["score"].notna()]
-    distance = (errors["score"] - errors["label"]).abs()
-    return errors.loc[distance.sort_values(ascending=False, kind="stable").index].head(count)
-
-
-def most_typical(predictions: pd.DataFrame, count: int, threshold: float = 0.5) -> pd.DataFrame:
-    """Samples on the right side of the threshold whose score is nearest to the median of these, of both classes.
-
-    Args:
-        predictions: ``label`` and ``score``.
-        count: At most so many; half of them of each class, as far as there are.
-        threshold: The probability from which a sample is called fake.
-    """
-    right = (predictions["score"] >= threshold) == (predictions["label"] == 1)
-    hits = predictions[right & predictions["score"].notna()]
-    distance = (hits["score"] - hits.groupby("label")["score"].transform("median")).abs()
-    nearest = hits.loc[distance.sort_values(kind="stable").index]
-    # Whoever is first of its class, then the second ones: one class alone fills all places.
-    turn = nearest.groupby("label").cumcount()
-    return nearest.loc[turn.sort_values(kind="stable").index].head(count).sort_values("label", kind="stable")
-
-
 def _shortened(name: str, length: int = 26) -> str:
     return name if len(name) <= length else f"…{name[1 - length :]}"
