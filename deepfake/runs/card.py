@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,8 @@ def keep_card(run: Run, outcome: Outcome = Outcome()) -> None:
     if not (run.folder.path / files.RESOLVED).is_file():
         return  # it failed before it was anything
     try:
-        path = page.write_page(run.folder.path, run_card(from_folder(run.folder.path), run.data.store, outcome))
+        record = replace(from_folder(run.folder.path), name=run.context.name or run.config.name)
+        path = page.write_page(run.folder.path, run_card(record, run.data.store, outcome))
         run.log.files([path])
     except Exception as error:
         run.console.warn(f"the run's report card could not be written: {first_line(error)}")

@@ -152,8 +152,7 @@ def _best(result: SweepResult) -> list[str]:
         return []
     chosen = " ".join(_brief(best.overrides))
     value = best.values[0] if best.values else math.nan
-    name = best.name or f"#{best.number}"
-    items = [(f"best {result.info.objectives[0].metric}", svg.number(value), f"{name}: {chosen}")]
+    items = [(f"best {result.info.objectives[0].metric}", svg.number(value), f"#{best.number}: {chosen}")]
     if _TESTED in best.metrics and result.info.objectives[0].metric != _TESTED:
         low, high = (best.metrics.get(f"{_TESTED}_{end}", math.nan) for end in ("low", "high"))
         said = f"interval {low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else "no interval"

@@ -190,7 +190,11 @@ class Told:
 
 def _at_work(folder: Path, told: Told) -> Any:
     return SimpleNamespace(
-        folder=SimpleNamespace(path=folder), log=told, console=told, data=SimpleNamespace(store=None)
+        folder=SimpleNamespace(path=folder),
+        log=told,
+        console=told,
+        data=SimpleNamespace(store=None),
+        context=SimpleNamespace(name="demo run"),
     )
 
 
