@@ -28,6 +28,7 @@ from deepfake.training.options import (
     FeatureOptions,
     OptimizerOptions,
     SchedulerOptions,
+    SelectionOptions,
     TrainerOptions,
 )
 
@@ -64,6 +65,7 @@ class RunConfig:
     augment: AugmentOptions = dataclasses.field(default_factory=AugmentOptions)
     features: FeatureOptions = dataclasses.field(default_factory=FeatureOptions)
     trainer: TrainerOptions = dataclasses.field(default_factory=TrainerOptions)
+    selection: SelectionOptions = dataclasses.field(default_factory=SelectionOptions)
     evaluation: EvaluationOptions = dataclasses.field(default_factory=EvaluationOptions)
     tracking: TrackingOptions = environment(dataclasses.field(default_factory=TrackingOptions))
 

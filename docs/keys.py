@@ -31,6 +31,7 @@ from deepfake.training.options import (
     FeatureOptions,
     OptimizerOptions,
     SchedulerOptions,
+    SelectionOptions,
     TrainerOptions,
 )
 
@@ -44,6 +45,7 @@ GROUPS: dict[str, tuple[type[Any], Path]] = {
     "augment": (AugmentOptions, CONF / "augment" / "_base.yaml"),
     "features": (FeatureOptions, CONF / "features" / "none.yaml"),
     "trainer": (TrainerOptions, CONF / "trainer" / "default.yaml"),
+    "selection": (SelectionOptions, CONF / "selection" / "_base.yaml"),
     "evaluation": (EvaluationOptions, CONF / "evaluation" / "default.yaml"),
     "tracking": (TrackingOptions, CONF / "tracking" / "mlflow.yaml"),
     "paths": (PathOptions, TRAIN),

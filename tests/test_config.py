@@ -22,7 +22,7 @@ from deepfake.models.options import BackboneOptions
 from deepfake.options import flatten
 from deepfake.sweeping.options import SweepOptions
 from deepfake.tracking.options import TrackingOptions
-from deepfake.training.options import EvaluationOptions, FeatureOptions, TrainerOptions
+from deepfake.training.options import EvaluationOptions, FeatureOptions, SelectionOptions, TrainerOptions
 
 CHOICES = [
     f"{path.parent.name}={path.stem}"
@@ -37,9 +37,10 @@ def test_what_says_where_or_how_is_marked_and_everything_else_is_what_a_run_is()
     machine = ["dataset.file_timeout", "dataset.workers", "name", "paths", "tracking"]
     machine += ["trainer.accelerator", "trainer.devices", "trainer.num_workers"]
     data = ["backbone.weights", "dataset.face_model", "dataset.parts", "dataset.root", "dataset.split_files"]
+    data = [*data, "dataset.table", "selection.holdout_sets"]
     assert environment_keys("machine") == machine
-    assert environment_keys("data") == [*data, "dataset.table"]
-    assert environment_keys() == sorted([*machine, *data, "dataset.table"])
+    assert environment_keys("data") == data
+    assert environment_keys() == sorted([*machine, *data])
     assert all(is_environment_key(text) for text in ("paths.outputs", "dataset.root=/x", "tracking", "name=a.b"))
     assert not any(is_environment_key(text) for text in ("dataset", "dataset=demo", "dataset.rootless=1", "names"))
 
@@ -64,6 +65,7 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
         ("dataset/_base", DatasetOptions),
         ("evaluation/default", EvaluationOptions),
         ("features/none", FeatureOptions),
+        ("selection/_base", SelectionOptions),
         ("tracking/mlflow", TrackingOptions),
         ("trainer/default", TrainerOptions),
         *[(choice.replace("=", "/"), None) for choice in CHOICES if choice.startswith(("head", "optim", "sched"))],

@@ -284,6 +284,32 @@ class ClipSet(ClipSource):
                 out[place, held:] = out[place, held - 1]
 
 
+class PartOfClips(ClipSource):
+    """Some samples of a source, with the very changes that they have there.
+
+    Args:
+        clips: The source.
+        rows: Which rows of its table.
+    """
+
+    def __init__(self, clips: ClipSource, rows: np.ndarray) -> None:
+        self._clips = clips
+        self.at_hand = clips.at_hand
+        self._chosen = np.flatnonzero(np.isin(clips.items[:, 0], rows))
+        self.table = clips.table.iloc[rows].reset_index(drop=True)
+        place = np.full(len(clips.table), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        self._rows = torch.from_numpy(place)
+        self.items = clips.items[self._chosen].copy()
+        self.items[:, 0] = place[self.items[:, 0]]
+        self.labels, self.lengths = clips.labels[self._chosen], clips.lengths[self._chosen]
+
+    def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
+        """The clips of these items, as the source has them in that epoch."""
+        batch = self._clips.fetch(self._chosen[np.asarray(items, np.int64)].tolist(), epoch)
+        return replace(batch, samples=self._rows.to(batch.samples.device)[batch.samples])
+
+
 def _repeat(values: list[int], counts: np.ndarray) -> np.ndarray:
     """Each sample's value once for each of its clips, int64 [items]."""
     return np.repeat(np.array(values, np.int64), counts)

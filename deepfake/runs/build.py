@@ -6,8 +6,8 @@ import functools
 import gc
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -104,7 +104,7 @@ def samples_key(config: RunConfig) -> str:
 
 def clips_key(config: RunConfig) -> str:
     """What prepared clips and their random changes depend on."""
-    changed = [asdict(config.augment), config.seed, config.head.temporal]
+    changed = [asdict(config.augment), config.seed, config.head.temporal, asdict(config.selection)]
     return samples_key(config) + json.dumps(changed, sort_keys=True)
 
 
@@ -125,12 +125,17 @@ class Inputs:
 
 @dataclass
 class Data:
-    """What a run reads: which samples, their crops, what is wrong with them, and the clips of each split."""
+    """What a run reads: which samples, their crops, what is wrong with them, and the clips of each split.
+
+    Attributes:
+        selected: What else it is chosen by, by name, and a digest of each of its samples.
+    """
 
     manifest: Manifest
     store: CropStore
     audit: Audit
     splits: dict[str, ClipSource]
+    selected: dict[str, tuple[ClipSource, Mapping[str, str]]] = field(default_factory=dict)
 
 
 @dataclass
@@ -364,10 +369,19 @@ def prepare_reading(run: Run, cache: Cache, folder: Path | None = None) -> None:
     if found is None:
         _move_clips(run)
         return
+    whole, (run.detector, sets) = run.detector, found
+    selected: dict[str, tuple[ClipSource, Mapping[str, str]]] = {}
+    for name, (clips, contents) in data.selected.items():
+        read = features.read(whole, {name: clips}, contents, seed=config.seed)
+        if read is None:
+            raise UserError(
+                f"there is no room to store the features of {name}, by which selection chooses",
+                "make room, or leave it out",
+            )
+        selected[name] = (read[1][name], contents)
     if run.fabric.is_global_zero:
         run.folder.write_features(features.keys)
-    run.detector, sets = found
-    run.data = replace(data, splits=dict(sets))
+    run.data = replace(data, splits=dict(sets), selected=selected)
 
 
 def _move_clips(run: Run) -> None:

@@ -34,6 +34,7 @@ _GROUPS = (
     "augment",
     "features",
     "trainer",
+    "selection",
     "experiment",
 )
 

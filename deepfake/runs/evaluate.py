@@ -125,6 +125,7 @@ def evaluate_run(run: Run, result: FitResult) -> Evaluated:
     _add(found, "test", tested.found)
     _add(found, "test/frame", test.frame_metrics())
     frames = int(max(run.data.splits["train"].lengths))
+    found.values |= {name: value for name, value in result.best_metrics.items() if name.startswith("select/")}
     found.values |= {
         "best_epoch": float(result.best_epoch + 1),
         "epochs_run": float(result.epochs_run),

@@ -38,6 +38,7 @@ from deepfake.runs.card import Outcome, keep_card
 from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import evaluate_run
+from deepfake.runs.selection import selection_of, trained_on, with_selected
 from deepfake.sweeping import trial
 from deepfake.tracking.run import Ending, Origin, RunLog, track
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder
@@ -46,6 +47,7 @@ from deepfake.tracking.store import Store, locate
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from deepfake.data.manifest import Manifest
     from deepfake.models.detector import Detector
     from deepfake.training.trainer import FitResult
 
@@ -94,7 +96,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         console.say(f"note: {note}")
     console.say(_start_line(config, describe_splits(manifest), detector, fabric))
     with _tracked(config, context, store, fabric) as log, _identified(log, folder, context.name or config.name):
-        data = cache.get("clips", clips_key(config), lambda: open_data(config, manifest, console, crops))
+        data = cache.get("clips", clips_key(config), lambda: _open(config, manifest, console, crops))
         _agree_on_data(config, data)
         current = Run(config, context, folder, log, console, fabric, data, detector)
         if fabric.is_global_zero:
@@ -118,6 +120,10 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
     shown = None if context.number is not None else store.ui_command(log.id or str(folder.path))
     console.say(end_lines(folder.path, metrics, shown))
     return RunResult(log.id, str(folder.path), context.name or config.name, "finished", metrics)
+
+
+def _open(config: RunConfig, manifest: Manifest, console: Console, crops: Path | None) -> Data:
+    return with_selected(config, open_data(config, manifest, console, crops), console)
 
 
 def _start_line(config: RunConfig, data: str, detector: Detector, fabric: Fabric) -> str:
@@ -216,6 +222,15 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
     from deepfake.training.trainer import FitOptions, Trainer
 
     config, reporting = run.config, trial.current()
+    options = FitOptions(
+        config.trainer,
+        config.optimizer,
+        config.scheduler,
+        config.backbone.lr,
+        config.evaluation,
+        config.seed,
+        selection_of(run),
+    )
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         epochs.append({"epoch": float(epoch), **metrics})
@@ -230,11 +245,9 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
     with run.console.progress() as bar:
         trainer = Trainer(
             run.detector,
-            run.data.splits["train"],
+            trained_on(run),
             run.data.splits["val"],
-            FitOptions(
-                config.trainer, config.optimizer, config.scheduler, config.backbone.lr, config.evaluation, config.seed
-            ),
+            options,
             run.fabric,
             run.folder.path,
             bar,

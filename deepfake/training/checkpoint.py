@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,9 @@ class Monitor:
         self.waited = int(state["waited"] or 0)
 
 
-def create_monitor(name: str, mode: str, patience: int | None, val_labels: np.ndarray) -> Monitor:
+def create_monitor(
+    name: str, mode: str, patience: int | None, val_labels: np.ndarray, selected: Sequence[str] = ()
+) -> Monitor:
     """A monitor for ``trainer.monitor``, or for the validation loss where that metric cannot exist.
 
     Args:
@@ -190,11 +192,18 @@ def create_monitor(name: str, mode: str, patience: int | None, val_labels: np.nd
         mode: ``max`` or ``min``; must fit the metric.
         patience: See :class:`Monitor`.
         val_labels: Labels of the validation clips, to see whether both classes are there.
+        selected: Metrics of what else counts, all ROC-AUCs of both classes.
 
     Raises:
         UserError: No such metric is logged, or ``mode`` would keep its worst epoch.
     """
     known = {LOSS: True} | {f"val/{metric.name}": metric.less_is_better for metric in METRICS.values()}
+    known |= dict.fromkeys(selected, False)
+    if name.startswith("select/") and not selected:
+        raise UserError(
+            f"trainer.monitor={name} is a metric of a selection, and only validation counts",
+            "add selection=damaged, holdout_methods, holdout_sets or leave_one_out",
+        )
     if name not in known:
         raise UserError(f"trainer.monitor={name!r} is not a validation metric", nearest(name, known))
     fitting = "min" if known[name] else "max"
@@ -202,6 +211,8 @@ def create_monitor(name: str, mode: str, patience: int | None, val_labels: np.nd
         raise UserError(
             f"trainer.mode={mode} would keep the worst epoch by {name}", f"set trainer.mode={fitting} with this metric"
         )
+    if name in selected:
+        return Monitor(name, mode, patience)
     classes = set(np.asarray(val_labels).tolist())
     if not classes:
         return Monitor(

@@ -116,6 +116,28 @@ class TrainerOptions:
 
 
 @dataclass
+class SelectionOptions:
+    """What chooses the best epoch and is a study's objective: validation as it is, or what is harder to please.
+
+    Where anything but ``val`` counts, each epoch has ``select/<name>/roc_auc`` of each, and ``select/roc_auc`` of all.
+    """
+
+    val: bool = True
+    holdout_methods: list[str] = field(default_factory=list)
+    holdout_sets: list[dict[str, Any]] = environment(field(default_factory=list), of_data=True)
+    leave_one_out: str = chosen("none", ("none", "methods", "sets"))
+    damaged: list[str] = field(default_factory=list)
+    severity: int = ranged(2, low=1, high=5)
+    combine: str = chosen("mean", ("mean", "worst"))
+
+    @property
+    def plain(self) -> bool:
+        """Whether validation alone counts."""
+        others = (self.holdout_methods, self.holdout_sets, self.damaged, self.leave_one_out != "none")
+        return self.val and not any(others)
+
+
+@dataclass
 class EvaluationOptions:
     """How clips' scores become a video's, scores become calls, and how sure the numbers are."""
 

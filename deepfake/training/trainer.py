@@ -6,9 +6,11 @@ seeded by where it stands, so the position is the random state. Knows no files o
 
 from __future__ import annotations
 
+import copy
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,12 @@ from deepfake.training.options import EvaluationOptions, OptimizerOptions, Sched
 from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
 from deepfake.training.runtime import Interruption, gather, share_buffers
 from deepfake.training.sampler import part_of, plan_batches
-from deepfake.training.scoring import sample_table, score_clips
+from deepfake.training.scoring import ClipScores, sample_table, score_clips
+from deepfake.training.selection import VALIDATION, Selection
 from deepfake.training.train_step import EpochSums, Loss, Updater
 
+#: In a run's folder: what fits without a part of the data need to go on; removed once they are done.
+FOLDS = "folds"
 OnEpoch = Callable[[int, dict[str, float]], None]
 
 
@@ -55,6 +60,7 @@ class FitOptions:
         backbone_lr: None means a tenth of the head's.
         evaluation: How a sample's score is made of its clips'.
         seed: With the epoch and step, fixes order and dropout.
+        selection: What counts beside the validation split.
     """
 
     trainer: TrainerOptions
@@ -63,6 +69,7 @@ class FitOptions:
     backbone_lr: float | None = None
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     seed: int = 0
+    selection: Selection = field(default_factory=Selection)
 
 
 @dataclass
@@ -120,6 +127,10 @@ class Trainer:
         self.best_weights = folder / "checkpoints" / BEST
         self.last_state = folder / "checkpoints" / LAST
         self.progress = progress
+        self.folds = {
+            name: Trainer(_apart(detector), fold.train, fold.held, self._of_a_fold(), fabric, folder / FOLDS / str(i))
+            for i, (name, fold) in enumerate(options.selection.folds.items())
+        }
         # Where it stands: the epoch in work, from 0; its batches that are done; optimizer steps over all epochs.
         self.epoch = self.batch = self.updates = 0
         # What the epoch's clips came to so far, and each finished epoch's metrics.
@@ -148,8 +159,14 @@ class Trainer:
         notes = self._prepare(resume)
         if resume:
             notes += self._resume()
+        for fold in self.folds.values():
+            fold.keys = replace(fold.keys, batch_size=self.plan.batch_size)
+            fold._prepare(resume)
+            if resume:
+                fold._resume()
         with Interruption(self.fabric) as interruption:
             self._run(on_epoch, interruption)
+        self._discard_folds()
         notes += waiting_note(self.history)
         load_weights(self.detector, self.best_weights)
         best = max(0, self.monitor.best_epoch)
@@ -187,7 +204,7 @@ class Trainer:
         batch_size, notes = choose_batch_size(detector, self.train, keys.batch_size, fabric, resumed)
         balanced = keys.balance == "sampler"
         self.plan, more = plan_batches(self.train, batch_size, self.options.seed, balanced, fabric.world_size)
-        self.monitor = create_monitor(keys.monitor, keys.mode, keys.patience, self.val.labels)
+        self.monitor = create_monitor(keys.monitor, keys.mode, keys.patience, self.val.labels, self._counted())
         notes += more + self.monitor.notes
         self.average = _average(detector, keys.ema)
         per_process = -(-self.plan.batch_size // fabric.world_size)
@@ -206,28 +223,40 @@ class Trainer:
         self.updater = Updater(fabric, model, wrapped, loss, keys.clip_norm, clock, may_split, notes=notes)
         return notes
 
+    def _counted(self) -> list[str]:
+        selection = self.options.selection
+        return selection.metrics if selection.sets or selection.folds else []
+
     # ---- epochs
 
     def _run(self, on_epoch: OnEpoch, interruption: Interruption) -> None:
         """Go on to the last epoch, or until patience runs out."""
         while self.epoch < self.keys.epochs and not self.monitor.exhausted:
-            began = time.perf_counter()
-            metrics = self._train_epoch(interruption)
-            with self.updater.clock("validation"):
-                metrics |= self._validate()
-            metrics["epoch_seconds"] = time.perf_counter() - began
-            metrics |= self._profile(metrics["samples_per_second"])
-            self.history.append({"epoch": float(self.epoch), **metrics})
-            if self.monitor.update(self.epoch, metrics):
-                self._keep_best()
-            self.schedule.after_epoch(metrics.get(self.monitor.name))
-            # Counts towards the next epoch: this one's numbers are being reported.
-            with self.updater.clock("logging"):
-                on_epoch(self.epoch, metrics)
-                self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()
-                self._save()
+            for fold in self.folds.values():
+                # One that was interrupted later than this fit is an epoch ahead.
+                if fold.epoch == self.epoch:
+                    fold._one_epoch(_ignore, interruption)
+            self._one_epoch(on_epoch, interruption)
             if self.epoch < self.keys.epochs and interruption.asked():
                 raise Interrupted(f"SIGTERM after epoch {self.epoch}; saved in {self.last_state}")
+
+    def _one_epoch(self, on_epoch: OnEpoch, interruption: Interruption) -> None:
+        began = time.perf_counter()
+        metrics = self._train_epoch(interruption)
+        with self.updater.clock("validation"):
+            metrics |= self._validate()
+            metrics |= self._selected(metrics.get(VALIDATION))
+        metrics["epoch_seconds"] = time.perf_counter() - began
+        metrics |= self._profile(metrics["samples_per_second"])
+        self.history.append({"epoch": float(self.epoch), **metrics})
+        if self.monitor.update(self.epoch, metrics):
+            self._keep_best()
+        self.schedule.after_epoch(metrics.get(self.monitor.name))
+        # Counts towards the next epoch: this one's numbers are being reported.
+        with self.updater.clock("logging"):
+            on_epoch(self.epoch, metrics)
+            self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()
+            self._save()
 
     def _train_epoch(self, interruption: Interruption) -> dict[str, float]:
         began = time.perf_counter()
@@ -293,15 +322,7 @@ class Trainer:
             self.unavailable["val/loss"] = "the val split has no clips"
             return {}
         share_buffers(self.best, self.fabric)
-        scores = score_clips(
-            self.best,
-            self.val,
-            fabric=self.fabric,
-            batch_size=self.plan.batch_size,
-            num_workers=self.workers,
-            progress=self.progress,
-            text="validating",
-        )
+        scores = self._scores(self.val, "validating")
         logits, labels = torch.from_numpy(scores.logits), torch.from_numpy(np.asarray(self.val.labels)).double()
         loss = Loss(self.updater.loss.pos_weight.cpu().double(), self.keys.label_smoothing)(logits, labels).mean()
         if not torch.isfinite(loss):
@@ -310,6 +331,39 @@ class Trainer:
         found = sample_metrics(table, self.keys.threshold)
         self.unavailable = {f"val/{name}": reason for name, reason in found.unavailable.items()}
         return {"val/loss": loss.item()} | {f"val/{name}": value for name, value in found.values.items()}
+
+    def _selected(self, validation: float | None) -> dict[str, float]:
+        """What else counts, as of this epoch; nothing where validation alone does."""
+        selection = self.options.selection
+        if not selection.sets and not selection.folds:
+            return {}
+        values = {}
+        for name, clips in selection.sets.items():
+            table = sample_table(clips, self._scores(clips, name), "val", self.options.evaluation)
+            values[name] = sample_metrics(table, self.keys.threshold).values["roc_auc"]
+        for name, fold in self.folds.items():
+            values[name] = fold.history[self.epoch][VALIDATION]
+        return selection.combined(values, validation)
+
+    def _scores(self, clips: ClipSource, text: str) -> ClipScores:
+        return score_clips(
+            self.best,
+            clips,
+            fabric=self.fabric,
+            batch_size=self.plan.batch_size,
+            num_workers=self.workers,
+            progress=self.progress,
+            text=text,
+        )
+
+    def _of_a_fold(self) -> FitOptions:
+        """As long as this fit, whatever becomes of it on the way."""
+        keys = replace(self.keys, monitor=VALIDATION, mode="max", patience=None, profile=False)
+        return replace(self.options, trainer=keys, selection=Selection())
+
+    def _discard_folds(self) -> None:
+        if self.folds and self.fabric.is_global_zero:
+            shutil.rmtree(self.best_weights.parents[1] / FOLDS, ignore_errors=True)
 
     def _profile(self, clips_per_second: float) -> dict[str, float]:
         if not self.keys.profile:
@@ -391,6 +445,16 @@ class Trainer:
             "seed": self.options.seed,
             "processes": self.fabric.world_size,
         }
+
+
+def _apart(detector: Detector) -> Detector:
+    """A copy that is trained by itself; what is frozen is shared."""
+    shared = {id(detector.backbone): detector.backbone} if detector.freeze else {}
+    return copy.deepcopy(detector, shared)
+
+
+def _ignore(epoch: int, metrics: dict[str, float]) -> None:
+    """What a fold's epoch came to is told with the fit's own."""
 
 
 def _step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:

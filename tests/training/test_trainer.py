@@ -20,6 +20,7 @@ from deepfake.models.options import Gru, Mean
 from deepfake.training.checkpoint import load_weights
 from deepfake.training.options import Adam, AdamW, Constant, Cosine, Plateau, Sgd, TrainerOptions
 from deepfake.training.scoring import score
+from deepfake.training.selection import Selection
 from deepfake.training.trainer import FitOptions, FitResult, Trainer
 from tests.training.fakes import FakeClips, cpu, small_detector
 
@@ -37,6 +38,7 @@ def run(
         "backbone_lr": None,
         "on_epoch": lambda epoch, metrics: None,
         "seed": 3,
+        "selection": Selection(),
     }
     fields = {"epochs": 3, "batch_size": 8, "accelerator": "cpu", "num_workers": 0}
     for name, value in changes.items():
@@ -44,7 +46,7 @@ def run(
     detector = detector or small_detector()
     options = FitOptions(
         TrainerOptions(**fields),
-        **{name: arguments[name] for name in ("optimizer", "scheduler", "backbone_lr", "seed")},
+        **{name: arguments[name] for name in ("optimizer", "scheduler", "backbone_lr", "seed", "selection")},
     )
     fabric = fabric or cpu(precision=options.trainer.precision)
     trainer = Trainer(detector, arguments["train"], arguments["val"], options, fabric, folder)
