@@ -22,7 +22,6 @@ import optuna
 from hydra.core.config_loader import ConfigLoader
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
@@ -38,6 +37,7 @@ from deepfake.sweeping.study_plan import StudyPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from optuna.importance import FanovaImportanceEvaluator
 
 #: Longer numbers are rounded where overrides are shown.
 _LONG = 8
@@ -296,6 +296,9 @@ def importances_of(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], value
 
 def _evaluator() -> FanovaImportanceEvaluator:
     """Of a fixed seed: the same trials give the same numbers, in the figure as on the page."""
+    # It takes scikit-learn, which a study's beginning need not pay for.
+    from optuna.importance import FanovaImportanceEvaluator
+
     return FanovaImportanceEvaluator(seed=0)
 
 
