@@ -40,8 +40,8 @@ def sweep_view(run_id: str, swept: Sequence[str], objective: str, maximize: bool
     bars = [{"type": "BAR", "metricKey": name, "displayName": name} for name in COMPARED]
     lines = {"selectedParams": list(swept), "selectedMetrics": list(COMPARED), "showAllRuns": True}
     sections = [
-        _section(run_id, "Test split", bars, columns=len(bars), height=300),
-        _section(run_id, "What was swept", [{"type": "PARALLEL", **lines}], columns=1, height=380),
+        _section(run_id, "Test split", bars, columns=len(bars), height=270),
+        _section(run_id, "What was swept", [{"type": "PARALLEL", **lines}], columns=1, height=340),
     ]
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",

@@ -117,7 +117,7 @@ class FakeServer:
         return {"run": self._run(given["run_id"]), "run_info": self._run(given["run_id"])["info"]}
 
     def _matches(self, run: dict[str, Any], condition: str) -> bool:
-        return "tags.told" in condition and f"'{run['tags'].get('told')}'" in condition
+        return not condition or ("tags.told" in condition and f"'{run['tags'].get('told')}'" in condition)
 
     def _run(self, key: str) -> dict[str, Any]:
         run = self.runs[key]
