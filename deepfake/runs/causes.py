@@ -17,6 +17,7 @@ import pandas as pd
 from deepfake.config import is_environment_key
 from deepfake.installation import CHECKOUT
 from deepfake.options import flatten
+from deepfake.tracking.names import param_text
 from deepfake.tracking.provenance import DataChanges
 from deepfake.tracking.run_record import RunRecord
 
@@ -39,10 +40,11 @@ COMPUTING = (
 )  # fmt: skip
 #: Of this project, what computes; the rest keeps, tracks and tells.
 _COMPUTES = re.compile(r"deepfake/(data|models|training)/|deepfake/(metrics|compat|options)\.py|"
-                       r"deepfake/runs/(build|train|evaluate)\.py")  # fmt: skip
+                       r"deepfake/runs/(build|train|evaluate|selection)\.py")  # fmt: skip
 _PACKAGE = "deepfake-sweeps"
 _MOST_NAMED = 4
 _SHORT = 12
+_LONG = 200  # letters of a value that a store may have cut
 _SEEDS = re.compile(r"(^|[._])seed$")
 _DIFF = re.compile(r"^diff --git a/(?P<old>.+?) b/(?P<new>.+)$", re.MULTILINE)
 
@@ -97,14 +99,18 @@ def find_causes(
 
 def edited_keys(record: RunRecord) -> dict[str, tuple[object, object]]:
     """Keys of a run's saved config that its tracking store knows with other values: somebody edited the file."""
-    saved = {key: str(value) for key, value in flatten(record.config()).items()}
-    logged = record.params
+    saved, logged = flatten(record.config()), record.params
     return {
-        key: (logged[key], saved[key])
+        key: (logged[key], str(saved[key]))
         for key in sorted({*saved} & {*logged})
-        # Where things lie is masked or moved; the store cuts what is long.
-        if not is_environment_key(key) and saved[key] != logged[key] and not saved[key].startswith(logged[key][:200])
+        # Where things lie is masked or moved.
+        if not is_environment_key(key) and not _logged_as(saved[key], logged[key])
     }
+
+
+def _logged_as(value: object, text: str) -> bool:
+    """Whether a store shows a value so: rounded, as older runs have it, or the beginning of what is long."""
+    return text in (param_text(value), str(value)) or (len(text) > _LONG and str(value).startswith(text[:_LONG]))
 
 
 def _rank(cause: Cause) -> tuple[int, int]:

@@ -185,12 +185,22 @@ def test_a_commit_that_git_does_not_know_may_differ_in_any() -> None:
     assert "does not know" in cause.checked
 
 
-def test_a_config_that_was_edited_is_told_by_the_tracking_store(tmp_path: Path) -> None:
+def test_a_config_that_was_edited_is_told_by_the_tracking_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from deepfake.options import flatten
 
     record = whole_run(tmp_path)
     params = {key: str(value) for key, value in flatten(record.config()).items()}
     assert edited_keys(dataclasses.replace(record, params=params)) == {}
+    rate = "optimizer.lr"
+    assert rate in params
+    config = record.config()
+    config["optimizer"]["lr"] = 0.00031244523411
+    rounded = dataclasses.replace(record, params=params | {rate: "0.000312445"})
+    monkeypatch.setattr(type(record), "config", lambda self: config)
+    assert edited_keys(rounded) == {}
+    monkeypatch.undo()
     params |= {"seed": "9", "name": "another", "paths.outputs": "/elsewhere"}
     assert edited_keys(dataclasses.replace(record, params=params)) == {"seed": ("9", "0")}
 
