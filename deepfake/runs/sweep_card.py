@@ -31,6 +31,7 @@ _PAIRS = 3  # of objectives
 _KEYS = 9  # axes of parallel coordinates
 _NAMED = 24  # values of a key that is no number, beyond which it is a name rather than a choice
 _POINTS = 60  # of a learning curve that is kept for later
+_APART = 6.0  # units of a drawing between two points of a ROC curve that is kept so
 #: Metrics that are shown beside what a sweep looked for.
 SHOWN = (*(f"test/{name}" for name in metric_names(headline=True)), "best_epoch", "train_seconds")
 #: The metric with intervals that is drawn beside what a sweep was sorted by.
@@ -369,7 +370,7 @@ def roc_chart(scores: Mapping[str, np.ndarray], labels: np.ndarray, names: Seque
 
     plot = svg.Plot(svg.Axis("false positive rate", 0, 1), svg.Axis("true positive rate", 0, 1), 400, 380)
     plot.line([0, 1], [0, 1], "guide")
-    paths = [plot.path(*roc_points(labels, scores[name]), thin=True) for name in names]
+    paths = [plot.path(*roc_points(labels, scores[name]), apart=_APART) for name in names]
     return _exchanged("roc", "ROC", plot, paths, names), paths
 
 

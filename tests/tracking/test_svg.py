@@ -69,7 +69,7 @@ def test_a_single_point_is_seen() -> None:
 def test_a_thinned_path_keeps_its_ends() -> None:
     plot = svg.Plot(svg.Axis("x", 0, 1), svg.Axis("y", 0, 1))
     x = [place / 9999 for place in range(10_000)]
-    whole, thin = plot.path(x, x), plot.path(x, x, thin=True)
+    whole, thin = plot.path(x, x), plot.path(x, x, apart=6.0)
     assert len(thin) < len(whole) / 50
     assert thin.split("L")[-1] == whole.split("L")[-1]
 

@@ -20,7 +20,7 @@ _LETTER = 6.3
 _MARKS = 400  # points beyond which none says what it is: they could not be hit
 _GAP = 26.0  # from a panel's side to the drawing's, where nothing is written
 _FEW = 6  # numbers of which each is written at its axis
-_COLUMNS = 60  # of a curve that is kept as text: it is thinned to about so many points
+_MANY = 500  # points from which on a line is thinned
 
 
 def escape(text: object) -> str:
@@ -166,23 +166,22 @@ class Plot:
     def _y(self, value: float) -> float:
         return 12 + (1 - self.up.place(value)) * (self.height - 56)
 
-    def path(self, x: Sequence[float], y: Sequence[float], *, thin: bool = False) -> str:
+    def path(self, x: Sequence[float], y: Sequence[float], *, apart: float = 0.0) -> str:
         """The ``d`` of a line through points; values that are not finite leave a gap.
 
         Args:
             x: On the horizontal axis.
             y: On the vertical axis, as many.
-            thin: Leave out points that would hardly be seen.
+            apart: Points that are nearer to the last one than so many units of the drawing are left out.
         """
         parts, pen, last = [], "M", (math.inf, math.inf)
-        every = (self.width / _COLUMNS) if thin else 0.0
         points = list(zip(x, y, strict=True))
         for place, (a, b) in enumerate(points):
             if not (math.isfinite(a) and math.isfinite(b)):
                 pen = "M"
                 continue
             here = self._x(a), self._y(b)
-            near = max(abs(here[0] - last[0]), abs(here[1] - last[1])) < every
+            near = max(abs(here[0] - last[0]), abs(here[1] - last[1])) < apart
             if pen == "L" and near and place < len(points) - 1:
                 continue
             parts.append(f"{pen}{here[0]:.1f} {here[1]:.1f}")
@@ -192,7 +191,8 @@ class Plot:
     def line(self, x: Sequence[float], y: Sequence[float], style: int | str, label: str = "") -> Plot:
         """A line; ``style`` is the number of a series, or a class such as ``guide``."""
         kind = f"s{style % MOST}" if isinstance(style, int) else style
-        if d := self.path(x, y):
+        # What lies within a pixel is not seen.
+        if d := self.path(x, y, apart=1.0 if len(x) > _MANY else 0.0):
             there = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
             # A single point makes no line.
             self._drawn.append(self._dot(*there[0], kind) if len(there) == 1 else _path(d, kind))
