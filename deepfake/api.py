@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import os
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import pandas as pd
 
 from deepfake.config import is_environment_key
 from deepfake.errors import UserError
-from deepfake.hydra_app import call_app, called_from_python
+from deepfake.hydra_app import call_app, called_from_python, mistakes_raised
 from deepfake.metrics import metric_names
 from deepfake.options import override_value, split_override
 from deepfake.runs.console import Console
@@ -129,6 +130,36 @@ class Run:
             surroundings = reproduce.survey(asked, console)
             verdict, again = reproduce.run_again(asked, surroundings, tolerance, console)
         return Reproduction(verdict.word, verdict.metrics, verdict.notes, _run_of(again, _places(words)))
+
+    def capsule(
+        self, file: str | os.PathLike[str], *, weights: bool = True, data: bool = False, replace: bool = False
+    ) -> Path:
+        """One file with all it takes to run it again on another machine, as ``deepfake capsule`` makes it.
+
+        Args:
+            file: Where to, such as ``best.capsule.zip``.
+            weights: Whether the best epoch's weights come along.
+            data: Whether the crops that it read do.
+            replace: Whether a file that is there may be replaced.
+
+        Raises:
+            UserError: It cannot be written there, or the run's files are gone.
+        """
+        from deepfake.commands import capsule
+
+        target = Path(file).expanduser().absolute()
+        with called_from_python(computes=False):
+            capsule.main(
+                Namespace(
+                    run=str(self.folder),
+                    places=list(self.places),
+                    output=target,
+                    weights=weights,
+                    data=data,
+                    force=replace,
+                )
+            )
+        return target
 
     @property
     def _record(self) -> RunRecord:
@@ -342,6 +373,24 @@ def load(run: str | os.PathLike[str] | Run, *overrides: str, **values: object) -
             reference = os.fspath(run)
         trained = open_run(reference, words, Console())
         return Predictor(trained, _run_of(trained.record, _places(words)))
+
+
+def datasets(root: str | os.PathLike[str]) -> pd.DataFrame:
+    """Every known data set at or below a folder, as ``deepfake datasets ROOT`` finds them.
+
+    Args:
+        root: Where to look.
+
+    Returns:
+        One row per data set: ``dataset`` and ``root``, as ``train`` takes them, and
+        ``found``, what told it; empty where there is none, or no such folder.
+    """
+    from deepfake.commands.datasets import found_below
+
+    place = Path(root).expanduser()
+    with mistakes_raised():
+        found = [(name, str(folder), what) for folder, name, what in found_below(place)] if place.is_dir() else []
+    return pd.DataFrame(found, columns=["dataset", "root", "found"])
 
 
 def _words(overrides: Sequence[str], values: Mapping[str, object], *, swept: bool = False) -> list[str]:

@@ -18,6 +18,8 @@ from deepfake.runs.console import Console
 
 #: Folders looked into below the one that is named: a disk may hold far more than data sets.
 DEPTH = 2
+#: The same with those that hold nothing but one other, such as real_vs_fake/real-vs-fake.
+MOST = 8
 
 EXAMPLES = (
     ("deepfake datasets", "the layouts that are known"),
@@ -82,9 +84,11 @@ def unlabelled(root: Path, claimed: Collection[Path]) -> Iterator[tuple[Path, st
                 yield folder, what
 
 
-def _folders(root: Path, depth: int) -> Iterator[Path]:
+def _folders(root: Path, depth: int, most: int = MOST) -> Iterator[Path]:
     yield root
-    if depth:
-        for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-            if entry.is_dir() and not entry.name.startswith("."):
-                yield from _folders(Path(entry.path), depth - 1)
+    inside = sorted(entry.path for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    # What holds nothing but one folder, as archives unzip, is no level of its own.
+    below = depth - (len(inside) != 1)
+    if below >= 0 and most:
+        for path in inside:
+            yield from _folders(Path(path), below, most - 1)

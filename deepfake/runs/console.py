@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
@@ -15,6 +19,14 @@ from rich.text import Text
 
 from deepfake.errors import harmless
 from deepfake.metrics import METRICS, metric_names
+from deepfake.progress import in_notebook, line_console
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+
+
+#: Columns of what is printed where nothing says how wide it may be.
+_WIDTH = 200
 
 
 class RateColumn(TextColumn):
@@ -37,7 +49,7 @@ class Console:
 
     def __init__(self, quiet: bool = False, aside: bool = False) -> None:
         self._file = sys.stderr if aside else sys.stdout
-        self._out = RichConsole(file=self._file, quiet=quiet, highlight=False, soft_wrap=True)
+        self._out = line_console(self._file, quiet=quiet, soft_wrap=True)
         self._quiet = quiet
 
     def say(self, text: str) -> None:
@@ -54,15 +66,20 @@ class Console:
         if self._out.is_terminal:
             self._out.print(table)
         else:
-            RichConsole(file=self._file, width=200, quiet=self._quiet, highlight=False).print(table)
+            self.show(table)
 
     def show(self, parts: RenderableType) -> None:
         """Anything rich can print, as wide as :meth:`table`."""
-        RichConsole(file=self._file, width=None if self._out.is_terminal else 200, quiet=self._quiet).print(parts)
+        if self._out.is_terminal:
+            RichConsole(file=self._file, quiet=self._quiet).print(parts)
+        elif in_notebook() and not self._quiet:
+            _display(parts)
+        else:
+            RichConsole(file=self._file, width=_WIDTH, quiet=self._quiet, highlight=False).print(parts)
 
-    def progress(self) -> Bar:
-        """A bar with count, rate and time left; drawn only on a terminal."""
-        return Bar(self._out)
+    def progress(self) -> Bar | NotebookBar:
+        """A bar with count, rate and time left; drawn only on a terminal, and as a line of text in a notebook."""
+        return NotebookBar() if in_notebook() and not self._quiet else Bar(self._out)
 
 
 class Bar:
@@ -106,6 +123,65 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _display(parts: RenderableType) -> None:
+    """Show something in a notebook as HTML that is scrolled, not folded; rich's own holds a terminal's codes too."""
+    from IPython.display import display
+
+    out = RichConsole(file=io.StringIO(), width=_WIDTH, record=True, highlight=False, force_jupyter=False)
+    out.print(parts)
+    style = "white-space: pre; overflow-x: auto; line-height: normal; font-family: Menlo, 'DejaVu Sans Mono', monospace"
+    page = out.export_html(inline_styles=True, clear=False, code_format=f'<pre style="{style}">{{code}}</pre>')
+    display({"text/html": page, "text/plain": out.export_text()}, raw=True)  # type: ignore[no-untyped-call,unused-ignore]
+
+
+class NotebookBar:
+    """The same in a notebook: one line below the cell that is overwritten, for work that takes more than a moment."""
+
+    _EVERY = 1.0  # seconds from one line to the next
+
+    def __init__(self) -> None:
+        self._line: DisplayHandle | None = None
+        self._text, self._total, self._done = "", 0, 0
+        self._began = self._last = 0.0
+
+    def start(self, total: int, text: str) -> None:
+        """Begin a new count of ``total`` items."""
+        self._text, self._total, self._done = text, total, 0
+        self._began = self._last = time.monotonic()
+
+    def advance(self, n: int = 1) -> None:
+        """``n`` more items are done."""
+        self._done += n
+        now = time.monotonic()
+        if now - self._last >= self._EVERY:
+            self._last = now
+            rate = self._done / (now - self._began)
+            left = timedelta(seconds=round(max(0, self._total - self._done) / rate))
+            self._show(f"{self._text}: {self._done} of {self._total}, {rate:.1f}/s, {left} left")
+
+    def stop(self) -> None:
+        """The count is over; the line stays until the next or the end."""
+
+    def __enter__(self) -> NotebookBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._line is not None:
+            self._show("")
+
+    def _show(self, text: str) -> None:
+        from IPython.display import DisplayHandle
+
+        shown = {"text/plain": text}
+        if self._line is None:
+            self._line = DisplayHandle()
+            self._line.display(shown, raw=True)
+        else:
+            self._line.update(shown, raw=True)
 
 
 def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from deepfake.compat import is_basic_launcher
 from deepfake.errors import sigterm_interrupts
+from deepfake.progress import line_console
 from deepfake.sweeping.agent import work
 from deepfake.sweeping.callbacks import COMPLETED, LOCK, PRUNED, Job, SweepCallback, SweepInfo, SweepResult, notify
 from deepfake.sweeping.claims import Claims
@@ -261,7 +262,7 @@ class Display:
     """
 
     def __init__(self, plan: StudyPlan, workers: int, live: bool, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or line_console()
         self._plan = plan
         self._workers = workers
         self._live = Live(console=self.console, auto_refresh=False) if live and self.console.is_terminal else None
