@@ -101,12 +101,20 @@ def provenance(
         device=device,
         weights={name: weights_digest(part) for name, part in parts.items()},
         threads=torch.get_num_threads(),
+        processes=_processes(),
     )
 
 
 def _reference(run: Run) -> str:
     """What commands take for a run, whatever others are called."""
     return run.log.id or str(run.folder.path)
+
+
+def _processes() -> int:
+    """How many train together."""
+    from torch import distributed
+
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def keep_results(run: Run, result: FitResult, evaluated: Evaluated) -> None:

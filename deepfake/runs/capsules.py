@@ -101,6 +101,12 @@ class Capsule:
     crops: Path | None = None
     features: Path | None = None
 
+    def modules(self) -> dict[str, bytes]:
+        """The modules of its code that are in no commit, by path: a stranger's, like all of it."""
+        folder = self.folder / CODE / "files"
+        found = sorted(folder.rglob("*.py")) if folder.is_dir() else []
+        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
+
     def without_data(self) -> Capsule:
         """The same where the files of the data set are read instead."""
         return replace(self, crops=None, features=None)

@@ -17,6 +17,7 @@ import pandas as pd
 from deepfake.config import is_environment_key
 from deepfake.installation import CHECKOUT
 from deepfake.options import flatten
+from deepfake.runs.processes import processes_of
 from deepfake.tracking.names import param_text
 from deepfake.tracking.provenance import DataChanges
 from deepfake.tracking.run_record import RunRecord
@@ -234,7 +235,7 @@ def _machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Cause]
     x, y = then.get("environment", {}), now.get("environment", {})
     pairs = [
         (DEVICE, "", a.get("device"), b.get("device")),
-        (PROCESSES, "", x.get("WORLD_SIZE", "1"), y.get("WORLD_SIZE", "1")),
+        (PROCESSES, "", processes_of(then), processes_of(now)),
         (THREADS, "", a.get("threads"), b.get("threads")),
         (PROCESSOR, "", a.get("cpu"), b.get("cpu")),
         (GPU, "", ", ".join(a.get("gpus") or []) or "none", ", ".join(b.get("gpus") or []) or "none"),

@@ -172,20 +172,30 @@ def _add_run(record: RunRecord, folder: str, contents: Contents, weights: bool) 
 def _add_code(record: RunRecord, contents: Contents) -> None:
     """The changes that no commit has, and the modules that no commit knows, where they are still those that ran."""
     made = record.provenance()
-    git, ran = made.get("git") or {}, made.get("code", {})
+    git = made.get("git") or {}
     if git.get("diff"):
         contents.members[f"{CODE}/changes.diff"] = str(git["diff"]).encode("utf-8", "surrogateescape")
-    here, held = code_digests(), 0
-    for name in git.get("untracked") or []:
+    files, lost = untracked_modules(made)
+    contents.missing += [f"{name}, a module in no commit, which is another one by now or too large" for name in lost]
+    contents.members |= {f"{CODE}/files/{name}": content for name, content in files.items()}
+
+
+def untracked_modules(provenance: Mapping[str, Any]) -> tuple[dict[str, bytes], list[str]]:
+    """The modules that a run used and no commit knows, where they still are those that ran; and those that are not."""
+    ran, here, held = provenance.get("code", {}), code_digests(), 0
+    files: dict[str, bytes] = {}
+    lost = []
+    for name in (provenance.get("git") or {}).get("untracked") or []:
         if name not in ran or CHECKOUT is None:
             continue
-        file = PACKAGE.parent / name
-        content = file.read_bytes() if file.is_file() else b""
+        # A name that is among the running modules is one of this package's files.
+        content = (PACKAGE.parent / name).read_bytes() if here.get(name) == ran[name] else b""
         held += len(content)
         if here.get(name) != ran[name] or len(content) > _MOST_CODE or held > _MOST_CODES:
-            contents.missing.append(f"{name}, a module in no commit, which is another one by now or too large")
-            continue
-        contents.members[f"{CODE}/files/{name}"] = content
+            lost.append(name)
+        else:
+            files[name] = content
+    return files, lost
 
 
 def _add_environment(record: RunRecord, contents: Contents) -> None:

@@ -5,6 +5,7 @@ What it would meet (code, packages, machine, files) is found out first, without 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from deepfake.runs.build import Cache, Inputs, first_detector, read_manifest
 from deepfake.runs.capsules import Capsule
 from deepfake.runs.causes import Cause, edited_keys, find_causes
 from deepfake.runs.console import Console
+from deepfake.runs.processes import check_processes, is_one_of_several, processes_of, train_over
 from deepfake.runs.saved_config import Restored
 from deepfake.tracking.provenance import DataChanges, compare_manifests, compare_worlds
 from deepfake.tracking.reproducibility import IDENTICAL, Verdict, compare_results
@@ -101,12 +103,17 @@ def compare_surroundings(
     """
     then = record.provenance()
     config = restored.config
-    device, detector, notes = _equipment(config)
+    count = processes_of(then)
+    device, detector, notes = _equipment(config, count)
     files = _files(config, record, console, capsule)
-    now = provenance(config.seeds, files.manifest, files.crops, restored.context.choices, device, detector)
+    now: dict[str, Any] = provenance(
+        config.seeds, files.manifest, files.crops, restored.context.choices, device, detector
+    )
+    if count > 1 and not is_one_of_several():
+        now = _over(count, then, now)
     differences, same = compare_worlds(then, now)
     code = how_to_get_code(then.get("git") or {}) if differences["what"].isin(_CODE).any() else ""
-    roots = (then.get("data", {}).get("roots", {}), now["data"]["roots"])  # type: ignore[index]
+    roots = (then.get("data", {}).get("roots", {}), now["data"]["roots"])
     changes = compare_manifests(record.manifest(*_COLUMNS), files.manifest.table, roots)
     return Surroundings(then, now, differences, same, changes, notes, code, files.inputs, files.notes)
 
@@ -119,13 +126,30 @@ def how_to_get_code(git: Mapping[str, Any]) -> str:
     return f"git checkout {git['commit']}{diff}"
 
 
-def _equipment(config: RunConfig) -> tuple[str, Detector | None, list[str]]:
+def _over(count: int, then: Mapping[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What several processes would note, of which this one is none."""
+    told = then.get("environment", {})
+    started = {name: told[name] for name in ("WORLD_SIZE", "OMP_NUM_THREADS") if name in told}
+    noted = {"processes": count} if "processes" in then.get("machine", {}) else {}
+    return {
+        **now,
+        "environment": {**now["environment"], **started},
+        "machine": {**now["machine"], "processes": 1, **noted},
+    }
+
+
+def _equipment(config: RunConfig, processes: int) -> tuple[str, Detector | None, list[str]]:
     """The device and the untrained detector, as far as they can be had, and why not."""
     from deepfake.training.runtime import create_fabric, seed_everything
 
     device, detector, notes = "none", None, []
     try:
-        device = str(create_fabric(config.trainer).device)
+        options = config.trainer
+        if processes > 1 and not is_one_of_several():
+            check_processes(processes, options.accelerator)
+            # Each of them gets one; this one only looks.
+            options = replace(options, devices="auto")
+        device = str(create_fabric(options).device)
     except UserError as error:
         notes.append(f"{error.message}; {error.hint}")
     seed_everything(config.seed, config.trainer.deterministic)
@@ -273,12 +297,15 @@ def _train(restored: Restored, surroundings: Surroundings) -> str:
     """The folder of the new run."""
     from deepfake.runs.train import run
 
-    context = restored.context
+    context, count = restored.context, processes_of(surroundings.then)
     try:
-        result = run(restored.config, context, flatten(restored.values), surroundings.inputs)
+        if count > 1 and not is_one_of_several():
+            check_processes(count, restored.config.trainer.accelerator)
+            train_over(count, restored.values, context, surroundings.inputs)
+            return str(context.folder)
+        return run(restored.config, context, flatten(restored.values), surroundings.inputs).run_dir
     except Interrupted as error:
         raise KeyboardInterrupt(f"{error}; go on with: {TRAIN} resume={context.folder}") from error
-    return result.run_dir
 
 
 def likely_causes(record: RunRecord, again: Again, restored: Restored, surroundings: Surroundings) -> list[Cause]:
@@ -320,6 +347,13 @@ def keep_report(
         run = reopen(again.store, record.run_id)
         run.tags({"verdict": verdict.word})
         run.files([path])
+
+
+def read_causes(record: RunRecord) -> list[str]:
+    """The causes that :func:`keep_report` kept with a run, each in a line."""
+    path = record.places[0] / REPORT
+    found = json.loads(path.read_text(encoding="utf-8")).get("causes", [])
+    return [str(Cause(one["kind"], one["what"], one["known"])) for one in found]
 
 
 def _source(record: RunRecord) -> str:

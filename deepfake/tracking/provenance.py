@@ -47,6 +47,7 @@ def collect(
     device: str,
     weights: Mapping[str, str] | None = None,
     threads: int | None = None,
+    processes: int = 1,
 ) -> dict[str, object]:
     """What ``provenance.json`` holds.
 
@@ -56,6 +57,7 @@ def collect(
         device: What the run trains on, such as ``cpu`` or ``cuda:0 NVIDIA H200``.
         weights: Digests of the weights it starts from, by part; pretrained ones may change where they are kept.
         threads: Processor threads that share one operation; sums come out in another order with another number.
+        processes: That train it together.
     """
     git = git_state()
     return {
@@ -73,7 +75,13 @@ def collect(
         "installed": installed_versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "machine": {"host": socket.gethostname(), "device": device, "threads": threads, **hardware()},
+        "machine": {
+            "host": socket.gethostname(),
+            "device": device,
+            "threads": threads,
+            "processes": processes,
+            **hardware(),
+        },
         "data": dict(data),
         "weights": dict(weights or {}),
         "seeds": dict(seeds),
@@ -292,6 +300,7 @@ def _machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple
     pairs: dict[str, tuple[object, object]] = {
         "device": (a.get("device"), b.get("device")),
         "processor threads": (a.get("threads"), b.get("threads")),
+        "processes": (a.get("processes", 1), b.get("processes", 1)),
         "processor": (a.get("cpu"), b.get("cpu")),
         "GPUs": (_listed(a.get("gpus")), _listed(b.get("gpus"))),
         "GPU driver": (a.get("driver"), b.get("driver")),

@@ -55,7 +55,7 @@ _PROVENANCE = {
     "installed": {"*": (str, _NONE)},
     "python": (str, _NONE),
     "platform": (str, _NONE),
-    "machine": {"threads": (int, _NONE), "gpus": ([str], _NONE)},
+    "machine": {"threads": (int, _NONE), "processes": int, "gpus": ([str], _NONE)},
     "seeds": {"*": int},
     "data": {"choices": {"*": (str, _NONE)}, "roots": {"*": str}, "crops": (str, _NONE)},
     "environment": {"*": (str, _NONE)},
