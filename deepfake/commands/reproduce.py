@@ -65,6 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--check", action="store_true", help="only compare code, packages, machine and data")
     parser.add_argument(
+        "--environment",
+        action="store_true",
+        help="in the Python, with the packages and the code that it had, installed into outputs/cache/environments",
+    )
+    parser.add_argument(
+        "--apply-diff",
+        action="store_true",
+        help="with --environment: trust what came with the run, its packages and its uncommitted changes to the code",
+    )
+    parser.add_argument(
         "--sample", type=int, metavar="N", help="of a study's runs, its best and others drawn, N in all"
     )
     parser.add_argument(

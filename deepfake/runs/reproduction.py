@@ -305,7 +305,9 @@ def _train(restored: Restored, surroundings: Surroundings) -> str:
             return str(context.folder)
         return run(restored.config, context, flatten(restored.values), surroundings.inputs).run_dir
     except Interrupted as error:
-        raise KeyboardInterrupt(f"{error}; go on with: {TRAIN} resume={context.folder}") from error
+        # What it read in the place of what its config leads to, nobody would know who went on with it.
+        how = f"{TRAIN} resume={context.folder}" if surroundings.inputs is None else "the same command, from the start"
+        raise KeyboardInterrupt(f"{error}; go on with: {how}") from error
 
 
 def likely_causes(record: RunRecord, again: Again, restored: Restored, surroundings: Surroundings) -> list[Cause]:
