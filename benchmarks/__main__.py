@@ -10,7 +10,19 @@ import sys
 from pathlib import Path
 
 #: In the order in which they run, the short ones first.
-NAMES = ("step", "loop", "clips", "evaluate", "calibration", "tracking", "gpu", "features", "prepare", "sweep")
+NAMES = (
+    "step",
+    "loop",
+    "clips",
+    "evaluate",
+    "calibration",
+    "tracking",
+    "gpu",
+    "features",
+    "report",
+    "prepare",
+    "sweep",
+)
 
 
 def main() -> int:

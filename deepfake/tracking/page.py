@@ -28,6 +28,7 @@ from deepfake.tracking.tables import Report
 PAGE = "report.html"
 _FILTERED = 20  # rows from which on a table can be filtered
 _TALL = 25  # rows from which on a table scrolls by itself
+_LONG, _FIRST = 300, 200  # rows from which on so many are laid out before all are asked for
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
@@ -216,9 +217,10 @@ def table(
         search = (
             '<label class="filter">Filter <input type="search" placeholder="words of a row"><output></output></label>'
         )
+    more = f'<button type="button" class="more" data-most="{_FIRST}" hidden></button>' if len(rows) > _LONG else ""
     return (
         f'<div class="part">{search}<div class="wide{tall}"{region}><table><thead><tr>{"".join(heads)}</tr>'
-        f"</thead><tbody>{chr(10).join(lines)}</tbody></table></div></div>"
+        f"</thead><tbody>{chr(10).join(lines)}</tbody></table></div>{more}</div>"
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from deepfake.cli import main
@@ -17,7 +18,8 @@ from deepfake.commands.sweep import job_table
 from deepfake.runs.card import open_crops, run_card
 from deepfake.runs.sweep_card import write_sweep_card
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective, SweepInfo, SweepResult
-from deepfake.tracking.page import PAGE, write_page
+from deepfake.tracking.page import PAGE, table, write_page
+from deepfake.tracking.page import page as page_of
 from tests.runs.fakes import finished_run, full_run, keep_crops
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -219,6 +221,30 @@ def test_tables_sort_filter_and_draw(comparison: Path, opened: Open) -> None:
         assert page("document.querySelectorAll('input[data-run]:checked').length") == 7
         assert page("[...document.querySelectorAll('path[data-slot]')].every(path => path.getAttribute('d'))")
         assert page.said == []
+
+
+def test_of_a_very_long_table_all_rows_can_be_had(tmp_path: Path, opened: Open) -> None:
+    rows = pd.DataFrame({"name": [f"run {number}" for number in range(1000)], "value": [float(n) for n in range(1000)]})
+    with opened(write_page(tmp_path, page_of("long", [table(rows, ["name", "value"])]))) as page:
+        shown = "[...document.querySelector('tbody').rows].filter(row => row.offsetHeight).length"
+        assert page(shown) == 200
+        page.page.click("th button:text('value')")
+        assert page("document.querySelector('tbody').rows[0].cells[0].textContent") == "run 999"
+        assert page(shown) == 200
+        page.page.fill("input[type=search]", "run 99")
+        assert 0 < page(shown) < 200
+        assert page("document.querySelector('.more').hidden")
+        page.page.fill("input[type=search]", "")
+        page.page.click(".more")
+        assert page(shown) == 1000
+        _is_quiet(page)
+
+
+def test_a_very_long_table_is_printed_whole(tmp_path: Path, opened: Open) -> None:
+    rows = pd.DataFrame({"name": [f"run {number}" for number in range(400)]})
+    with opened(write_page(tmp_path, page_of("long", [table(rows, ["name"])]))) as page:
+        page("dispatchEvent(new Event('beforeprint'))")
+        assert page("[...document.querySelector('tbody').rows].every(row => !row.hidden)")
 
 
 def _contrast(page: Opened, selector: str) -> float:

@@ -150,6 +150,12 @@ def test_long_tables_can_be_filtered_and_short_ones_need_not() -> None:
     assert 'type="search"' in page.table(long, ["a"])
 
 
+def test_very_long_tables_are_laid_out_in_part_and_whole_in_the_file() -> None:
+    shown = [page.table(pd.DataFrame({"a": range(rows)}), ["a"]) for rows in (300, 301)]
+    assert ["button" in text and 'class="more"' in text for text in shown] == [False, True]
+    assert shown[1].count("<tr>") == 302
+
+
 def test_three_files_are_written(report: Report, tmp_path: Path) -> None:
     paths = page.write_report(report, tmp_path / "out")
     assert [path.name for path in paths] == ["comparison.md", "comparison.csv", "report.html"]
