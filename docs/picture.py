@@ -22,8 +22,8 @@ PICTURE = Path(__file__).with_name("comparison.png")
 #: Names under which systems keep it.
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _WIDTH, _HEIGHT = 1400, 1080
-#: Milliseconds in which charts that are there take their places.
-_DRAWING = 3000
+#: Milliseconds for a page on a machine that is busy; and in which charts that are there take their places.
+_PATIENCE, _DRAWING = 120_000, 3000
 
 
 def chromium() -> str | None:
@@ -44,7 +44,9 @@ def draw(address: str, path: Path) -> None:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium())
-        page = opened(browser.new_page(viewport={"width": _WIDTH, "height": _HEIGHT}), address)
+        fresh = browser.new_page(viewport={"width": _WIDTH, "height": _HEIGHT})
+        fresh.set_default_timeout(_PATIENCE)
+        page = opened(fresh, address)
         page.get_by_text("Parallel Coordinates").wait_for()
         page.get_by_label("Hide banner").click()
         page.locator(".js-plotly-plot").nth(2).wait_for()

@@ -124,7 +124,7 @@ class Observer:
 
     def _facts(self, info: SweepInfo) -> SweepFacts:
         assert self._parent is not None
-        of = "" if info.total is None else f"{info.total} "
+        runs = "runs" if info.total is None else f"{info.total} run{'' if info.total == 1 else 's'}"
         swept = ", ".join(f"{key}={text}" for key, text in info.space.items()) or "nothing"
         command = masked(shlex.join(["-m", *(text for text in self._typed if not text.startswith("hydra.mode="))]))
         return SweepFacts(
@@ -133,7 +133,7 @@ class Observer:
             experiment=self._parent.experiment,
             command=f"{TRAIN} {command}",
             objective=info.objectives[0].metric,
-            what=f"{of}runs over `{swept}`",
+            what=f"{runs} over `{swept}`",
         )
 
     def _keep_card(self, result: SweepResult) -> None:

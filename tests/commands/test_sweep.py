@@ -112,3 +112,39 @@ def test_rates_are_numbers_that_a_table_can_round_and_epochs_whole(info: SweepIn
 def test_a_value_out_of_range_is_refused(observer: Observer) -> None:
     with pytest.raises(UserError, match=r"trainer\.batch_size"):
         observer.check(compose_config(["trainer.batch_size=0"]))
+
+
+def test_a_study_that_goes_on_is_renamed_and_described_anew(
+    outputs: Path, name: str, tmp_path: Path, runs: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(outputs))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    space = {"trainer.batch_size": "choice(8,16)", "optimizer.lr": "interval(1e-5,1e-2)"}
+
+    def start(total: int, resumed: bool) -> tuple[Observer, SweepInfo]:
+        info = SweepInfo("s", "study", tmp_path / "s", total, [Objective("val/roc_auc")], space=space, resumed=resumed)
+        started = Observer(compose_config([f"tracking.experiment={name}", "model=cnn_gru"]))
+        started.sweep_started(info)
+        return started, info
+
+    def note() -> str:
+        return str(runs()[0].data.tags["mlflow.note.content"])
+
+    observer, info = start(1, resumed=False)
+    assert runs()[0].info.run_name == "batch,lr: cnn_gru, 1 trial"
+    assert note().startswith("Running: 1 run over")
+    chosen = ["trainer.batch_size=8", "optimizer.lr=0.0003"]
+    metrics = {"val/roc_auc": 0.75, "test/accuracy": 0.5, "test/accuracy_low": 0.4, "test/accuracy_high": 0.6}
+    job = Job(0, chosen, COMPLETED, metrics, run_id="a" * 32, run_dir="/r", name="cnn_gru lr=3e-4 batch=8")
+    observer.sweep_finished(SweepResult(info, [job], [job], "finished"))
+    (run,) = runs()
+    assert f"[cnn_gru lr=3e-4 batch=8](#/experiments/{run.info.experiment_id}/runs/{'a' * 32}" in note()
+    assert "0.500 [0.400, 0.600]" in note()
+
+    observer, info = start(2, resumed=True)
+    assert runs()[0].info.run_name == "batch,lr: cnn_gru, 2 trials"
+    assert note().startswith("Going on: 2 runs over")
+    assert "0.500 [0.400, 0.600]" in note()
+    observer.sweep_finished(SweepResult(info, [job], [job], "finished"))
+    assert note().startswith("**Best by ROC-AUC (val): ")
+    assert [run.data.tags["sweep"] for run in runs()] == ["s"]

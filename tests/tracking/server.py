@@ -20,6 +20,7 @@ class FakeServer:
         mode: ANSWER, HANG or an HTTP status such as 503.
         runs: By id: name, status, end_time, tags, params, metrics (a set of key, value, timestamp, step).
         files: What was uploaded, by its path.
+        experiment_tags: Those that were set.
         calls: The last word of each request's path that was answered with success.
         refuse: Requests whose body holds this text are answered with INVALID_PARAMETER_VALUE.
     """
@@ -30,6 +31,7 @@ class FakeServer:
         self.runs: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
         self.calls: list[str] = []
+        self.experiment_tags: dict[str, str] = {}
         self.over = threading.Event()
         self.hanging = threading.Semaphore(0)
         owner = self
@@ -93,6 +95,8 @@ class FakeServer:
         request.wfile.write(data)
 
     def _answer(self, word: str, given: dict[str, Any]) -> dict[str, Any]:
+        if word == "experiments/set-experiment-tag":
+            self.experiment_tags[given["key"]] = given["value"]
         experiment = {"experiment_id": "1", "name": "e", "artifact_location": "mlflow-artifacts:/1"}
         run = self.runs.get(given.get("run_id", ""))
         if word.startswith("experiments"):

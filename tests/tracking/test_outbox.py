@@ -490,3 +490,19 @@ def test_a_job_begins_while_the_database_it_is_tracked_in_is_gone(folder: Path, 
     kinds = [entry["kind"] for entry, _ in journal.next()]
     assert (journal.header["begin"]["name"], kinds) == ("job", ["metrics", "ending"])
     journal.close()
+
+
+def test_names_descriptions_and_views_pass_while_the_server_is_away(server, far, folder: Path, quiet) -> None:
+    with track(far, "e", "20 trials", options=quiet, folder=folder) as run:
+        server.mode = 503
+        run.note("**Best**")
+        run.experiment_note("its data")
+        run.compares(["seed"], "val/roc_auc", maximize=True)
+        run.renamed("40 trials")
+        server.mode = 0
+    tags = only(server)["tags"]
+    assert (tags["mlflow.note.content"], tags["mlflow.runName"]) == ("**Best**", "40 trials")
+    set_there = dict(server.experiment_tags)
+    assert set_there["mlflow.note.content"] == "its data"
+    assert f"'{run.id}'" in set_there[f"mlflow.sharedViewState.{run.id}"]
+    assert not (folder / "unsent").exists()
