@@ -196,7 +196,7 @@ def _git_files(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[list[str], s
 def _pieces(diff: str) -> dict[str, str]:
     """A diff, file by file."""
     starts = list(_DIFF.finditer(diff))
-    ends = [*(match.start() for match in starts[1:]), len(diff)]
+    ends = [match.start() for match in starts[1:]] + [len(diff)] * bool(starts)
     return {match["new"]: diff[match.start() : end] for match, end in zip(starts, ends, strict=True)}
 
 

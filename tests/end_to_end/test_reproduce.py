@@ -81,6 +81,7 @@ def test_a_check_names_the_files_that_changed_and_trains_nothing(
     assert re.search(rf"{videos[0].stem}\W.*another file: \d+ -> \d+ bytes", printed.out)
     assert re.search(rf"{videos[1].stem}\W.*missing", printed.out)
     assert "2 of 36 samples are not the same" in printed.err
+    assert re.search(r"│ 1 +│ data +│ 1 files missing \(.*\), 1 files changed", printed.out)
     assert not (outputs_elsewhere / "runs").exists()
 
 
@@ -91,3 +92,43 @@ def test_a_run_without_its_scores_is_refused(
     (lacking / "metrics.json").unlink()
     assert main(["reproduce", str(lacking)]) == 2
     assert "never finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "kind", "told"),
+    [
+        ("packages", "torch", "2.0.0", "package", "torch 2.0.0 -> "),
+        ("code", "deepfake/models/detector.py", "0" * 16, "code", "deepfake/models/detector.py"),
+        ("machine", "device", "cuda:0 NVIDIA H200", "device", "cuda:0 NVIDIA H200 -> cpu"),
+        ("seeds", "seed", 7, "seed", "seed 7 -> 0"),
+        ("machine", "cpu", "another one", "processor", "another one -> "),
+        (None, "", "", "", ""),
+    ],
+    ids=["torch", "module", "device", "seed", "processor", "nothing"],
+)
+def test_a_check_names_what_could_make_it_come_out_otherwise(
+    finished: Path,
+    outputs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    section: str | None,
+    key: str,
+    value: object,
+    kind: str,
+    told: str,
+) -> None:
+    monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(outputs))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    made = json.loads((copy / "provenance.json").read_text())
+    if section is not None:
+        made[section][key] = value
+    (copy / "provenance.json").write_text(json.dumps(made))
+    assert main(["reproduce", str(copy), "--check"]) == 0
+    printed = capsys.readouterr().out
+    if section is None:
+        assert "what could make it come out otherwise" not in printed
+    else:
+        assert re.search(rf"│ 1 +│ {kind} +│ {re.escape(told)}", printed), printed

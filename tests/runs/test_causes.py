@@ -177,6 +177,7 @@ def test_of_older_runs_git_tells_which_modules_differ() -> None:
     now = older("a" * 40, hunk.format("deepfake/metrics.py", "z") + hunk.format("README.md", "z"))
     assert first(find_causes(then, now)) == ("code", "deepfake/metrics.py")
     assert find_causes(then, then) == []
+    assert first(find_causes(older("a" * 40), now)) == ("code", "deepfake/metrics.py")
 
 
 def test_a_commit_that_git_does_not_know_may_differ_in_any() -> None:
