@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepfake.config import RunConfig, is_environment_key
-from deepfake.errors import Interrupted, first_line
+from deepfake.errors import Interrupted, UserError, first_line
 from deepfake.options import flatten
 from deepfake.runs.artifacts import keep_inputs, keep_results, log_model
 from deepfake.runs.build import (
@@ -192,7 +192,8 @@ def _cut_short(run: Run, epochs: Sequence[dict[str, float]]) -> Iterator[None]:
     except Exception as error:
         if run.fabric.is_global_zero:
             pruned = isinstance(error, trial.Pruned)
-            keep_card(run, Outcome("pruned" if pruned else "failed", first_line(error), epochs))
+            why = error.message if isinstance(error, UserError) else first_line(error)
+            keep_card(run, Outcome("pruned" if pruned else "failed", why, epochs))
         raise
 
 
