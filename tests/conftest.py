@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tests.forked import Forks
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests beside each other share the cores; before torch is imported, which reads it once.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As a script's background starts it; what is tested of Ctrl-C is what a person at a terminal meets.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -90,7 +90,7 @@ def test_a_sweep_says_which_is_best_and_which_failed() -> None:
     assert list(found.table["status"]) == ["finished", "failed"]
     assert found.best is not None
     assert found.best.metrics["val/roc_auc"] == found.table["val/roc_auc"].iloc[0]
-    assert found.best.load().run.name == "swept"
+    assert found.best.load().run.name == found.best.name == found.table["run"].iloc[0]
     assert found.failed["reason"].tolist() == ["trainer.precision=fp16 does not work on a CPU"]
     table = deepfake.runs(experiment="demo").set_index("run_id")
     assert table.loc[found.best.run_id, "val/roc_auc"] == found.best.metrics["val/roc_auc"]
