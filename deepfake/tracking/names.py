@@ -114,7 +114,7 @@ def _in_order(chosen: Mapping[str, str]) -> dict[str, str]:
 
 def _inside(text: str, longest: int = _LONGEST_VALUE) -> str:
     """A value within a name: rounded where it is a rate, the last part where it is a path."""
-    text = plain(text)
+    text = re.sub(r"(['\"])([^'\",]*)\1", r"\2", plain(text))
     if re.fullmatch(r"-?\d+\.\d+(e[+-]?\d+)?|-?\d+(\.\d+)?e[+-]?\d+", text):
         return number(float(text))
     # A colon and a number would name a trial, and the ending of a file a file.

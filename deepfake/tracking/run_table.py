@@ -39,7 +39,9 @@ def run_table(store: Store, experiment: str | None = None, condition: str = "") 
     names = {one.experiment_id: one.name for one in experiments}
     runs = filtered(client, experiments, condition)[::-1]
     parents = {parent for run in runs if (parent := run.data.tags.get("mlflow.parentRunId"))}
-    sweeps = {parent: client.get_run(parent).info.run_name for parent in sorted(parents)}
+    # By the name that best:NAME takes, which is the parent's own only where that was called so.
+    found = {parent: client.get_run(parent) for parent in sorted(parents)}
+    sweeps = {parent: run.data.tags.get("sweep", run.info.run_name) for parent, run in found.items()}
     rows = [_row(run, names, sweeps) for run in runs]
     metrics = sorted({name for run in runs for name in run.data.metrics if not name.startswith(_MACHINE)})
     parameters = sorted({name for run in runs for name in run.data.params})

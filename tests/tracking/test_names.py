@@ -51,6 +51,7 @@ def test_a_long_value_and_a_long_name_are_cut() -> None:
 def test_a_grid_is_named_by_what_is_swept() -> None:
     assert grid_name({"model": "cnn_lstm,cnn_gru"}) == "model=cnn_lstm,cnn_gru"
     assert grid_name({"seed": "1,2", LR: "1e-3,1e-4"}) == "seed=1,2 lr=1e-3,1e-4"
+    assert grid_name({"trainer.precision": "'32',fp16"}) == "precision=32,fp16"
     assert grid_name({}) == ""
 
 
