@@ -24,7 +24,8 @@ import numpy as np
 import psutil
 
 from benchmarks.measure import in_turns, machine, report, row
-from deepfake.data.cropping import CutSettings, cut_box, square_boxes
+from deepfake.data.crop_geometry import cut_box, square_boxes
+from deepfake.data.cropping import CutSettings
 from deepfake.data.demo import make_demo
 from deepfake.data.faces.mtcnn import Mtcnn
 from deepfake.data.frame_sampling import ClipPlan

@@ -1,17 +1,19 @@
 """Samples appended to files, and read back from them. Knows no video, no face and no clip plan.
 
 Each writer has a part of its own: ``part-<id>.u8`` holds raw pixels, ``part-<id>.frames`` a record for each frame,
-and ``part-<id>.jsonl`` one line for each sample, written after what it points to. Nothing is ever rewritten, so
-stopping at any moment loses at most the sample in work; a line that is torn or points past the end is no line.
+and ``part-<id>.jsonl`` one line for each sample, with its landmarks, written after what it points to. Nothing is ever
+rewritten, so stopping at any moment loses at most the sample in work; a line that is torn or points past the end is no
+line.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from deepfake.data.cropping import FRAME, Crops
+from deepfake.data.faces.base import Landmarks
 
 Record = dict[str, Any]
 
@@ -99,6 +102,28 @@ def read_frames(folder: Path, record: Record) -> np.ndarray:
     with open(folder / f"{record['part']}.frames", "rb") as file:
         file.seek(record["first"] * FRAME.itemsize)
         return np.frombuffer(file.read(clips * length * FRAME.itemsize), FRAME).reshape(clips, length)
+
+
+_TENTHS = np.dtype("<i2")  # of a pixel, in which landmarks are kept
+
+
+def pack_landmarks(landmarks: Landmarks) -> str:
+    """Landmarks [clips, T, 5, 2] as a record holds them: to a tenth of a pixel, in 20 bytes a frame."""
+    tenths = np.rint(landmarks * 10).clip(-32768, 32767).astype(_TENTHS)
+    return base64.b64encode(tenths.tobytes()).decode()
+
+
+def read_landmarks(record: Mapping[str, Any]) -> Landmarks | None:
+    """The landmarks float32 [clips, T, 5, 2] of a sample, in its crops' pixels.
+
+    Returns:
+        None where no face was looked for, and where the record is older than landmarks are kept.
+    """
+    packed = record.get("landmarks")
+    if packed is None:
+        return None
+    tenths = np.frombuffer(base64.b64decode(packed), _TENTHS).astype(np.float32)
+    return (tenths / np.float32(10)).reshape(*record["shape"][:2], 5, 2)
 
 
 def _size(path: Path) -> int:

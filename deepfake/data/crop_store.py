@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from deepfake.data.crop_records import Record, read_frames, read_records
+from deepfake.data.crop_records import Record, read_frames, read_landmarks, read_records
 from deepfake.data.cropping import FRAME, CutSettings
+from deepfake.data.faces.base import Landmarks
 from deepfake.data.manifest import Manifest
 from deepfake.data.media import Pixels
 from deepfake.errors import DataError, nearest
@@ -111,6 +112,10 @@ class CropStore:
     def frame_records(self, sample_id: str) -> np.ndarray:
         """The frame records [clips, T] of one sample, fillers included."""
         return read_frames(self.path, self.records[sample_id])
+
+    def landmarks(self, sample_id: str) -> Landmarks | None:
+        """See :func:`deepfake.data.crop_records.read_landmarks`."""
+        return read_landmarks(self.records[sample_id])
 
     def pixels(self, part: str) -> Pixels:
         """The memory map of a whole part, uint8 [bytes], opened once."""

@@ -4,63 +4,24 @@ Knows how to crop, not where the crops are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake.data.faces.base import Face, FaceDetector, Track, look_near, overlap, track_face
+from deepfake.data.crop_geometry import (
+    aligned_boxes,
+    cut_square,
+    landmarks_in_boxes,
+    similarity,
+    square_boxes,
+    warp,
+)
+from deepfake.data.faces.base import Face, FaceDetector, Landmarks, Track, look_near, overlap, track_face
 from deepfake.data.frame_sampling import ClipIndices, ClipPlan
-from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, Views, enlarge, read_image
+from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, Views, read_image
 from deepfake.data.video import read_video
-
-# Where eyes, nose and mouth corners of a frontal face lie, in shares of a square about it whose margin is 0:
-# the five points of the 112-pixel template used since Deng et al. 2019 (ArcFace, arXiv:1801.07698).
-_TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-) / np.array([112.0, 112.0])
-
-
-def similarity(landmarks: NDArray[np.float32], margin: float, size: int) -> NDArray[np.float64]:
-    """The rotation, scale and shift [2, 3] that bring landmarks [5, 2] nearest to the template's places.
-
-    The least-squares solution of Umeyama 1991, which keeps a face's own proportions.
-    """
-    target = (0.5 + (_TEMPLATE - 0.5) / (1 + margin)) * size
-    source = landmarks.astype(np.float64)
-    a, b = source - source.mean(0), target - target.mean(0)
-    spread = max(float((a**2).sum()), 1e-9)
-    # In the plane the solution is one complex number: the landmarks times it are the template.
-    real, imaginary = (a * b).sum() / spread, (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / spread
-    turn = np.array([[real, -imaginary], [imaginary, real]])
-    return np.column_stack([turn, target.mean(0) - turn @ source.mean(0)])
-
-
-def aligned_boxes(matrices: Sequence[NDArray[np.float64]], size: int) -> NDArray[np.float32]:
-    """The upright boxes [N, 4] that hold what each crop shows of its frame."""
-    corners = np.array([[0, 0], [size, 0], [0, size], [size, size]], np.float64)
-    boxes = []
-    for matrix in matrices:
-        places = np.linalg.solve(matrix[:, :2], (corners - matrix[:, 2]).T)  # [2, 4]
-        boxes.append([*places.min(1), *places.max(1)])
-    return np.array(boxes, np.float32)
-
-
-def warp(image: Pixels, matrix: NDArray[np.float64], size: int) -> Pixels:
-    """The aligned crop [size, size, 3]; beyond the image its edge is repeated."""
-    import cv2
-
-    # warpAffine samples single pixels: shrink by whole averaging steps first, so that large faces do not alias.
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.5:
-        image = cv2.resize(image, None, fx=2 * scale, fy=2 * scale, interpolation=cv2.INTER_AREA)
-        # A pixel's place is its centre's, half a pixel from its corner at every scale.
-        grown = 1 / (2 * scale)
-        matrix = np.column_stack([matrix[:, :2] * grown, matrix[:, 2] + matrix[:, :2].sum(1) * (grown / 2 - 0.5)])
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-
 
 THUMBNAIL = 16  # pixels a side
 
@@ -136,10 +97,12 @@ class KnownTrack:
     Attributes:
         size: Width, height and number of frames of that video; a fake that differs in any has a track of its own.
         frames: The :data:`FRAME` records of its crops, in any order and number.
+        landmarks: float32 [*frames.shape, 5, 2]: the face's in the pixels of those crops; None where none were kept.
     """
 
     size: tuple[int, int, int]
     frames: np.ndarray
+    landmarks: Landmarks | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +116,8 @@ class Crops:
         info: What the file says of itself.
         dhashes: Of a few whole frames, first to last.
         thumbnail: uint8 [16, 16] of the frame in the middle.
+        landmarks: float32 [clips, T, 5, 2], in the crops' pixels, as :class:`deepfake.data.faces.base.Face` orders
+            them; None where no face was looked for.
     """
 
     pixels: Pixels
@@ -161,6 +126,7 @@ class Crops:
     info: MediaInfo
     dhashes: tuple[int, ...]
     thumbnail: Pixels
+    landmarks: Landmarks | None = None
 
     @property
     def filled(self) -> int:
@@ -215,15 +181,23 @@ def cut_sample(
         info=frames.info,
         dhashes=tuple(dhash(views[i]) for i in sorted({first, middle, last})),
         thumbnail=thumbnail(views[middle]),
+        landmarks=None if cutter.landmarks is None else cutter.landmarks[places],
     )
 
 
 class _Cutter:
-    """Cuts frame i's square box and resizes it."""
+    """Cuts frame i's square box and resizes it.
 
-    def __init__(self, boxes: NDArray[np.float32], size: int) -> None:
+    Attributes:
+        boxes: float32 [N, 4].
+        size: Of the crops, in pixels.
+        landmarks: float32 [N, 5, 2], in the crops' pixels; None where there are none.
+    """
+
+    def __init__(self, boxes: NDArray[np.float32], size: int, landmarks: Landmarks | None = None) -> None:
         self.boxes = boxes
         self.size = size
+        self.landmarks = landmarks
 
     def __call__(self, image: Pixels, i: int) -> Pixels:
         return cut_square(image, self.boxes[i], self.size)
@@ -233,12 +207,11 @@ class _Aligner(_Cutter):
     """Turns and scales frame i so that its landmarks come to lie in fixed places."""
 
     def __init__(self, track: Track, margin: float, size: int) -> None:
-
         self.matrices = [similarity(points, margin, size) for points in track.landmarks]
-        super().__init__(aligned_boxes(self.matrices, size), size)
+        placed = [points @ m[:, :2].T + m[:, 2] for points, m in zip(track.landmarks, self.matrices, strict=True)]
+        super().__init__(aligned_boxes(self.matrices, size), size, np.array(placed, np.float32))
 
     def __call__(self, image: Pixels, i: int) -> Pixels:
-
         return warp(image, self.matrices[i], self.size)
 
 
@@ -257,7 +230,8 @@ def _boxes(
         raise MediaError("no_face", f"no face in any of the frames looked at, {width}x{height}")
     if settings.align:
         return _Aligner(track, settings.margin, settings.size), track.found
-    return _Cutter(square_boxes(track.boxes, settings.margin), settings.size), track.found
+    boxes = square_boxes(track.boxes, settings.margin)
+    return _Cutter(boxes, settings.size, landmarks_in_boxes(track.landmarks, boxes, settings.size)), track.found
 
 
 def _known_boxes(
@@ -274,7 +248,9 @@ def _known_boxes(
     boxes = np.stack([records[name] for name in ("x0", "y0", "x1", "y1")], 1)
     if detector is not None and not _confirmed(frames, boxes, records["found"], settings.margin, detector):
         return None
-    return _Cutter(boxes, settings.size), records["found"]
+    # One box is one crop: its landmarks lie where the original's do.
+    landmarks = None if known.landmarks is None else known.landmarks.reshape(-1, 5, 2)[first]
+    return _Cutter(boxes, settings.size, landmarks), records["found"]
 
 
 def _confirmed(
@@ -290,62 +266,6 @@ def _confirmed(
         face = look_near(views[i], Face(inner, 1.0, np.zeros((5, 2), np.float32)), detector)
         found_again += face is not None and overlap(face.box, inner) > 0.3
     return 2 * found_again >= len(looks)
-
-
-def square_boxes(boxes: NDArray[np.float32], margin: float) -> NDArray[np.float32]:
-    """Squares [N, 4] about face boxes [N, 4], whose side is the longer side times 1 + margin.
-
-    They are not rounded: whole pixels, chosen anew in each frame, would make the crop tremble where the face does not.
-    """
-    sides = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(1, keepdims=True) * (1 + margin), 2)
-    corners = (boxes[:, :2] + boxes[:, 2:] - sides) / 2
-    return np.concatenate([corners, corners + sides], 1).astype(np.float32)
-
-
-def cut_square(image: Pixels, box: NDArray[np.float32], size: int) -> Pixels:
-    """What lies in a box, at fractions of a pixel, as [size, size, 3]; beyond the image its edge is repeated.
-
-    It is shrunk by averaging whole pixels to the scale wanted, and what is left, a shift and a scale of nearly one, is
-    interpolated; where it grows, interpolation does all.
-    """
-    import cv2
-
-    corners = np.asarray(box, np.float64)
-    if (corners == np.rint(corners)).all():
-        return resize(cut_box(image, corners), size)
-    scale = size / (corners[2:] - corners[:2])  # [x, y]
-    reach = np.ceil(2 / np.minimum(scale, 1)) + 1  # cubic interpolation looks two pixels of the crop beyond it
-    start, end = np.floor(corners[:2] - reach), np.ceil(corners[2:] + reach)
-    around = cut_box(image, np.concatenate([start, end]))
-    width, height = np.maximum(np.rint((end - start) * np.minimum(scale, 1)), 1).astype(int).tolist()
-    shrunk = np.array([width, height]) / (end - start)
-    if (width, height) != (around.shape[1], around.shape[0]):
-        around = cv2.resize(around, (width, height), interpolation=cv2.INTER_AREA)
-    # A pixel's place is its centre's: half a pixel from its corner at every scale.
-    rest = scale / shrunk
-    shift = (0.5 / shrunk + start - corners[:2]) * scale - 0.5
-    matrix = np.array([[rest[0], 0, shift[0]], [0, rest[1], shift[1]]])
-    return cv2.warpAffine(around, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-
-
-def cut_box(image: Pixels, box: Sequence[float] | NDArray[np.float32] | NDArray[np.float64]) -> Pixels:
-    """What lies in a box of whole pixels; beyond the image its edge is repeated."""
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = (int(v) for v in box)
-    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        return image[y0:y1, x0:x1]
-    return image[np.arange(y0, y1).clip(0, height - 1)][:, np.arange(x0, x1).clip(0, width - 1)]
-
-
-def resize(image: Pixels, size: int) -> Pixels:
-    """To [size, size, 3]: averaging where it shrinks, so that nothing aliases, cubic where it grows."""
-    import cv2
-
-    if image.shape[:2] == (size, size):
-        return image
-    if min(image.shape[:2]) < size:
-        return enlarge(image, (size, size))
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def normalise(crop: Pixels) -> None:

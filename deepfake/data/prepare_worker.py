@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deepfake.data.crop_records import Record, StoreWriter, read_frames
+from deepfake.data.crop_records import Record, StoreWriter, pack_landmarks, read_frames, read_landmarks
 from deepfake.data.cropping import Crops, CutSettings, KnownTrack, cut_sample
 from deepfake.data.faces import create_detector
 from deepfake.data.faces.base import FaceDetector
@@ -81,7 +81,8 @@ class Worker:
     def _known(self, like: Record | None) -> KnownTrack | None:
         if like is None or like["status"] != "ok":
             return None
-        return KnownTrack((like["width"], like["height"], like["video_frames"]), read_frames(self._folder, like))
+        size = (like["width"], like["height"], like["video_frames"])
+        return KnownTrack(size, read_frames(self._folder, like), read_landmarks(like))
 
     def close(self) -> None:
         """Let go of the part."""
@@ -138,6 +139,7 @@ def describe(crops: Crops) -> Record:
         **facts,
         "dhashes": list(crops.dhashes),
         "thumbnail": base64.b64encode(crops.thumbnail.tobytes()).decode(),
+        "landmarks": None if crops.landmarks is None else pack_landmarks(crops.landmarks),
     }
 
 

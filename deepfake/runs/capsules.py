@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from deepfake import __version__
 from deepfake.config import load_values
-from deepfake.data.crop_records import read_records
+from deepfake.data.crop_records import read_landmarks, read_records
 from deepfake.errors import UserError
 from deepfake.files import appearing
 from deepfake.tracking import run_folder as files
@@ -75,7 +75,8 @@ _RECORD_SHAPE: dict[str, Any] = {
     "sample_id": str, "status": str, "reason": str, "sha256": str, "bytes": int, "mtime": int, "clips": int,
     "frames": int, "filled": int, "width": int, "height": int, "video_frames": int, "fps": float, "duration": float,
     "codec": str, "bitrate": int, "pixel_format": str, "rotation": int, "quality": int, "dhashes": [int],
-    "thumbnail": str, "part": str, "offset": int, "shape": [int], "lengths": [int], "first": int,
+    "thumbnail": str, "landmarks": (str, type(None)), "part": str, "offset": int, "shape": [int], "lengths": [int],
+    "first": int,
 }  # fmt: skip
 #: What is kept of a crop's record.
 RECORD_KEYS = tuple(_RECORD_SHAPE)
@@ -359,6 +360,10 @@ def _misplaced(record: Mapping[str, Any], journal: Path) -> str:
         return f"crops of shape {shape}"
     if len(lengths) != shape[0] or record["clips"] != shape[0] or not all(1 <= one <= shape[1] for one in lengths):
         return f"clips of lengths {lengths}"
+    try:
+        read_landmarks(record)
+    except ValueError:
+        return "landmarks of other clips"
     return ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepfake.data.crop_records import StoreWriter, read_records
+from deepfake.data.crop_records import StoreWriter, pack_landmarks, read_landmarks, read_records
 from deepfake.data.crop_store import CropStore
 from deepfake.data.cropping import FRAME, Crops
 from deepfake.data.media import MediaInfo
@@ -98,3 +98,19 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
         writer.append({"sample_id": "a", "status": "ok", "clips": 2}, crops(1))
     writer.close()
     assert read_records(tmp_path) == {}
+
+
+def test_landmarks_are_kept_to_a_tenth_of_a_pixel(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).uniform(-9, 300, (2, 3, 5, 2)).astype(np.float32)
+    writer = StoreWriter(tmp_path)
+    writer.append({"sample_id": "s", "status": "ok", "clips": 2, "landmarks": pack_landmarks(points)}, crops(0))
+    writer.close()
+    found = CropStore(tmp_path, read_records(tmp_path)).landmarks("s")
+    assert found is not None
+    assert found.dtype == np.float32
+    assert np.abs(found - points).max() <= 0.051
+
+
+@pytest.mark.parametrize("older", [{}, {"landmarks": None}], ids=["older", "no detector"])
+def test_a_record_without_landmarks_has_none(older: dict[str, None]) -> None:
+    assert read_landmarks({"shape": [2, 3, 8, 8, 3], **older}) is None

@@ -111,6 +111,47 @@ def test_a_face_that_is_not_where_the_original_had_it_is_tracked(x: float, left:
     assert cut_sample(video, "video", settings, Elsewhere(x), known).frames["x0"].tolist() == [[left] * 4]
 
 
+class Spot:
+    """Sees one face whose points all lie on a bright spot."""
+
+    def __init__(self, x: float, y: float) -> None:
+        box = np.array([x - 20, y - 20, x + 20, y + 20], np.float32)
+        points = np.array([[-9, -8], [9, -8], [0, 0], [-7, 9], [7, 9]], np.float32)
+        self.face = Face(box, 0.99, points + np.array([x, y], np.float32))
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return [self.face]
+
+    def follow(self, image: np.ndarray, box: np.ndarray) -> Face | None:
+        return self.face
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_landmarks_lie_on_what_they_mark(align: bool, tmp_path: Path) -> None:
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[50:53, 70:73] = 255
+    cv2.imwrite(str(tmp_path / "spot.png"), image)
+    changes = {"faces": "mtcnn", "margin": 0.3, "size": 104, "align": align}
+    settings = CutSettings(**{**vars(SETTINGS), **changes})
+    crops = cut_sample(tmp_path / "spot.png", "image", settings, Spot(71.5, 51.5))
+    rows, columns = np.nonzero(crops.pixels[0, 0, :, :, 0] > 128)
+    assert crops.landmarks is not None
+    assert crops.landmarks.shape == (1, 1, 5, 2)
+    # OpenCV's matrices place a pixel at its corner, boxes at its middle.
+    assert crops.landmarks[0, 0, 2] == pytest.approx([columns.mean() + 0.5, rows.mean() + 0.5], abs=1.3)
+
+
+def test_a_fake_in_its_originals_crop_has_its_landmarks(video: Path) -> None:
+    known, frames = _known(video, (160, 96, 12))
+    points = np.arange(frames.size * 10, dtype=np.float32).reshape(*frames.shape, 5, 2)
+    crops = cut_sample(video, "video", SETTINGS, None, KnownTrack(known.size, frames, points))
+    assert np.array_equal(crops.landmarks, points)
+
+
+def test_crops_for_which_no_face_was_looked_for_have_no_landmarks(video: Path) -> None:
+    assert cut_sample(video, "video", SETTINGS, None).landmarks is None
+
+
 def test_normalised_crops_carry_one_compression(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", 8)
     plain = cut_sample(path, "video", SETTINGS, None)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deepfake.data.cropping import cut_box, cut_square, resize, similarity, square_boxes, warp
+from deepfake.data.crop_geometry import cut_box, cut_square, resize, similarity, square_boxes, warp
 from deepfake.data.faces import create_detector, find_face_model
 from deepfake.data.faces.base import Box, Face, FaceDetector, overlap, track_face
 from deepfake.data.media import Pixels, read_image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from pathlib import Path
@@ -104,6 +105,16 @@ def test_a_changed_setting_makes_a_store_beside_the_old_one(videos: Path, tmp_pa
     second, told = prepare(manifest_of(videos), tmp_path, size=48)
     assert first.key != second.key
     assert told.total == 3
+
+
+def test_a_store_from_before_landmarks_were_kept_is_used_as_it_is(videos: Path, tmp_path: Path) -> None:
+    store, _ = prepare(manifest_of(videos), tmp_path)
+    for journal in store.path.glob("*.jsonl"):
+        lines = [json.loads(line) for line in journal.read_text().splitlines()]
+        journal.write_text("".join(json.dumps({k: v for k, v in x.items() if k != "landmarks"}) + "\n" for x in lines))
+    again, told = prepare(manifest_of(videos), tmp_path)
+    assert told.total == 0
+    assert (again.key, again.landmarks("set/a")) == (store.key, None)
 
 
 def test_runs_and_spread_frames_are_two_stores(videos: Path, tmp_path: Path) -> None:
