@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from deepfake.compat import prepare_torchvision
 from deepfake.errors import UserError, nearest
 from deepfake.models.options import BackboneOptions
+from deepfake.models.tuning import hold_statistics, tune_part
 
 
 class Backbone(nn.Module):
@@ -28,6 +29,7 @@ class Backbone(nn.Module):
     Args:
         model: Built with ``num_classes=0``.
         grid: The side of its token grid (h, w) for models that give tokens [N, L, D]; None for maps.
+        fixed: The names in the model's state that training leaves as they came, where a part of it is trained.
 
     Attributes:
         features: Width D of :meth:`vectors`.
@@ -35,10 +37,11 @@ class Backbone(nn.Module):
         mean, std: What its weights expect of RGB in 0..1, per channel.
     """
 
-    def __init__(self, model: Any, grid: tuple[int, int] | None = None) -> None:
+    def __init__(self, model: Any, grid: tuple[int, int] | None = None, fixed: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.model = model
         self.grid = grid
+        self.fixed = frozenset(f"model.{name}" for name in fixed)
         self.map_features = int(model.num_features)
         self.features = int(getattr(model, "head_hidden_size", None) or model.num_features)
         self.mean: tuple[float, ...] = tuple(model.pretrained_cfg["mean"])
@@ -67,6 +70,13 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same as :meth:`vectors`."""
         return self.vectors(x)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As for any module, but what is not trained keeps its batch statistics."""
+        super().train(mode)
+        if self.fixed:
+            hold_statistics(self.model)
+        return self
 
 
 #: What :func:`made_for` says of a model that is not known; building it raises the error.
@@ -103,7 +113,8 @@ def create_backbone(options: BackboneOptions, size: int, keep: Keep | None = Non
         keep: Keeps weights read from disk for the next detector; None reads them each time.
 
     Raises:
-        UserError: timm has no such model, its weights cannot be had or do not fit, or it cannot read ``size``.
+        UserError: timm has no such model, its weights cannot be had or do not fit, it cannot read ``size``, or has
+            no such part to train.
     """
     prepare_torchvision()
     import timm
@@ -115,7 +126,7 @@ def create_backbone(options: BackboneOptions, size: int, keep: Keep | None = Non
     if options.grad_checkpointing:
         _checkpoint_gradients(model, options.name)
     grid = _token_grid(model, size, options.name)
-    return Backbone(model, grid)
+    return Backbone(model, grid, tune_part(model, options, size))
 
 
 def cached_weights(name: str) -> Path | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from deepfake.errors import UserError
 from deepfake.models.backbone import Backbone, Keep, create_backbone
 from deepfake.models.heads import Head, Output, create_head
 from deepfake.models.options import BackboneOptions, HeadOptions
+from deepfake.models.tuning import ADDED
 
 
 class Detector(nn.Module):
@@ -19,6 +21,10 @@ class Detector(nn.Module):
         reads: ``vectors`` or ``maps``: which features the head reads.
         freeze: Keep the backbone as it is: no gradients, and its batch statistics stay fixed.
         chunk: Frames the backbone reads at once, to save memory; None reads all.
+
+    Attributes:
+        based: Whether the backbone's weights can be had again where they came from, so that what training leaves of
+            them need not be saved.
     """
 
     scale: Tensor
@@ -33,6 +39,7 @@ class Detector(nn.Module):
         self.reads = reads
         self.freeze = freeze
         self.chunk = chunk
+        self.based = False
         std = torch.tensor(backbone.std).view(1, -1, 1, 1)
         mean = torch.tensor(backbone.mean).view(1, -1, 1, 1)
         # Not saved with the weights: they belong to the backbone, which brings them along.
@@ -49,6 +56,17 @@ class Detector(nn.Module):
         if not self.freeze:
             self.backbone.train(mode)
         return self
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """The names in its state that training leaves as they came with the backbone."""
+        held = self.backbone.state_dict() if self.freeze else self.backbone.fixed
+        return frozenset(f"backbone.{name}" for name in held)
+
+    @property
+    def added(self) -> frozenset[str]:
+        """The names in its state that no detector has whose backbone is trained otherwise."""
+        return frozenset(name for name in self.state_dict() if name.endswith(ADDED))
 
     def extract(self, clips: Tensor) -> Tensor:
         """Frames to features, normalised as the backbone's weights expect.
@@ -85,7 +103,7 @@ def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int, kee
     """Build a detector for square crops.
 
     Args:
-        backbone: Which timm model, which weights, frozen or not.
+        backbone: Which timm model, which weights, which part of it is trained.
         head: Which head; its class decides.
         size: Side of the crops in pixels.
         keep: See :func:`deepfake.models.backbone.create_backbone`.
@@ -93,9 +111,15 @@ def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int, kee
     Raises:
         UserError: Either cannot be built as asked.
     """
+    if backbone.freeze and backbone.tune != "all":
+        raise UserError(
+            f"backbone.freeze=true trains nothing of the backbone, and backbone.tune={backbone.tune} a part of it",
+            "leave one of the two out",
+        )
     built = create_backbone(backbone, size, keep)
     reader = create_head(head, built.width(head.reads))
     detector = Detector(built, reader, head.reads, freeze=backbone.freeze, chunk=backbone.chunk)
+    detector.based = bool(built.fixed) and (backbone.pretrained or backbone.weights is not None)
     if head.reads == "maps" and not backbone.freeze:
         _drop_unread(detector, size)
     return detector

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deepfake.options import LARGEST, MOST, WIDEST, environment, ranged
+from deepfake.options import LARGEST, MOST, WIDEST, chosen, environment, ranged
 
 
 @dataclass
@@ -19,6 +19,11 @@ class BackboneOptions:
     pretrained: bool = True
     weights: str | None = environment(None, of_data=True)
     freeze: bool = False
+    # Which part is trained where it is not frozen; see :mod:`deepfake.models.tuning`.
+    tune: str = chosen("all", ("all", "norms", "bias", "last_n", "lora"))
+    last_n: int = ranged(2, low=1, high=1000)
+    lora_rank: int = ranged(8, low=1, high=WIDEST)
+    lora_alpha: float = ranged(16.0, above=0, high=LARGEST)
     lr: float | None = ranged(None, low=0, high=LARGEST)
     drop_rate: float = ranged(0.0, low=0, high=0.99)
     drop_path_rate: float = ranged(0.0, low=0, high=0.99)

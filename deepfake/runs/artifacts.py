@@ -158,10 +158,17 @@ def log_model(run: Run) -> None:
     config = run.config
     if isinstance(run.log, TrackedRun) and config.tracking.log_model:
         from deepfake.tracking.model import DetectorSpec
+        from deepfake.training.checkpoint import save_weights
 
         data, threshold = config.dataset, config.trainer.threshold
         spec = DetectorSpec(config.backbone, config.head, data.frames, data.size, threshold)
-        run.log.model(run.folder.best_weights, spec.to_json())
+        if not run.detector.based:
+            run.log.model(run.folder.best_weights, spec.to_json())
+            return
+        # A model of MLflow's goes where the pretrained weights may not be.
+        save_weights(run.detector, run.folder.whole_weights, {})
+        if run.log.model(run.folder.whole_weights, spec.to_json()) is not None:
+            run.folder.whole_weights.unlink()
 
 
 def file_evaluation(trained: Trained, result: EvaluatedData) -> str:

@@ -265,22 +265,43 @@ def first_detector(config: RunConfig, store: Store, cache: Cache) -> Detector:
         from deepfake.tracking.search import find_run
 
         path = find_run(origin, store, config.outputs).weights()
-    return load_detector(config, path)
+    detector = load_detector(config, path, anew=True)
+    # Its backbone is that run's, whatever becomes of that.
+    detector.based = False
+    return detector
 
 
-def load_detector(config: RunConfig, weights: Path) -> Detector:
+def load_detector(config: RunConfig, weights: Path, anew: bool = False) -> Detector:
     """The configured detector with the weights of a ``.safetensors`` file.
 
+    Args:
+        config: Of the detector.
+        weights: The file.
+        anew: Additions to a backbone may begin here, though those that the weights were trained with had none.
+
     Raises:
-        UserError: They are another detector's.
+        UserError: They are another detector's, or a part whose pretrained rest cannot be had.
     """
     from deepfake.models.detector import create_detector
-    from deepfake.training.checkpoint import load_weights
+    from deepfake.training.checkpoint import base_digest, load_weights
 
-    # All weights come from the file: none are fetched first to be overwritten.
-    backbone = replace(config.backbone, pretrained=False, weights=None)
-    detector = create_detector(backbone, config.head, config.dataset.size)
-    load_weights(detector, weights)
+    backbone = config.backbone
+    whole = base_digest(weights) is None
+    if whole:
+        # All weights come from the file: none are fetched first to be overwritten.
+        backbone = replace(backbone, pretrained=False, weights=None)
+    try:
+        detector = create_detector(backbone, config.head, config.dataset.size)
+    except UserError as error:
+        if whole:
+            raise
+        raise UserError(
+            f"{weights} holds what was trained (backbone.tune={backbone.tune}), and the rest cannot be had: "
+            f"{error.message}",
+            "name the file of the backbone's weights with backbone.weights=PATH, or set HF_HOME to a Hugging Face "
+            "cache that holds them",
+        ) from error
+    load_weights(detector, weights, detector.added if anew else ())
     return detector
 
 

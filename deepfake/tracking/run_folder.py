@@ -30,9 +30,10 @@ AUDIT = "audit.json"
 AUDIT_TEXT = "audit.txt"
 CHECKPOINT = "checkpoints/last.pt"
 WEIGHTS = "checkpoints/best.safetensors"
+WHOLE_WEIGHTS = "checkpoints/whole.safetensors"
 
-#: What an upload leaves out: the training state is of use only while the run goes on.
-UNFINISHED = (CHECKPOINT, ".*", "*.tmp")
+#: What an upload leaves out: the training state is of use only while the run goes on, and a model has its own weights.
+UNFINISHED = (CHECKPOINT, WHOLE_WEIGHTS, ".*", "*.tmp")
 
 
 class RunFolder:
@@ -58,6 +59,11 @@ class RunFolder:
     def best_weights(self) -> Path:
         """The weights of the best epoch."""
         return self.path / WEIGHTS
+
+    @property
+    def whole_weights(self) -> Path:
+        """The same with what a backbone came with, where that is not among them; for the model that is logged."""
+        return self.path / WHOLE_WEIGHTS
 
     def end(self) -> None:
         """Remove what is of use only while the run goes on: the training state, larger than all the rest."""

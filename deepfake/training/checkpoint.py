@@ -1,5 +1,6 @@
 """Which epoch is the best so far, and weights and states on disk: written whole, read without running code.
 
+Weights may leave out what training left as it came with a pretrained backbone; a digest of that says what they go with.
 Knows metrics by name; no training loop.
 """
 
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,43 @@ LAST = "last.pt"
 VERSION = 1
 
 
-def save_weights(module: nn.Module, path: Path, notes: dict[str, str]) -> None:
+#: In the header of weights that are not whole: the digest of what else belongs to them.
+_BASE = "base"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is not saved of a module's state, since it can be had again.
+
+    Attributes:
+        names: Of its tensors.
+        digest: SHA-256 of them.
+    """
+
+    names: frozenset[str]
+    digest: str
+
+
+def base_of(module: nn.Module, names: Collection[str]) -> Base:
+    """These tensors of a module's state as a base for :func:`save_weights`."""
+    return Base(frozenset(names), _digest({k: v for k, v in module.state_dict().items() if k in names}))
+
+
+def save_weights(module: nn.Module, path: Path, notes: dict[str, str], base: Base | None = None) -> None:
     """All parameters and buffers as safetensors, atomically.
 
     Args:
         module: Its ``state_dict`` is saved.
         path: Ends as the file; never half-written.
         notes: Stored in the file's header.
+        base: What is left out; None saves all.
     """
     from safetensors.torch import save
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    left_out = base.names if base is not None else frozenset()
+    weights = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items() if k not in left_out}
+    if base is not None:
+        notes = {**notes, _BASE: base.digest}
 
     def write(temporary: Path) -> None:
         # save_file would leave a file that only its owner can read, which a shared tracking server could not serve.
@@ -45,11 +72,27 @@ def save_weights(module: nn.Module, path: Path, notes: dict[str, str]) -> None:
     _write(path, write)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """What :func:`save_weights` saved, into a module of the same kind.
+def base_digest(path: Path) -> str | None:
+    """The digest of what weights on disk leave out; None where they are whole, or are none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get(_BASE)
+    except (SafetensorError, OSError):
+        return None  # reading them says why
+
+
+def load_weights(module: nn.Module, path: Path, added: Collection[str] = ()) -> None:
+    """What :func:`save_weights` saved, into a module of the same kind; it holds what was left out already.
+
+    Args:
+        module: Its state is exchanged.
+        path: The file.
+        added: Names of tensors that stay as they are where the file has none.
 
     Raises:
-        UserError: No such file, or it is of another model.
+        UserError: No such file, it is of another model, or what was left out is not what the module holds.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -57,9 +100,18 @@ def load_weights(module: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UserError(f"no weights at {path}", "the run never finished an epoch, or its checkpoints were deleted")
     hint = "use the backbone and head they were trained with"
+    digest = base_digest(path)
     try:
         weights = load_file(path)
-        module.load_state_dict(weights)
+        state = module.state_dict()
+        new = {name: state[name] for name in added if name not in weights}
+        rest = {name: held for name, held in state.items() if digest and name not in weights and name not in new}
+        if digest is not None and weights.keys() <= state.keys() and _digest(rest) != digest:
+            raise UserError(
+                f"the weights in {path} are a part, trained on top of another backbone's weights than these",
+                "give the weights that the run began with, by backbone.pretrained or backbone.weights",
+            )
+        module.load_state_dict({**rest, **new, **weights})
     except SafetensorError as error:
         raise UserError(f"the weights in {path} cannot be read: {error}", "restore the file") from error
     except RuntimeError as error:
@@ -114,8 +166,12 @@ def damaged_state(path: Path, why: object) -> UserError:
 
 def weights_digest(module: nn.Module) -> str:
     """A SHA-256 of all parameters and buffers, with their names and shapes; the same on every device."""
+    return _digest(module.state_dict())
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         plain = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)} ".encode())
         # As bytes, since NumPy has no bfloat16.

@@ -7,6 +7,7 @@ seeded by where it stands, so the position is the random state. Knows no files o
 from __future__ import annotations
 
 import copy
+import functools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from lightning_fabric import Fabric
 
 from deepfake.compat import prepare_torchvision
 from deepfake.data.clips import Batch, ClipSource
-from deepfake.errors import Interrupted, TrainingDiverged
+from deepfake.errors import Interrupted, TrainingDiverged, UserError
 from deepfake.metrics import sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
@@ -28,6 +29,8 @@ from deepfake.training.autotune import choose_batch_size, choose_workers, try_to
 from deepfake.training.checkpoint import (
     BEST,
     LAST,
+    Base,
+    base_of,
     create_monitor,
     damaged_state,
     load_state,
@@ -383,8 +386,13 @@ class Trainer:
         if self.fabric.is_global_zero:
             monitor = self.monitor
             notes = {"epoch": str(monitor.best_epoch), "monitor": monitor.name, "value": repr(monitor.best_value)}
-            save_weights(self.best, self.best_weights, notes)
+            save_weights(self.best, self.best_weights, notes, self._base if self.detector.based else None)
         self.fabric.barrier()
+
+    @functools.cached_property
+    def _base(self) -> Base | None:
+        """What training leaves of a backbone of which it trains a part."""
+        return base_of(self.detector, self.detector.fixed) if self.detector.backbone.fixed else None
 
     def _save(self) -> None:
         """Write everything that changes, replacing what was there; all processes must call it, the first one writes."""
@@ -392,6 +400,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             state = {
                 "identity": self._identity(),
+                "base": None if self._base is None else self._base.digest,
                 "detector": _changing(self.detector),
                 "average": None if self.average is None else _changing(self.average.module),
                 "optimizer": self.optimizer.state_dict(),
@@ -417,7 +426,12 @@ class Trainer:
             raise damaged_state(self.last_state, f"{type(error).__name__}: {error}") from error
 
     def _take_up(self, state: dict[str, Any]) -> list[str]:
-        whole = not self.detector.freeze
+        if self._base is not None and state.get("base") != self._base.digest:
+            raise UserError(
+                f"{self.last_state} was trained on top of another backbone's weights than these",
+                "give the weights that the run began with",
+            )
+        whole = not self.detector.fixed
         self.detector.load_state_dict(state["detector"], strict=whole)
         if self.average is not None and state["average"] is not None:
             self.average.module.load_state_dict(state["average"], strict=whole)
@@ -449,7 +463,9 @@ class Trainer:
 
 def _apart(detector: Detector) -> Detector:
     """A copy that is trained by itself; what is frozen is shared."""
-    shared = {id(detector.backbone): detector.backbone} if detector.freeze else {}
+    shared: dict[int, Any] = {id(held): held for held in detector.parameters() if not held.requires_grad}
+    if detector.freeze:
+        shared = {id(detector.backbone): detector.backbone}
     return copy.deepcopy(detector, shared)
 
 
@@ -486,9 +502,9 @@ def _pos_weight(labels: Sequence[float] | np.ndarray, balance: str) -> torch.Ten
 
 
 def _changing(detector: Detector) -> dict[str, torch.Tensor]:
-    """What training changes of a detector: without a frozen backbone, which is most of it and saved at every epoch."""
-    state = detector.state_dict()
-    return {name: tensor for name, tensor in state.items() if not (detector.freeze and name.startswith("backbone."))}
+    """What training changes of a detector: without what is fixed, which is most of it and saved at every epoch."""
+    fixed = detector.fixed
+    return {name: tensor for name, tensor in detector.state_dict().items() if name not in fixed}
 
 
 def _sums_here(saved: list[tuple[torch.Tensor, ...]], fabric: Fabric) -> EpochSums:
