@@ -9,7 +9,7 @@ from deepfake.errors import UserError
 from deepfake.models.backbone import Backbone, Keep, create_backbone
 from deepfake.models.heads import Head, Output, create_head
 from deepfake.models.options import BackboneOptions, HeadOptions
-from deepfake.models.tuning import ADDED
+from deepfake.models.tuning import ADDED, layers_of
 
 
 class Detector(nn.Module):
@@ -117,6 +117,9 @@ def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int, kee
             "leave one of the two out",
         )
     built = create_backbone(backbone, size, keep)
+    if backbone.layer_decay is not None:
+        # A mistake is told before there is a run.
+        layers_of(built.model, f"backbone.layer_decay={backbone.layer_decay}", coarse=False)
     reader = create_head(head, built.width(head.reads))
     detector = Detector(built, reader, head.reads, freeze=backbone.freeze, chunk=backbone.chunk)
     detector.based = bool(built.fixed) and (backbone.pretrained or backbone.weights is not None)

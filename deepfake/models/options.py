@@ -25,6 +25,8 @@ class BackboneOptions:
     lora_rank: int = ranged(8, low=1, high=WIDEST)
     lora_alpha: float = ranged(16.0, above=0, high=LARGEST)
     lr: float | None = ranged(None, low=0, high=LARGEST)
+    # Each layer's rate against that of the next one towards the head; None: all have the same.
+    layer_decay: float | None = ranged(None, above=0, high=1)
     drop_rate: float = ranged(0.0, low=0, high=0.99)
     drop_path_rate: float = ranged(0.0, low=0, high=0.99)
     # Frames a forward pass reads at once; None reads the whole batch.

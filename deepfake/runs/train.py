@@ -231,6 +231,7 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
         config.evaluation,
         config.seed,
         selection_of(run),
+        config.backbone.layer_decay,
     )
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:

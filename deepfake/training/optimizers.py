@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from deepfake.compat import prepare_torchvision
 from deepfake.errors import UserError, nearest
 from deepfake.models.detector import Detector
+from deepfake.models.tuning import layers_of
 from deepfake.training.options import (
     Adam,
     AdamW,
@@ -30,28 +31,52 @@ from deepfake.training.options import (
 Groups = list[dict[str, Any]]
 
 
-def parameter_groups(detector: Detector, options: OptimizerOptions, backbone_lr: float | None = None) -> Groups:
+def parameter_groups(
+    detector: Detector,
+    options: OptimizerOptions,
+    backbone_lr: float | None = None,
+    layer_decay: float | None = None,
+) -> Groups:
     """The trained parameters with their rates, for an optimizer.
 
     Args:
         detector: Parameters that need no gradient are left out.
         options: The head's rate, and the decay of weights; norms, biases and positions get none.
         backbone_lr: The backbone's rate; None means a tenth of the head's, as it is trained already.
+        layer_decay: Each of the backbone's layers has the rate of the next one times this, and the last one the
+            backbone's (Clark et al. 2020, arXiv:2003.10555; Bao et al. 2021, arXiv:2106.08254); None: all have it.
 
     Returns:
-        Groups named ``head``, ``head/no_decay``, ``backbone``, ``backbone/no_decay``, without empty ones.
+        Groups named ``head``, ``head/no_decay``, ``backbone``, ``backbone/no_decay``, without empty ones; where rates
+        decay, those of all layers but the last as ``backbone/0``, ``backbone/0/no_decay`` and so on, from the input.
+
+    Raises:
+        UserError: Rates are to decay, and the backbone names no layers.
     """
-    rates = {"head": options.lr, "backbone": options.lr / 10 if backbone_lr is None else backbone_lr}
-    modules = {"head": detector.head, "backbone": detector.backbone.model}
-    groups: Groups = []
-    for part, module in modules.items():
-        exempt = module.no_weight_decay() if hasattr(module, "no_weight_decay") else set()
-        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        decayed = [p for name, p in trained if p.ndim > 1 and name not in exempt]
-        plain = [p for name, p in trained if p.ndim <= 1 or name in exempt]
-        groups.append({"name": part, "params": decayed, "lr": rates[part], "weight_decay": options.weight_decay})
-        groups.append({"name": f"{part}/no_decay", "params": plain, "lr": rates[part], "weight_decay": 0.0})
-    return [group for group in groups if group["params"]]
+    rate = options.lr / 10 if backbone_lr is None else backbone_lr
+    groups = _groups_of("head", detector.head, None, options.lr, options.weight_decay)
+    if layer_decay is None:
+        return groups + _groups_of("backbone", detector.backbone.model, None, rate, options.weight_decay)
+    layers = layers_of(detector.backbone.model, f"backbone.layer_decay={layer_decay}", coarse=False)
+    last = len(layers) - 1
+    for i, names in enumerate(layers):
+        part = "backbone" if i == last else f"backbone/{i}"
+        scaled = rate * layer_decay ** (last - i)
+        groups += _groups_of(part, detector.backbone.model, set(names), scaled, options.weight_decay)
+    return groups
+
+
+def logged_rates(optimizer: Optimizer) -> dict[str, float]:
+    """An optimizer's rates as they are logged: the head's, the backbone's, and its first trained layer's where layers
+    differ."""
+    rates = {str(group["name"]): float(group["lr"]) for group in optimizer.param_groups}
+    logged = {"lr": rates.get("head", rates.get("head/no_decay", 0.0))}
+    backbone = [rate for name, rate in rates.items() if name.split("/")[0] == "backbone"]
+    if backbone:
+        logged["lr_backbone"] = max(backbone)
+    if any(name.split("/")[1:2] not in ([], ["no_decay"]) for name in rates):
+        logged["lr_backbone_first"] = min(backbone)
+    return logged
 
 
 def create_optimizer(options: OptimizerOptions, groups: Groups, *, fused: bool) -> Optimizer:
@@ -126,6 +151,19 @@ def cosine_factor(update: int, updates: int, warmup: float, floor: float) -> flo
         return (update + 1) / (warm + 1)
     progress = (update - warm) / max(1, updates - 1 - warm)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def _groups_of(part: str, module: Any, names: set[str] | None, rate: float, decay: float) -> Groups:
+    """A module's trained parameters, or those of these names, with weight decay and without."""
+    exempt = module.no_weight_decay() if hasattr(module, "no_weight_decay") else set()
+    trained = [(n, p) for n, p in module.named_parameters() if p.requires_grad and (names is None or n in names)]
+    decayed = [p for name, p in trained if p.ndim > 1 and name not in exempt]
+    plain = [p for name, p in trained if p.ndim <= 1 or name in exempt]
+    groups: Groups = [
+        {"name": part, "params": decayed, "lr": rate, "weight_decay": decay},
+        {"name": f"{part}/no_decay", "params": plain, "lr": rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _adam(options: Adam, groups: Groups, fused: bool) -> Optimizer:

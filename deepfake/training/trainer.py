@@ -38,7 +38,7 @@ from deepfake.training.checkpoint import (
     save_state,
     save_weights,
 )
-from deepfake.training.optimizers import create_optimizer, create_schedule, parameter_groups
+from deepfake.training.optimizers import create_optimizer, create_schedule, logged_rates, parameter_groups
 from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
 from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
 from deepfake.training.runtime import Interruption, gather, share_buffers
@@ -64,6 +64,7 @@ class FitOptions:
         evaluation: How a sample's score is made of its clips'.
         seed: With the epoch and step, fixes order and dropout.
         selection: What counts beside the validation split.
+        layer_decay: How rates fall from the backbone's last layer to its first; None: they do not.
     """
 
     trainer: TrainerOptions
@@ -73,6 +74,7 @@ class FitOptions:
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
+    layer_decay: float | None = None
 
 
 @dataclass
@@ -215,10 +217,11 @@ class Trainer:
             notes += try_to_compile(detector, self.train, per_process, fabric)
         self.workers, more = choose_workers(detector, self.train, keys.num_workers, per_process, fabric)
         notes += more
-        groups = parameter_groups(detector, self.options.optimizer, self.options.backbone_lr)
-        self.optimizer = create_optimizer(self.options.optimizer, groups, fused=_can_fuse(fabric))
+        options = self.options
+        groups = parameter_groups(detector, options.optimizer, options.backbone_lr, options.layer_decay)
+        self.optimizer = create_optimizer(options.optimizer, groups, fused=_can_fuse(fabric))
         updates = keys.epochs * -(-len(self.plan) // keys.accumulate)
-        self.schedule = create_schedule(self.options.scheduler, self.optimizer, updates=updates, mode=self.monitor.mode)
+        self.schedule = create_schedule(options.scheduler, self.optimizer, updates=updates, mode=self.monitor.mode)
         model, wrapped = fabric.setup(detector, self.optimizer)
         loss = Loss(_pos_weight(self.train.labels, keys.balance).to(fabric.device), keys.label_smoothing)
         clock = Clock(fabric.device, keys.profile)
@@ -272,10 +275,7 @@ class Trainer:
             self._train_batches(rest, shown, interruption)
         metrics = self._train_metrics()
         # As they stand after the epoch: the same whether or not it was interrupted.
-        rates = {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
-        metrics["lr"] = rates.get("head", rates.get("head/no_decay", 0.0))
-        if "backbone" in rates:
-            metrics["lr_backbone"] = rates["backbone"]
+        metrics |= logged_rates(self.optimizer)
         metrics["samples_per_second"] = sum(map(len, rest)) / (time.perf_counter() - began)
         return metrics
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from deepfake.errors import UserError
-from deepfake.models.options import Gru, Mean, Vit
+from deepfake.models.detector import Detector, create_detector
+from deepfake.models.options import BackboneOptions, Gru, Mean, Vit
 from deepfake.training.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
     cosine_factor,
     create_optimizer,
     create_schedule,
+    logged_rates,
     parameter_groups,
 )
 from deepfake.training.options import (
@@ -76,6 +78,58 @@ def test_norms_biases_and_positions_do_not_decay() -> None:
     assert id(detector.head.rows) not in decayed
     assert id(detector.head.classifier.bias) not in decayed  # type: ignore[union-attr]
     assert id(detector.head.classifier.weight) in decayed  # type: ignore[union-attr]
+
+
+def vit(tune: str = "all") -> Detector:
+    torch.manual_seed(0)
+    options = BackboneOptions(name="vit_tiny_patch16_224", pretrained=False, tune=tune)
+    return create_detector(options, Mean(), 32)
+
+
+def test_rates_decay_from_the_last_layer_to_the_first() -> None:
+    detector = vit()
+    groups = parameter_groups(detector, AdamW(lr=0.1), 0.01, 0.5)
+    by_name = {str(g["name"]): g for g in groups}
+    assert by_name["head"]["lr"] == 0.1
+    assert by_name["backbone"]["lr"] == by_name["backbone/no_decay"]["lr"] == 0.01
+    assert by_name["backbone/11"]["lr"] == pytest.approx(0.005)
+    assert by_name["backbone/0/no_decay"]["lr"] == pytest.approx(0.01 * 0.5**12)
+    assert id(detector.backbone.model.cls_token) in {id(p) for p in by_name["backbone/0/no_decay"]["params"]}
+    held = [id(p) for g in groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in detector.parameters())
+
+
+def test_a_decay_of_one_changes_no_rate() -> None:
+    groups = parameter_groups(vit(), AdamW(lr=0.1), 0.01, 1.0)
+    assert {g["lr"] for g in groups if str(g["name"]).startswith("backbone")} == {0.01}
+
+
+def test_layers_that_are_not_trained_have_no_group() -> None:
+    groups = parameter_groups(vit("last_n"), AdamW(), 0.01, 0.5)
+    assert {str(g["name"]).removesuffix("/no_decay") for g in groups} == {"head", "backbone", "backbone/11"}
+
+
+def test_decay_on_a_backbone_that_names_no_layers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"layer_decay=0\.5 on a backbone that names no layers"):
+        create_detector(BackboneOptions("tiny", pretrained=False, layer_decay=0.5), Mean(), 64)
+
+
+@pytest.mark.parametrize(
+    ("tune", "decay", "names"),
+    [
+        ("all", None, {"lr", "lr_backbone"}),
+        ("norms", None, {"lr", "lr_backbone"}),
+        ("norms", 0.5, {"lr", "lr_backbone", "lr_backbone_first"}),
+    ],
+)
+def test_logged_rates_are_of_the_ends(tune: str, decay: float | None, names: set[str]) -> None:
+    optimizer = create_optimizer(AdamW(lr=0.1), parameter_groups(vit(tune), AdamW(lr=0.1), 0.01, decay), fused=False)
+    logged = logged_rates(optimizer)
+    assert logged.keys() == names
+    assert (logged["lr"], logged["lr_backbone"]) == (0.1, 0.01)
+    if decay is not None:
+        # The first block's: the stem has no norm.
+        assert logged["lr_backbone_first"] == pytest.approx(0.01 * 0.5**11)
 
 
 def test_groups_hold_each_parameter_once() -> None:

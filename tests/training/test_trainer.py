@@ -36,6 +36,7 @@ def run(
         "optimizer": AdamW(lr=0.02),
         "scheduler": Constant(),
         "backbone_lr": None,
+        "layer_decay": None,
         "on_epoch": lambda epoch, metrics: None,
         "seed": 3,
         "selection": Selection(),
@@ -46,7 +47,10 @@ def run(
     detector = detector or small_detector()
     options = FitOptions(
         TrainerOptions(**fields),
-        **{name: arguments[name] for name in ("optimizer", "scheduler", "backbone_lr", "seed", "selection")},
+        **{
+            name: arguments[name]
+            for name in ("optimizer", "scheduler", "backbone_lr", "layer_decay", "seed", "selection")
+        },
     )
     fabric = fabric or cpu(precision=options.trainer.precision)
     trainer = Trainer(detector, arguments["train"], arguments["val"], options, fabric, folder)

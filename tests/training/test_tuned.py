@@ -13,6 +13,7 @@ from deepfake.errors import Interrupted, UserError
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Mean
 from deepfake.training.checkpoint import base_digest, load_weights, weights_digest
+from deepfake.training.options import Cosine
 from tests.training.fakes import FakeClips
 from tests.training.test_trainer import Terminated, lasting, run
 
@@ -60,11 +61,12 @@ class Large(Terminated):
 def test_an_interrupted_fit_ends_as_if_it_had_not_been(
     tmp_path: Path, weights: dict[str, Path], name: str, tune: str, ema: float | None
 ) -> None:
-    whole, one = fit(tmp_path / "a", tuned(name, tune, weights[name]), train=Large(0), ema=ema)
+    keys: dict[str, Any] = {"ema": ema, "layer_decay": 0.8, "scheduler": Cosine()}
+    whole, one = fit(tmp_path / "a", tuned(name, tune, weights[name]), train=Large(0), **keys)
     with pytest.raises(Interrupted):
-        fit(tmp_path / "b", tuned(name, tune, weights[name]), train=Large(6), ema=ema)
+        fit(tmp_path / "b", tuned(name, tune, weights[name]), train=Large(6), **keys)
     # What an addition begins with is drawn, and saved.
-    parts, two = fit(tmp_path / "b", tuned(name, tune, weights[name], seed=9), train=Large(0), ema=ema, resume=True)
+    parts, two = fit(tmp_path / "b", tuned(name, tune, weights[name], seed=9), train=Large(0), **keys, resume=True)
     assert lasting(parts.history) == lasting(whole.history)
     assert weights_digest(one) == weights_digest(two)
     file = tmp_path / "b" / "checkpoints" / "best.safetensors"
