@@ -78,9 +78,12 @@ def ranged(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def chosen(default: str, choices: Sequence[str]) -> Any:
-    """A dataclass field that holds one of a few words."""
-    return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
+def chosen(default: str | list[str], choices: Iterable[str]) -> Any:
+    """A dataclass field that holds one of a few words, or a list of some of them."""
+    metadata = {"choices": tuple(choices)}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def environment(default: Any, *, of_data: bool = False) -> Any:
@@ -164,8 +167,8 @@ def check(options: Any, where: str) -> None:
                     _check_word(key, number, field.metadata)
                 else:
                     _check_range(key, number, field.metadata["range"])
-        if "choices" in field.metadata and value not in field.metadata["choices"]:
-            raise UserError(f"{key}={value!r} is not a choice", nearest(value, field.metadata["choices"]))
+        if "choices" in field.metadata:
+            _check_choice(key, value, field.metadata["choices"])
         if dataclasses.is_dataclass(value):
             check(value, key)
 
@@ -248,6 +251,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def is_under(key: str, prefixes: Iterable[str]) -> bool:
     """Whether a dotted key is one of these, or lies below one."""
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _check_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    words = value if isinstance(value, (list, tuple)) else [value]
+    for word in words:
+        if word not in choices:
+            raise UserError(f"{key}={value!r} is not a choice", nearest(word, choices))
+    if not words or len(set(words)) < len(words):
+        raise UserError(f"{key}={value!r} is no choice", f"name one or more of {', '.join(choices)}, each once")
 
 
 def _check_word(key: str, word: str, metadata: Mapping[str, Any]) -> None:

@@ -333,6 +333,11 @@ def check_features(config: RunConfig, detector: Detector) -> None:
     from deepfake.training.features.cache import check_frozen
 
     check_frozen(detector)
+    if config.evaluation.views != ["whole"]:
+        raise UserError(
+            f"evaluation.views={config.evaluation.views} looks at pictures, which features=cached no longer has",
+            "set evaluation.views=[whole], or features=none",
+        )
     if config.augment.mixup:
         raise UserError(
             f"augment.mixup={config.augment.mixup} mixes clips, and features=cached trains on what was read of each",

@@ -40,6 +40,7 @@ from deepfake.training.evaluation import (
 )
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.scoring import Scored, sample_table, score, score_clips
+from deepfake.training.views import viewed
 
 if TYPE_CHECKING:
     from deepfake.training.trainer import FitResult
@@ -372,7 +373,7 @@ def _curve(trained: Trained, result: EvaluatedData, name: str, kind: Kind, conso
         damaged = DamagedClips(result.source, kind, severity)
         with console.progress() as bar:
             scores = score_clips(
-                trained.detector,
+                viewed(trained.detector, options),
                 damaged,
                 fabric=trained.fabric,
                 batch_size=trained.batch_size,

@@ -7,6 +7,9 @@ from typing import Any
 
 from deepfake.options import LARGEST, MOST, chosen, environment, ranged
 
+#: Looks at a clip, see :mod:`deepfake.training.views`.
+VIEWS = ("whole", "mirror", "centre", "corners", "edges")
+
 
 @dataclass
 class OptimizerOptions:
@@ -144,6 +147,9 @@ class EvaluationOptions:
     # A video's score from its clips': their mean, median, the mean of the top_k highest, or of their log-odds.
     clips: str = chosen("mean", ("mean", "median", "topk", "log_odds"))
     top_k: int = ranged(2, low=1, high=MOST)
+    # The looks at each clip whose logits are averaged (training/views.py), and the side of those that are a part of it.
+    views: list[str] = chosen(["whole"], VIEWS)
+    view_scale: float = ranged(0.65, low=0.1, high=1)
     # The cut fitted on validation, beside trainer.threshold: its own criterion, or fixed for trainer.threshold.
     threshold: str = chosen("youden", ("youden", "f1", "fixed"))
     calibration: str = chosen("platt", ("platt", "temperature", "isotonic", "none"))

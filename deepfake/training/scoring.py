@@ -12,17 +12,20 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from deepfake.data.clips import ClipSource
 from deepfake.errors import UserError, nearest
 from deepfake.metrics import Metrics, sample_metrics
 from deepfake.models.detector import Detector
+from deepfake.models.heads import Output
 from deepfake.progress import Progress, bar
 from deepfake.training.calibration import sigmoid
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.runtime import gather
 from deepfake.training.sampler import part_of
 from deepfake.training.train_step import Transfer
+from deepfake.training.views import viewed
 
 
 def pool_clips(rows: np.ndarray, logits: np.ndarray, samples: int, how: str = "mean", top_k: int = 2) -> np.ndarray:
@@ -158,7 +161,7 @@ def score(
     detector.to(fabric.device)
     with full_precision():
         scores = score_clips(
-            detector,
+            viewed(detector, options),
             clips,
             fabric=fabric,
             batch_size=batch_size,
@@ -185,7 +188,7 @@ def full_precision() -> Iterator[None]:
 
 
 def score_clips(
-    detector: Detector,
+    detector: nn.Module,
     clips: ClipSource,
     *,
     fabric: Fabric,
@@ -195,7 +198,15 @@ def score_clips(
     text: str = "scoring",
     autocast: bool = True,
 ) -> ClipScores:
-    """Logits of every clip, gathered over all processes; see :func:`score`. ``autocast``: as fast as in training."""
+    """Logits of every clip, gathered over all processes; see :func:`score`.
+
+    Args:
+        detector: Clips and mask to logits: a :class:`~deepfake.models.detector.Detector`, or one :func:`viewed`.
+        clips: What is scored.
+        fabric: As for :func:`score`, and so are ``batch_size``, ``num_workers`` and ``progress``.
+        text: What the progress is called.
+        autocast: As fast as in training.
+    """
     items = part_of(range(len(clips)), fabric.global_rank, fabric.world_size)
     size = max(1, batch_size // fabric.world_size)
     batches = [items[i : i + size] for i in range(0, len(items), size)]
@@ -206,7 +217,7 @@ def score_clips(
     with bar(progress, len(items), text) as shown, torch.inference_mode(), casting:
         for batch in clips.read(batches, 0, num_workers, fabric.device.type == "cuda"):
             moved = move(batch)
-            output = detector(moved.clips, moved.mask)
+            output: Output = detector(moved.clips, moved.mask)
             # Kept on the device: reading them here would make it wait at every batch.
             logits.append(output.logits)
             masks.append(moved.mask)

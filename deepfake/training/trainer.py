@@ -46,6 +46,7 @@ from deepfake.training.sampler import part_of, plan_batches
 from deepfake.training.scoring import ClipScores, sample_table, score_clips
 from deepfake.training.selection import VALIDATION, Selection
 from deepfake.training.train_step import EpochSums, Loss, Updater
+from deepfake.training.views import viewed
 
 #: In a run's folder: what fits without a part of the data need to go on; removed once they are done.
 FOLDS = "folds"
@@ -350,7 +351,7 @@ class Trainer:
 
     def _scores(self, clips: ClipSource, text: str) -> ClipScores:
         return score_clips(
-            self.best,
+            viewed(self.best, self.options.evaluation),
             clips,
             fabric=self.fabric,
             batch_size=self.plan.batch_size,
