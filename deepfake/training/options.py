@@ -99,8 +99,11 @@ class TrainerOptions:
     mode: str = chosen("max", ("max", "min"))
     patience: int | None = ranged(None, low=1, high=MOST)
     ema: float | None = ranged(None, low=0, high=1)
-    # Class imbalance: none, a positive weight in the loss, or a sampler that draws both classes equally often.
-    balance: str = chosen("pos_weight", ("none", "pos_weight", "sampler"))
+    # Class imbalance: none, a positive weight in the loss, or batches that draw both classes equally often, and within
+    # a class its methods, data sets or groups.
+    balance: str = chosen("pos_weight", ("none", "pos_weight", "sampler", "method", "set", "identity"))
+    # Each fake in one batch with an original that it was made from; both classes are drawn equally often.
+    pairs: bool = False
     label_smoothing: float = ranged(0.0, low=0, high=0.5)
     accelerator: str = environment(chosen("auto", ("auto", "cpu", "cuda", "gpu", "mps")))
     devices: str | int = environment(ranged("auto", low=1, high=1024, words=("auto",)))

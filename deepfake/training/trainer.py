@@ -208,8 +208,9 @@ class Trainer:
         detector.to(fabric.device)
         resumed = self.last_state if resume else None
         batch_size, notes = choose_batch_size(detector, self.train, keys.batch_size, fabric, resumed)
-        balanced = keys.balance == "sampler"
-        self.plan, more = plan_batches(self.train, batch_size, self.options.seed, balanced, fabric.world_size)
+        self.plan, more = plan_batches(
+            self.train, batch_size, self.options.seed, fabric.world_size, keys.balance, keys.pairs
+        )
         self.monitor = create_monitor(keys.monitor, keys.mode, keys.patience, self.val.labels, self._counted())
         notes += more + self.monitor.notes
         self.average = _average(detector, keys.ema)
@@ -224,7 +225,7 @@ class Trainer:
         updates = keys.epochs * -(-len(self.plan) // keys.accumulate)
         self.schedule = create_schedule(options.scheduler, self.optimizer, updates=updates, mode=self.monitor.mode)
         model, wrapped = fabric.setup(detector, self.optimizer)
-        loss = Loss(_pos_weight(self.train.labels, keys.balance).to(fabric.device), keys.label_smoothing)
+        loss = Loss(_pos_weight(self.train.labels, keys).to(fabric.device), keys.label_smoothing)
         clock = Clock(fabric.device, keys.profile)
         may_split = keys.on_oom == "accumulate"
         self.updater = Updater(fabric, model, wrapped, loss, keys.clip_norm, clock, may_split, notes=notes)
@@ -495,10 +496,11 @@ def _average(detector: Detector, decay: float | None) -> Any:
     return ModelEmaV3(detector, decay=decay, use_warmup=True)
 
 
-def _pos_weight(labels: Sequence[float] | np.ndarray, balance: str) -> torch.Tensor:
+def _pos_weight(labels: Sequence[float] | np.ndarray, keys: TrainerOptions) -> torch.Tensor:
     fakes = float(np.sum(labels))
     reals = len(labels) - fakes
-    weigh = balance == "pos_weight" and fakes > 0 and reals > 0
+    # In pairs both classes are drawn equally often.
+    weigh = keys.balance == "pos_weight" and not keys.pairs and fakes > 0 and reals > 0
     return torch.tensor(reals / fakes if weigh else 1.0)
 
 

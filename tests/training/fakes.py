@@ -42,6 +42,7 @@ class FakeClips(ClipSource):
                 "label": labels,
                 "method": np.where(labels == 1, "Patch", "real"),
                 "dataset": "fakes",
+                "groups": [(f"{name}/{i // 2}",) for i in range(samples)],
                 "status": ["no_face" if i < failed else "ok" for i in range(samples)],
             }
         )

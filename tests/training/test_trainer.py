@@ -193,10 +193,17 @@ def test_what_on_epoch_raises_comes_through(tmp_path: Path) -> None:
         run(tmp_path, on_epoch=prune)
 
 
-@pytest.mark.parametrize("balance", ["none", "pos_weight", "sampler"])
-def test_every_balance_fits(tmp_path: Path, balance: str) -> None:
-    result, _ = run(tmp_path, balance=balance, epochs=1)
+@pytest.mark.parametrize("balance", ["none", "pos_weight", "sampler", "method", "set", "identity"])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_every_balance_fits(tmp_path: Path, balance: str, pairs: bool) -> None:
+    result, _ = run(tmp_path, balance=balance, pairs=pairs, epochs=1)
     assert np.isfinite(result.history[0]["train/loss"])
+
+
+def test_in_pairs_no_class_is_weighed(tmp_path: Path) -> None:
+    uneven = FakeClips(9, seed=1)
+    one, two = (run(tmp_path / b, train=uneven, balance=b, pairs=True, epochs=2)[0] for b in ("none", "pos_weight"))
+    assert lasting(one.history) == lasting(two.history)
 
 
 def test_half_precision_fits(tmp_path: Path) -> None:
@@ -261,6 +268,7 @@ CASES: list[dict[str, Any]] = [
     {"scheduler": Cosine(), "ema": 0.9},
     {"scheduler": Plateau(patience=0), "optimizer": AdamW(lr=0.5)},
     {"scheduler": Constant(), "accumulate": 2, "balance": "sampler"},
+    {"scheduler": Constant(), "balance": "identity", "pairs": True},
     {"scheduler": Cosine(), "precision": "bf16", "patience": 2},
 ]
 
