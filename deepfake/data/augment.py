@@ -74,6 +74,8 @@ class Draw:
         sharpen: What is added of the difference from a blurred copy.
         crf: H.264's constant rate factor.
         dropped: The fraction of frames that are lost.
+        start: Where in its run of frames the clip begins, 0 for as early as can be, 1 for as late.
+        speed: Its pace; see :func:`deepfake.data.frame_sampling.window`.
         cutout: A rectangle: left, top, right, bottom as fractions of the sides.
         mix: The clip's weight against its partner's in a mixture; 1 for none.
     """
@@ -88,6 +90,8 @@ class Draw:
     sharpen: float | None = None
     crf: int | None = None
     dropped: float | None = None
+    start: float = 0.5
+    speed: float = 1.0
     cutout: tuple[float, float, float, float] | None = None
     mix: float = 1.0
 
@@ -122,6 +126,7 @@ def draw(options: AugmentOptions, seed: int, epoch: int, item: int) -> Draw:
     dropped = float(rng.uniform(0, options.drop_fraction))
     cutout = _rectangle(options.cutout_size, rng)
     mix = float(rng.beta(options.mixup, options.mixup)) if options.mixup else 1.0
+    start, pace = rng.random(2).tolist()
     if later[0] < options.grey:
         factors[2] = 0.0
     return Draw(
@@ -135,6 +140,8 @@ def draw(options: AugmentOptions, seed: int, epoch: int, item: int) -> Draw:
         sharpen=sharpen if later[3] < options.sharpen else None,
         crf=crf if later[4] < options.h264 else None,
         dropped=dropped if later[5] < options.drop else None,
+        start=start,
+        speed=1 + (2 * pace - 1) * options.speed,
         cutout=cutout if later[6] < options.cutout else None,
         # Of a clip and its partner the clip stays the larger part, and its label the nearer one.
         mix=max(mix, 1 - mix),
@@ -180,7 +187,7 @@ def uses_pixels(options: AugmentOptions) -> bool:
 
 def changes_anything(options: AugmentOptions) -> bool:
     """Whether any change at all can be drawn."""
-    return uses_device(options) or uses_pixels(options) or options.mixup > 0
+    return uses_device(options) or uses_pixels(options) or options.mixup > 0 or options.speed > 0
 
 
 def change_pixels(clip: Pixels, drawn: Draw) -> None:

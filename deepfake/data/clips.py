@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from deepfake.data.augment import Draw, change_pixels, changes_anything, draw, uses_device, uses_pixels
 from deepfake.data.crop_store import CropStore
+from deepfake.data.frame_sampling import window
 from deepfake.data.media import Pixels
 from deepfake.data.options import AugmentOptions
 
@@ -202,6 +203,7 @@ class ClipSet(ClipSource):
     Attributes:
         table: The rows, indexed from 0, with a ``status``: ``ok``, or why a sample gives no clips.
         shape: T, H, W, C of a clip; the longest in the set, shorter ones are filled up.
+        slack: Frames that the store keeps of each run beyond T.
     """
 
     def __init__(
@@ -214,7 +216,9 @@ class ClipSet(ClipSource):
         rows = [(row, store.records.get(key)) for row, key in enumerate(self.table["sample_id"])]
         self.table["status"] = ["missing" if record is None else record["status"] for _, record in rows]
         ready = [(row, record) for row, record in rows if record is not None and record["status"] == "ok"]
-        self.shape = tuple(map(max, zip(*(r["shape"][1:] for _, r in ready), strict=True))) if ready else (0, 0, 0, 3)
+        self.slack = store.slack
+        kept, *rest = map(max, zip(*(r["shape"][1:] for _, r in ready), strict=True)) if ready else (0, 0, 0, 3)
+        self.shape = (_without_slack(kept, self.slack), *rest)
         # Where each item lies, as plain arrays: part, first byte, bytes, frames that are no fillers.
         self._parts = sorted({record["part"] for _, record in ready})
         numbers = {part: i for i, part in enumerate(self._parts)}
@@ -226,13 +230,15 @@ class ClipSet(ClipSource):
         self._part = _repeat([numbers[record["part"]] for _, record in ready], counts)
         self._size = _repeat([math.prod(record["shape"][1:]) for _, record in ready], counts)
         self._start = _repeat([record["offset"] for _, record in ready], counts) + self._size * clip
-        self.lengths = np.array([length for _, record in ready for length in record["lengths"]], np.int64)
+        self._runs = np.array([length for _, record in ready for length in record["lengths"]], np.int64)
+        self._frames = _repeat([_without_slack(record["shape"][1], self.slack) for _, record in ready], counts)
+        self.lengths = np.minimum(self._runs, self._frames)
 
     def fetch(self, items: Sequence[int] | np.ndarray, epoch: int = 0) -> Batch:
         """Gather clips and change them at random; an item's changes depend on (seed, epoch, item) only."""
         chosen = np.asarray(items, np.int64)
-        pixels = self.pixels(chosen)
         drawn = self.draw(chosen, epoch)
+        pixels = self.pixels(chosen, drawn)
         for clip, one in zip(pixels.numpy(), drawn, strict=bool(drawn)):
             if one.changes_pixels:
                 change_pixels(clip, one)
@@ -241,19 +247,19 @@ class ClipSet(ClipSource):
     @property
     def changes_pixels(self) -> bool:
         """Whether random changes are done here, before the device."""
-        return self.augment is not None and uses_pixels(self.augment)
+        return self.augment is not None and (self._moves or uses_pixels(self.augment))
 
-    def pixels(self, items: np.ndarray) -> torch.Tensor:
-        """Clips uint8 [B, T, H, W, C] as they are in the store."""
+    def pixels(self, items: np.ndarray, drawn: Sequence[Draw] = ()) -> torch.Tensor:
+        """Clips uint8 [B, T, H, W, C] as they are in the store, of those frames of each run that were drawn."""
         # numpy asks the kernel for huge pages, torch does not: a batch is fresh memory, and 4 KiB page faults would
         # cost more than the copy.
         pixels = np.empty((len(items), *self.shape), np.uint8)
-        self._gather(items, pixels)
+        self._gather(items, pixels, drawn)
         return torch.from_numpy(pixels)
 
     def draw(self, items: np.ndarray, epoch: int) -> list[Draw]:
         """What happens to each of these items in an epoch; an empty list where nothing ever does."""
-        if self.augment is None or not changes_anything(self.augment):
+        if self.augment is None or not (self._moves or changes_anything(self.augment)):
             return []
         return [draw(self.augment, self.seed, epoch, item) for item in items.tolist()]
 
@@ -273,15 +279,22 @@ class ClipSet(ClipSource):
         """One clip, unchanged at random only where ``augment`` is None; for looking at."""
         return self.fetch([item])
 
-    def _gather(self, chosen: np.ndarray, out: Pixels) -> None:
+    @property
+    def _moves(self) -> bool:
+        """Whether clips begin elsewhere, or go at another pace, in each epoch."""
+        return self.augment is not None and (self.slack > 0 or self.augment.speed > 0)
+
+    def _gather(self, chosen: np.ndarray, out: Pixels, drawn: Sequence[Draw]) -> None:
         flat = out.reshape(len(chosen), -1)
-        size = flat.shape[1]
+        one = flat.shape[1] // max(out.shape[1], 1)
         for place, item in enumerate(chosen.tolist()):
-            start, length = int(self._start[item]), int(self._size[item])
-            flat[place, :length] = self.store.pixels(self._parts[self._part[item]])[start : start + length]
-            if length < size:
-                held = length // (size // out.shape[1])
-                out[place, held:] = out[place, held - 1]
+            start, size, frames = int(self._start[item]), int(self._size[item]), int(self._frames[item])
+            run = self.store.pixels(self._parts[self._part[item]])[start : start + size]
+            if self._moves or size != frames * one:
+                how = (drawn[place].start, drawn[place].speed) if drawn else ()
+                run = run.reshape(-1, one)[window(int(self._runs[item]), frames, *how)].reshape(-1)
+            flat[place, : frames * one] = run
+            out[place, frames:] = out[place, frames - 1]
 
 
 class PartOfClips(ClipSource):
@@ -308,6 +321,11 @@ class PartOfClips(ClipSource):
         """The clips of these items, as the source has them in that epoch."""
         batch = self._clips.fetch(self._chosen[np.asarray(items, np.int64)].tolist(), epoch)
         return replace(batch, samples=self._rows.to(batch.samples.device)[batch.samples])
+
+
+def _without_slack(kept: int, slack: int) -> int:
+    """Frames of a clip, of the frames that are kept of it; an image has one, whatever the slack."""
+    return kept - slack if kept > slack else kept
 
 
 def _repeat(values: list[int], counts: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from deepfake.data.crop_records import Record, read_frames, read_landmarks, read_records
 from deepfake.data.cropping import FRAME, CutSettings
 from deepfake.data.faces.base import Landmarks
+from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.manifest import Manifest
 from deepfake.data.media import Pixels
 from deepfake.errors import DataError, nearest
@@ -65,6 +66,14 @@ class CropStore:
         self.path = folder
         self.records = records
         self._maps: dict[str, Pixels] = {}
+
+    @cached_property
+    def slack(self) -> int:
+        """Frames that are kept of each run beyond a clip's; none where nothing says how the crops were made."""
+        described = self.path / "store.json"
+        if not described.is_file():
+            return 0
+        return int(json.loads(described.read_text(encoding="utf-8"))["settings"]["plan"].get("slack", 0))
 
     @property
     def key(self) -> str:
@@ -284,10 +293,15 @@ def _identity(manifest: Manifest, settings: CutSettings) -> dict[str, Any]:
     digest = hashlib.sha256(Path(model).read_bytes()).hexdigest() if model else None
     return {
         "version": _VERSION,
-        "settings": {**asdict(settings), "face_model": digest},
+        "settings": {**asdict(settings), "plan": _plan(settings.plan), "face_model": digest},
         "datasets": {name: str(root.resolve()) for name, root in sorted(manifest.roots.items())},
         "packages": {name: version for name in _DECODERS if (version := _installed(name))},
     }
+
+
+def _plan(plan: ClipPlan) -> dict[str, Any]:
+    """What came later is told where it says something, so that stores of before are found."""
+    return {name: value for name, value in asdict(plan).items() if value or name not in ("slack", "stride_seconds")}
 
 
 def _installed(package: str) -> str | None:

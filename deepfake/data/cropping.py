@@ -21,7 +21,7 @@ from deepfake.data.crop_geometry import (
 from deepfake.data.faces.base import Face, FaceDetector, Landmarks, Track, look_near, overlap, track_face
 from deepfake.data.frame_sampling import ClipIndices, ClipPlan
 from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, Views, read_image
-from deepfake.data.video import read_video
+from deepfake.data.video import frame_rate, read_video
 
 THUMBNAIL = 16  # pixels a side
 
@@ -160,8 +160,9 @@ def cut_sample(
     if kind == "image":
         frames, chosen = read_image(file), ClipIndices(np.zeros((1, 1), np.int64), np.ones(1, np.int64))
     else:
-        frames = read_video(file, lambda count: settings.plan.indices(count).indices.reshape(-1).tolist(), until)
-        chosen = settings.plan.indices(frames.info.frames)
+        plan = settings.plan if settings.plan.stride_seconds is None else settings.plan.at(frame_rate(file, until))
+        frames = read_video(file, lambda count: plan.indices(count).indices.reshape(-1).tolist(), until)
+        chosen = plan.indices(frames.info.frames)
     views = Views(frames.images)
     cutter, found = _known_boxes(frames, settings, known, detector) or _boxes(frames, settings, detector)
     crops = np.stack([cutter(image, i) for i, image in enumerate(views)])  # [N, S, S, 3]

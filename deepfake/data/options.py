@@ -49,6 +49,10 @@ class DatasetOptions:
     frames: int = ranged(8, low=1, high=512)
     clips: int = ranged(4, low=1, high=64)
     stride: int = ranged(2, low=1, high=64)
+    # The same in seconds, whatever a video's frame rate; None counts frames.
+    stride_seconds: float | None = ranged(None, above=0, high=60)
+    # Frames kept beyond a temporal clip's own, among which it begins somewhere else in every epoch.
+    slack: int = ranged(0, low=0, high=512)
     # The share of samples that may fail to decode or show no face before the command stops.
     max_failed: float = ranged(0.25, low=0, high=1)
     # Seconds for one file, and one more for each megabyte; one that takes longer is listed, the others go on.
@@ -111,6 +115,8 @@ class AugmentOptions:
     # Frames lost at random, in whose place the one before stands still.
     drop: float = ranged(0.0, low=0, high=1)
     drop_fraction: float = ranged(0.5, low=0, high=0.95)
+    # Largest relative change of a clip's pace; a faster one needs dataset.slack.
+    speed: float = ranged(0.0, low=0, high=0.9)
     # A rectangle painted over with the mean colour of the clip's first frame.
     cutout: float = ranged(0.0, low=0, high=1)
     cutout_size: float = ranged(0.4, above=0, high=1)

@@ -171,7 +171,7 @@ def _check_room(folder: Path, jobs: list[Job], settings: CutSettings) -> None:
 def needed_bytes(jobs: Iterable[Job], settings: CutSettings) -> int:
     """What the crops of these samples take at most."""
     frame = settings.size**2 * 3
-    video = settings.plan.clips * settings.plan.frames * frame
+    video = settings.plan.clips * settings.plan.length * frame
     return sum(video if job.kind == "video" else frame for job in jobs)
 
 

@@ -200,7 +200,7 @@ def _limit_memory(settings: CutSettings) -> None:
         return
     used = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
     plan = settings.plan
-    crops = 2 * plan.clips * plan.frames * settings.size**2 * 3  # once by frame, once by clip
+    crops = 2 * plan.clips * plan.length * settings.size**2 * 3  # once by frame, once by clip
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = (int(used.split()[1]) << 10) + _MEMORY + crops
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))

@@ -174,6 +174,17 @@ def read_video(path: Path, plan: Plan, until: Deadline | None = None) -> Frames:
         return _read_all(path, plan, until)
 
 
+def frame_rate(path: Path, until: Deadline | None = None) -> float:
+    """Frames a second, on average, as the file says; 0 where it does not.
+
+    Raises:
+        MediaError: As :func:`read_video`, of a file that cannot be opened.
+    """
+    check_file(path)
+    with _opened(path, until) as (_, stream):
+        return float(stream.average_rate or 0)
+
+
 @contextmanager
 def _opened(path: Path, until: Deadline | None) -> Iterator[tuple[Iterator[Any], Any]]:
     """The packets and their video stream, decoding on one thread; FFmpeg's errors become ours."""

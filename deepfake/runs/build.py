@@ -343,11 +343,11 @@ def check_features(config: RunConfig, detector: Detector) -> None:
             f"augment.mixup={config.augment.mixup} mixes clips, and features=cached trains on what was read of each",
             "set augment.mixup=0, or features=none",
         )
-    changed = changes_anything(config.augment)
+    changed = changes_anything(config.augment) or (config.head.temporal and config.dataset.slack > 0)
     if changed and options.views is None:
         raise UserError(
-            "features=cached reads each clip once, and augment changes training clips at random in every epoch",
-            "set augment=none, or features.views=4 to store four changed versions of each and draw among them",
+            "features=cached reads each clip once, and augment or dataset.slack changes training clips in every epoch",
+            "set augment=none dataset.slack=0, or features.views=4 to store four changed versions and draw among them",
         )
     if options.views is not None and not changed:
         raise UserError(

@@ -34,7 +34,10 @@ from deepfake.tracking.search import find_run
 from deepfake.tracking.store import locate
 
 #: Keys that say how frames are cropped: the model was trained on crops of this kind.
-CROP_KEYS = ("faces", "face_model", "margin", "align", "normalise_format", "size", "frames", "clips", "stride")
+CROP_KEYS = (
+    *("faces", "face_model", "margin", "align", "normalise_format", "size"),
+    *("frames", "clips", "stride", "stride_seconds", "slack"),
+)
 #: Of the trainer, what concerns the machine and the scoring; the other keys are about training.
 _SCORING = ("accelerator", "devices", "precision", "tf32", "batch_size", "num_workers", "threshold", "channels_last")
 _REPRODUCED = "-reproduced"

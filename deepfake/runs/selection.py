@@ -32,6 +32,8 @@ _AS_HERE = (
     "frames",
     "clips",
     "stride",
+    "stride_seconds",
+    "slack",
     "workers",
 )
 _CLASSES = ("real", "fake")

@@ -169,3 +169,53 @@ def _flags_of(address: int) -> list[str]:
         elif inside and line.startswith("VmFlags:"):
             return line.split()[1:]
     raise AssertionError("no mapping holds the address")
+
+
+@pytest.fixture
+def slack_store(tmp_path: Path) -> CropStore:
+    """Runs of 7 frames, of which a clip is 4, whose frames all hold their own number; and an image."""
+    writer = StoreWriter(tmp_path)
+    for name, frames, lengths in (("long", 7, [7, 7]), ("short", 7, [5, 3]), ("image", 1, [1, 1])):
+        crops = _crops(0, frames)
+        crops.pixels[:] = np.arange(frames, dtype=np.uint8)[:, None, None, None]
+        for run, length in zip(crops.pixels, lengths, strict=True):
+            run[length:] = length - 1
+        crops.lengths[:] = lengths
+        writer.append({"sample_id": name, "status": "ok", "clips": 2}, crops)
+    writer.close()
+    (tmp_path / "store.json").write_text('{"settings": {"plan": {"slack": 3}}}')
+    return CropStore(tmp_path, read_records(tmp_path))
+
+
+def test_without_changes_a_clip_is_the_middle_of_its_run(slack_store: CropStore) -> None:
+    clips = ClipSet(slack_store, _table("long", "short", "image"))
+    batch = clips.fetch(range(6))
+    assert clips.shape[0] == 4
+    numbers = batch.clips[:, :, 0, 0, 0].tolist()
+    assert numbers == [[2, 3, 4, 5], [2, 3, 4, 5], [1, 2, 3, 4], [0, 1, 2, 2], [0] * 4, [0] * 4]
+    assert batch.mask.sum(1).tolist() == [4, 4, 4, 3, 1, 1]
+
+
+def test_in_training_a_clip_begins_elsewhere_in_each_epoch(slack_store: CropStore) -> None:
+    clips = ClipSet(slack_store, _table("long", "short"), augment=AugmentOptions(), seed=1)
+    firsts = np.array([clips.fetch(range(4), epoch).clips[:, 0, 0, 0, 0].tolist() for epoch in range(80)])
+    assert [sorted(set(column)) for column in firsts.T.tolist()] == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1], [0]]
+    again = ClipSet(slack_store, _table("long", "short"), augment=AugmentOptions(), seed=1)
+    assert again.fetch([1, 0], 5).clips[:, 0, 0, 0, 0].tolist() == firsts[5, [1, 0]].tolist()
+    assert again.changes_pixels
+
+
+def test_pace_repeats_frames_and_leaves_some_out(slack_store: CropStore) -> None:
+    clips = ClipSet(slack_store, _table("long"), augment=AugmentOptions(speed=0.8))
+    steps = {
+        step for epoch in range(60) for step in np.diff(clips.fetch([0], epoch).clips[0, :, 0, 0, 0].int()).tolist()
+    }
+    assert steps == {0, 1, 2}
+
+
+def test_pace_without_slack_stays_within_the_clip(store: CropStore) -> None:
+    clips = ClipSet(store, _table("s0", "short"), augment=AugmentOptions(speed=0.9))
+    stored = {frame.tobytes() for frame in store.clip("s0", 0)[0]}
+    for epoch in range(20):
+        batch = clips.fetch([0, 2], epoch)
+        assert {np.ascontiguousarray(f.permute(1, 2, 0).numpy()).tobytes() for f in batch.clips[0]} <= stored

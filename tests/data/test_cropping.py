@@ -158,3 +158,12 @@ def test_normalised_crops_carry_one_compression(tmp_path: Path) -> None:
     twice = cut_sample(path, "video", CutSettings(**{**vars(SETTINGS), "normalise": True}), None)
     assert (plain.pixels != twice.pixels).any()
     assert np.abs(plain.pixels.astype(int) - twice.pixels).mean() < 12
+
+
+def test_a_stride_in_seconds_takes_frames_by_a_videos_own_rate(tmp_path: Path) -> None:
+    plan = ClipPlan(True, clips=1, frames=3, stride_seconds=0.2)
+    settings = CutSettings(**{**vars(SETTINGS), "plan": plan})
+    for ticks, stride in ((1, 10), (5, 2)):
+        path = write_video(tmp_path / f"{ticks}.mp4", 60, steps=[ticks] * 60)
+        frames = cut_sample(path, "video", settings, None).frames
+        assert np.diff(frames["frame_index"]).tolist() == [[stride, stride]]

@@ -14,7 +14,7 @@ import pytest
 
 from deepfake.data import video
 from deepfake.data.media import MediaError, Views
-from deepfake.data.video import Sink, read_video
+from deepfake.data.video import Sink, frame_rate, read_video
 from tests.data.making import decode_all, number_of, numbered, rotate_header, write_video
 
 BFRAMES = {"bf": "3", "g": "30"}
@@ -299,3 +299,15 @@ def test_a_video_of_too_many_packets_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(video, "_MOST_PACKETS", 10)
     with pytest.raises(MediaError, match="too_large"):
         read_video(path, range)
+
+
+@pytest.mark.parametrize(("ticks", "fps"), [(1, 50.0), (2, 25.0), (5, 10.0)])
+def test_a_files_frame_rate_is_read_without_decoding(tmp_path: Path, ticks: int, fps: float) -> None:
+    path = write_video(tmp_path / "v.mp4", 40, steps=[ticks] * 40)
+    assert frame_rate(path) == pytest.approx(fps, rel=0.03)
+
+
+def test_the_frame_rate_of_what_is_no_video_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").write_text("no video")
+    with pytest.raises(MediaError):
+        frame_rate(tmp_path / "v.mp4")
