@@ -4,13 +4,14 @@ Nothing here waits for the device: losses and logits stay on it until the epoch 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
@@ -102,6 +103,7 @@ class Updater:
         loss: Per-clip losses.
         clip_norm: Largest gradient norm; None leaves gradients alone.
         clock: Told what takes how long.
+        sam: How far weights climb before the gradient is taken that they step by; None steps from where they are.
         may_split: Out of memory splits batches from then on instead of ending the fit.
         parts: Into how many each batch is split.
         notes: What had to be done differently.
@@ -113,6 +115,7 @@ class Updater:
     loss: Loss
     clip_norm: float | None
     clock: Clock
+    sam: float | None = None
     may_split: bool = False
     parts: int = 1
     notes: list[str] = field(default_factory=list)
@@ -129,14 +132,10 @@ class Updater:
             seed: Fixes dropout, so that any step can be entered without replaying those before it.
             sums: What the clips came to is added here.
         """
-        while True:
-            torch.manual_seed(seed)
-            try:
-                results = self._add_gradients([piece for batch in batches for piece in self._pieces(batch)], clips)
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or not self._split_more(batches):
-                    raise
+        results = self._gradients(batches, clips, seed)
+        if self.sam is not None:
+            with climbed(self.model, self.sam):
+                self._gradients(batches, clips, seed)
         with self.clock("optimizer"):
             if self.clip_norm is not None:
                 self.fabric.clip_gradients(
@@ -146,6 +145,16 @@ class Updater:
             self.optimizer.zero_grad(set_to_none=True)
         for losses, logits, labels in results:
             sums.add(losses, logits, labels)
+
+    def _gradients(self, batches: Sequence[Batch], clips: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The gradients of an update, in smaller parts where the device has no room."""
+        while True:
+            torch.manual_seed(seed)
+            try:
+                return self._add_gradients([piece for batch in batches for piece in self._pieces(batch)], clips)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not self._split_more(batches):
+                    raise
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         return [batch] if self.parts == 1 else split_batch(batch, self.parts)
@@ -190,3 +199,36 @@ class Updater:
             f"out of memory: batches of {largest} clips are computed in {self.parts} parts, at the same effective batch"
         )
         return True
+
+
+@contextmanager
+def climbed(model: nn.Module, rho: float) -> Iterator[None]:
+    """A block in which weights lie where the loss is about the highest within ``rho`` of them: what a sharpness-aware
+    step takes its gradient from (Foret et al. 2021, arXiv:2010.01412).
+
+    Gradients are gone at its beginning, and weights as they were at its end. Batch statistics are those of where the
+    weights are, so they stay as they are within it.
+
+    Args:
+        model: With gradients.
+        rho: The length of the way, along the gradient.
+    """
+    moved = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    before = [parameter.detach().clone() for parameter in moved]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    try:
+        with torch.no_grad():
+            gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
+            length = nn.utils.get_total_norm(gradients)
+            for parameter, gradient in zip(moved, gradients, strict=True):
+                parameter.add_(gradient * (rho / (length + 1e-12)))
+        model.zero_grad(set_to_none=True)
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+        with torch.no_grad():
+            for parameter, held in zip(moved, before, strict=True):
+                parameter.copy_(held)

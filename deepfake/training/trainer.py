@@ -203,6 +203,7 @@ class Trainer:
     def _prepare(self, resume: bool) -> list[str]:
         """Choose batches, loader processes, optimizer and schedule; returns notes for the user."""
         keys, fabric, detector = self.keys, self.fabric, self.detector
+        _check_steps(keys, fabric)
         if keys.channels_last:
             detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         detector.to(fabric.device)
@@ -228,7 +229,7 @@ class Trainer:
         loss = Loss(_pos_weight(self.train.labels, keys).to(fabric.device), keys.label_smoothing)
         clock = Clock(fabric.device, keys.profile)
         may_split = keys.on_oom == "accumulate"
-        self.updater = Updater(fabric, model, wrapped, loss, keys.clip_norm, clock, may_split, notes=notes)
+        self.updater = Updater(fabric, model, wrapped, loss, keys.clip_norm, clock, keys.sam, may_split, notes=notes)
         return notes
 
     def _counted(self) -> list[str]:
@@ -480,10 +481,21 @@ def _step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed % 2**63, epoch, batch, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
+def _check_steps(keys: TrainerOptions, fabric: Fabric) -> None:
+    if keys.sam is not None and _scales_losses(fabric):
+        raise UserError(
+            f"trainer.sam={keys.sam} takes two gradients a step, and trainer.precision=fp16 scales them for one",
+            "set trainer.precision=bf16 or 32",
+        )
+
+
+def _scales_losses(fabric: Fabric) -> bool:
+    return getattr(fabric.strategy.precision, "scaler", None) is not None
+
+
 def _can_fuse(fabric: Fabric) -> bool:
     # A loss scaler must unscale gradients before they are clipped, which fused optimizers do not let it.
-    scaled = getattr(fabric.strategy.precision, "scaler", None) is not None
-    return fabric.device.type in ("cuda", "cpu") and not scaled
+    return fabric.device.type in ("cuda", "cpu") and not _scales_losses(fabric)
 
 
 def _average(detector: Detector, decay: float | None) -> Any:

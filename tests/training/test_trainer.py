@@ -269,6 +269,7 @@ CASES: list[dict[str, Any]] = [
     {"scheduler": Plateau(patience=0), "optimizer": AdamW(lr=0.5)},
     {"scheduler": Constant(), "accumulate": 2, "balance": "sampler"},
     {"scheduler": Constant(), "balance": "identity", "pairs": True},
+    {"scheduler": Cosine(), "sam": 0.1, "ema": 0.9},
     {"scheduler": Cosine(), "precision": "bf16", "patience": 2},
 ]
 
