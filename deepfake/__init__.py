@@ -15,6 +15,7 @@ _PUBLIC = {
     "train": "deepfake.api",
     "sweep": "deepfake.api",
     "load": "deepfake.api",
+    "ensemble": "deepfake.api",
     "datasets": "deepfake.api",
     "Run": "deepfake.api",
     "Sweep": "deepfake.api",

@@ -5,6 +5,7 @@ from deepfake.api import Run as Run
 from deepfake.api import Sweep as Sweep
 from deepfake.api import SweepError as SweepError
 from deepfake.api import datasets as datasets
+from deepfake.api import ensemble as ensemble
 from deepfake.api import load as load
 from deepfake.api import sweep as sweep
 from deepfake.api import train as train

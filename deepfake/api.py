@@ -28,7 +28,7 @@ from deepfake.tracking.run_record import RunRecord, from_folder
 if TYPE_CHECKING:
     from torch import nn
 
-    from deepfake.runs.load import Trained
+    from deepfake.runs.load import Ensemble, Trained
     from deepfake.sweeping.callbacks import SweepResult
 
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -256,18 +256,29 @@ class Predictor:
 
     Attributes:
         run: The run it comes from.
-        model: A ``torch.nn.Module`` with the best epoch's weights, in evaluation mode, on ``model``'s device: clips as
-            uint8 ``[B, T, C, H, W]`` and a mask ``[B, T]`` to logits ``[B]``.
+        models: The detectors whose scores are averaged: one, but of an ensemble.
         config: The run's config with what was typed laid over it, as plain values.
         threshold: The score from which a file is called FAKE.
     """
 
-    def __init__(self, trained: Trained, run: Run) -> None:
+    def __init__(self, trained: Trained | Ensemble, run: Run) -> None:
         self.run = run
-        self.model: nn.Module = trained.detector
+        self.models: list[nn.Module] = [member.detector for member in trained.members]
         self.config: dict[str, Any] = asdict(trained.config)
         self.threshold: float = trained.decision.applied_threshold
         self._trained = trained
+
+    @property
+    def model(self) -> nn.Module:
+        """The detector as a ``torch.nn.Module`` with the best epoch's weights, in evaluation mode, on ``model``'s
+        device: clips as uint8 ``[B, T, C, H, W]`` and a mask ``[B, T]`` to logits ``[B]``.
+
+        Raises:
+            UserError: The run is an ensemble, whose detectors read crops of their own.
+        """
+        if len(self.models) > 1:
+            raise UserError(f"{self.run.name!r} is an ensemble of {len(self.models)} models", "see .models")
+        return self.models[0]
 
     def predict(self, paths: Paths) -> pd.DataFrame:
         """REAL or FAKE for each file, as ``deepfake predict`` says it.
@@ -284,6 +295,7 @@ class Predictor:
             UserError: No file is named.
         """
         from deepfake.commands import predict
+        from deepfake.runs.inputs import named_inputs
         from deepfake.training.runtime import create_fabric, seed_everything
 
         named = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -292,7 +304,7 @@ class Predictor:
             config = self._trained.config
             create_fabric(config.trainer)
             seed_everything(config.seed, config.trainer.deterministic)
-            inputs = predict.named_inputs([os.fspath(path) for path in named])
+            inputs = named_inputs([os.fspath(path) for path in named])
             return predict.as_table(predict.answer_all(self._trained, inputs, Console()))
 
     def __repr__(self) -> str:
@@ -362,7 +374,7 @@ def load(run: str | os.PathLike[str] | Run, *overrides: str, **values: object) -
     Raises:
         UserError: No such run, an unfinished one, or an override that would change the model.
     """
-    from deepfake.runs.load import open_run
+    from deepfake.runs.load import open_any
 
     words = _words(overrides, values)
     with called_from_python():
@@ -371,8 +383,30 @@ def load(run: str | os.PathLike[str] | Run, *overrides: str, **values: object) -
             reference = str(run.folder)
         else:
             reference = os.fspath(run)
-        trained = open_run(reference, words, Console())
+        trained = open_any(reference, words, Console())
         return Predictor(trained, _run_of(trained.record, _places(words)))
+
+
+def ensemble(members: Sequence[str | os.PathLike[str] | Run], *overrides: str, **values: object) -> Run:
+    """Several runs as one whose score is their average, as ``deepfake ensemble`` makes it.
+
+    Args:
+        members: What :func:`train` returned, or names, folders and ids, at least two.
+        overrides: ``name=…``, ``evaluation.*``, and where outputs and tracking lie.
+        values: The same as keywords; see :func:`train`.
+
+    Raises:
+        UserError: They cannot be averaged: too few, the same one twice, no sample that all were tested on, or one was
+            trained on what another is tested on.
+    """
+    from deepfake.commands import ensemble as command
+
+    words = _words(overrides, values)
+    with called_from_python():
+        places = [place for run in members if isinstance(run, Run) for place in run.places]
+        named = [str(run.folder) if isinstance(run, Run) else os.fspath(run) for run in members]
+        record = command.join(named, [*dict.fromkeys(places), *words], Console())
+    return _run_of(record, _places([*places, *words]))
 
 
 def datasets(root: str | os.PathLike[str]) -> pd.DataFrame:

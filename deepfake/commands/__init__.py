@@ -12,6 +12,7 @@ VERBS = {
     "datasets": "name the data sets that are known, and those found under a folder",
     "prepare": "read a data set, audit it and cut its faces, before any training",
     "evaluate": "score a trained run on any data set: metrics with intervals, breakdowns, robustness, suites",
+    "ensemble": "average several runs: one that evaluates, predicts and is kept like any other",
     "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "reproduce": "run a run of the past again, and say whether it came out the same",
     "capsule": "put a run into one file, to be run again on another machine",

@@ -61,7 +61,7 @@ def _check_result(record: RunRecord) -> None:
         raise UserError(
             f"run {record} was pruned by its sweep before it had a result", "name a trial that ran to its end"
         )
-    record.require_finished()
+    record.require_finished().refuse_ensemble("does not fit into a capsule", "put each of these into one")
 
 
 def _file_name(name: str) -> str:

@@ -20,7 +20,7 @@ from deepfake.runs.artifacts import file_evaluation, run_folder
 from deepfake.runs.console import Console
 from deepfake.runs.evaluate import FOLDER, EvaluatedData, Target, evaluate_data, open_target, robustness_curves
 from deepfake.runs.evaluation_table import breakdown_table, curves_table, scorecard
-from deepfake.runs.load import Trained, open_run
+from deepfake.runs.load import Ensemble, Trained, open_any
 from deepfake.runs.saved_config import read_changes
 from deepfake.tracking.run import reopen
 from deepfake.tracking.run_folder import write_text
@@ -89,7 +89,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def evaluate(reference: str, request: Request, console: Console) -> EvaluatedData:
     """A run on one data set, as :func:`evaluate_one`; the run is found first."""
-    trained = open_run(reference, request.overrides, console)
+    trained = open_any(reference, request.overrides, console)
     target = open_target(trained.record, trained.changes, request.split, console)
     return evaluate_one(trained, target, request, console)
 
@@ -108,13 +108,13 @@ def read_request(overrides: Sequence[str]) -> Request:
     return Request(split, suite, others)
 
 
-def evaluate_one(trained: Trained, target: Target, request: Request, console: Console) -> EvaluatedData:
+def evaluate_one(trained: Trained | Ensemble, target: Target, request: Request, console: Console) -> EvaluatedData:
     """One run on one data set, from scoring to the last line printed."""
     # Where it may not be kept, nothing is scored.
     run_folder(trained)
     result = evaluate_data(trained, target, request.by, console)
     if request.robustness:
-        result.curves = robustness_curves(trained, result, console)
+        result.curves = robustness_curves(result, console)
     place = file_evaluation(trained, result)
     console.table(scorecard(trained.record.name, result))
     if len(result.breakdown):
@@ -142,7 +142,7 @@ def run_suite(runs: Sequence[str], request: Request, console: Console) -> int:
     rows: list[dict[str, object]] = []
     covered = True
     for reference in runs:
-        trained = open_run(reference, request.overrides, console)
+        trained = open_any(reference, request.overrides, console)
         targets = [
             open_target(trained.record, read_changes([*overrides, *request.overrides]), split, console)
             for overrides, split in entries
@@ -205,7 +205,7 @@ def _check_names(targets: Sequence[Target]) -> None:
             )
 
 
-def _row(trained: Trained, result: EvaluatedData) -> dict[str, object]:
+def _row(trained: Trained | Ensemble, result: EvaluatedData) -> dict[str, object]:
     values = result.found.values
     names = ("roc_auc", "roc_auc_low", "roc_auc_high", "average_precision", "eer", "accuracy_fitted", "f1_fitted")
     return {
@@ -221,7 +221,7 @@ def _row(trained: Trained, result: EvaluatedData) -> dict[str, object]:
     }
 
 
-def _keep(trained: Trained, rows: pd.DataFrame) -> None:
+def _keep(trained: Trained | Ensemble, rows: pd.DataFrame) -> None:
     """The run's row as ``eval/suite.csv``, in its folder and in MLflow."""
     text = rows.to_csv(index=False)
     folder = run_folder(trained)

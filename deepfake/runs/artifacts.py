@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from deepfake.metrics import Interval, class_counts
 from deepfake.runs.build import FAILURES, Run, failures
 from deepfake.runs.evaluate import FOLDER, Evaluated, EvaluatedData
-from deepfake.runs.load import Trained
+from deepfake.runs.load import Ensemble, Trained
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.figures import EvaluationNumbers, draw_evaluation, draw_run
 from deepfake.tracking.figures.selection import most_wrong
@@ -130,27 +130,31 @@ def keep_results(run: Run, result: FitResult, evaluated: Evaluated) -> None:
         best_epoch=result.best_epoch + 1,
         threshold=options.threshold,
     )
+    run.log.note(run_note(_reference(run), found.values, run.data.audit.warnings))
+    keep_numbers(folder, evaluated, result.notes, run.log)
+    for name in ("val/roc_auc", "test/roc_auc"):
+        if name in found.unavailable:
+            run.console.warn(f"{name} is not available: {found.unavailable[name]}")
+    if reason := evaluated.decision.unavailable.get("threshold"):
+        run.console.warn(f"no threshold was fitted, {options.threshold:g} stands: {reason}")
+
+
+def keep_numbers(folder: RunFolder, evaluated: Evaluated, notes: Sequence[str], log: RunLog) -> None:
+    """A run's predictions and numbers, in its folder with all that lies there and in MLflow."""
+    found = evaluated.found
     numbers = {
         "metrics": found.values,
         "unavailable": found.unavailable,
         "intervals": found.intervals,
         "confusion": found.confusion,
         "pooling": evaluated.decision.pooling,
-        "notes": result.notes,
+        "notes": list(notes),
     }
     # Its metrics.json has all of single frames' too.
-    run.log.summary(
-        {name: value for name, value in found.values.items() if "/frame/" not in name or name in _OF_FRAMES}
-    )
-    run.log.note(run_note(_reference(run), found.values, run.data.audit.warnings))
+    log.summary({name: value for name, value in found.values.items() if "/frame/" not in name or name in _OF_FRAMES})
     if found.unavailable:
-        run.log.tags({f"unavailable.{name}": reason for name, reason in found.unavailable.items()})
-    _keep(folder, evaluated, numbers, run.log)
-    for name in ("val/roc_auc", "test/roc_auc"):
-        if name in found.unavailable:
-            run.console.warn(f"{name} is not available: {found.unavailable[name]}")
-    if reason := evaluated.decision.unavailable.get("threshold"):
-        run.console.warn(f"no threshold was fitted, {options.threshold:g} stands: {reason}")
+        log.tags({f"unavailable.{name}": reason for name, reason in found.unavailable.items()})
+    _keep(folder, evaluated, numbers, log)
 
 
 def log_model(run: Run) -> None:
@@ -171,7 +175,7 @@ def log_model(run: Run) -> None:
             run.folder.whole_weights.unlink()
 
 
-def file_evaluation(trained: Trained, result: EvaluatedData) -> str:
+def file_evaluation(trained: Trained | Ensemble, result: EvaluatedData) -> str:
     """Write an evaluation into the run's folder and into MLflow, as far as there is either; says where."""
     name = f"{FOLDER}/{result.name}"
     log: RunLog = RunLog() if trained.record.run_id is None else reopen(trained.store, trained.record.run_id)
@@ -212,7 +216,7 @@ def _keep(folder: RunFolder, evaluated: Evaluated, numbers: Mapping[str, object]
     log.folder(folder.path, into=into, skip=UNFINISHED)
 
 
-def run_folder(trained: Trained) -> Path | None:
+def run_folder(trained: Trained | Ensemble) -> Path | None:
     """The run's own folder, where it is still there.
 
     Raises:
@@ -227,7 +231,7 @@ def run_folder(trained: Trained) -> Path | None:
 
 
 @contextmanager
-def _folder_for(trained: Trained, name: str) -> Iterator[RunFolder]:
+def _folder_for(trained: Trained | Ensemble, name: str) -> Iterator[RunFolder]:
     """The folder to write to; one that is thrown away where only MLflow still has the run."""
     path = run_folder(trained)
     if path is not None:

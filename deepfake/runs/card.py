@@ -109,7 +109,7 @@ def run_card(record: RunRecord, store: CropStore | None = None, outcome: Outcome
     body = [
         _head(read),
         page.section("Result", _result(read)),
-        page.section("Training", _training(read)),
+        page.section("Members", _members(read)) if record.is_ensemble else page.section("Training", _training(read)),
         page.section(f"Scores on {read.split}", *_scores(read)),
         page.section("By method", _methods(read)),
         *_samples(read),
@@ -160,7 +160,7 @@ def _head(read: _Read) -> str:
     said = {
         "ended": f"{outcome.word}: {outcome.reason}" if outcome.reason else outcome.word,
         "data": _data_line(read),
-        "model": f"{_value(read, 'backbone.name')} + {str(_value(read, 'head._target_')).rpartition('.')[2].lower()}",
+        "model": _model_line(read),
     }
     if outcome.word != "finished":
         parts.append(page.text(f"This run did not finish: {said['ended']}.", "note"))
@@ -177,6 +177,26 @@ def _head(read: _Read) -> str:
     for note in read.numbers.get("notes") or ():
         parts.append(page.text(str(note), "note"))
     return "\n".join(parts)
+
+
+def _model_line(read: _Read) -> str:
+    if read.record.is_ensemble:
+        return f"the mean log-odds of {len(read.record.members())} runs"
+    return f"{_value(read, 'backbone.name')} + {str(_value(read, 'head._target_')).rpartition('.')[2].lower()}"
+
+
+def _members(read: _Read) -> str:
+    """The runs that an ensemble averages, with their own numbers on what it is tested on."""
+    members = read.record.members()
+    names = [name for name in metric_names(headline=True) if any(name in one.metrics for one in members)]
+    own = {name: read.metrics.get(f"{SPLITS[0]}/{name}", math.nan) for name in names}
+    rows = [
+        {"run": one.name, "id": one.run_id or one.folder, **{name: one.metrics.get(name, math.nan) for name in names}}
+        for one in members
+    ]
+    headed = {name: METRICS[name].heading for name in names}
+    table = pd.DataFrame([*rows, {"run": read.record.name, "id": "", **own}]).rename(columns=headed)
+    return page.table(table, ["run", *headed.values(), "id"], caption="each run, and all of them, on test")
 
 
 def _data_line(read: _Read) -> str:

@@ -23,7 +23,7 @@ from deepfake.metrics import Metrics, metric_names, sample_metrics
 from deepfake.runs.build import Run, audit, failures, prepare
 from deepfake.runs.caveats import Overlap, caveats, find_overlap, same_samples
 from deepfake.runs.console import Console
-from deepfake.runs.load import Trained
+from deepfake.runs.load import Ensemble, Trained
 from deepfake.runs.saved_config import Changes, with_changes
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
@@ -39,7 +39,7 @@ from deepfake.training.evaluation import (
     usual_columns,
 )
 from deepfake.training.options import EvaluationOptions
-from deepfake.training.scoring import Scored, sample_table, score, score_clips
+from deepfake.training.scoring import Scored, average_samples, average_scored, sample_table, score, score_clips
 from deepfake.training.views import viewed
 
 if TYPE_CHECKING:
@@ -116,15 +116,8 @@ def evaluate_run(run: Run, result: FitResult) -> Evaluated:
         for split in ("val", "test")
     )
     decision = fit_decision(val.samples, options, config.trainer.threshold, f"the val split of {config.dataset.name}")
-    tested = measure(test, run.data.manifest, decision, options, metric_names(headline=True))
-    found = Evaluation(
-        intervals={f"test/{name}": how for name, how in tested.found.intervals.items()},
-        confusion={f"test/{name}": counts for name, counts in tested.found.confusion.items()},
-    )
-    _add(found, "val", sample_metrics(val.samples, config.trainer.threshold))
-    _add(found, "val/frame", val.frame_metrics())
-    _add(found, "test", tested.found)
-    _add(found, "test/frame", test.frame_metrics())
+    evaluated = measure_splits(val, test, run.data.manifest, decision, options)
+    found = evaluated.found
     frames = int(max(run.data.splits["train"].lengths))
     found.values |= {name: value for name, value in result.best_metrics.items() if name.startswith("select/")}
     found.values |= {
@@ -136,6 +129,30 @@ def evaluate_run(run: Run, result: FitResult) -> Evaluated:
         "parameters": float(sum(p.numel() for p in run.detector.parameters())),
         "latency_ms": latency_ms(run.detector, frames, config.dataset.size, run.fabric),
     }
+    return evaluated
+
+
+def measure_splits(
+    val: Scored, test: Scored, manifest: Manifest, decision: Decision, options: EvaluationOptions
+) -> Evaluated:
+    """Every number of a run's own splits, by ``val/…`` and ``test/…``; intervals are of test.
+
+    Args:
+        val: The scores that the decision was fitted on.
+        test: The scores that it is held to.
+        manifest: See :func:`measure`.
+        decision: Thresholds and calibrator.
+        options: Draws and confidence of the intervals.
+    """
+    tested = measure(test, manifest, decision, options, metric_names(headline=True))
+    found = Evaluation(
+        intervals={f"test/{name}": how for name, how in tested.found.intervals.items()},
+        confusion={f"test/{name}": counts for name, counts in tested.found.confusion.items()},
+    )
+    _add(found, "val", sample_metrics(val.samples, decision.default))
+    _add(found, "val/frame", val.frame_metrics())
+    _add(found, "test", tested.found)
+    _add(found, "test/frame", test.frame_metrics())
     return replace(
         tested,
         predictions=pd.concat([val.samples, test.samples], ignore_index=True),
@@ -167,6 +184,15 @@ class Target:
     changes: Changes
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one detector sees of the samples: its crops, and the clips that they are read as."""
+
+    member: Trained
+    store: CropStore
+    source: ClipSet
+
+
 @dataclass
 class EvaluatedData(Evaluated):
     """A trained run's evaluation on one data set.
@@ -174,7 +200,7 @@ class EvaluatedData(Evaluated):
     Attributes:
         name: Where it is kept: the data set, and the split where that is not test.
         target: What was scored; ``predictions`` has calibrated probabilities and the manifest's columns too.
-        store: The crops; ``source`` reads clips from it.
+        looks: Of the detector, or of each that is averaged.
         breakdown: Metrics by the values of columns; ``macro`` is the ROC-AUC's mean over methods.
         coverage: Samples by what became of them, as numbers; ``failed`` names those without a score.
         overlap: How the data relates to the run's own.
@@ -184,8 +210,7 @@ class EvaluatedData(Evaluated):
 
     name: str
     target: Target
-    store: CropStore
-    source: ClipSet
+    looks: Sequence[Look]
     breakdown: pd.DataFrame
     macro: float | None
     coverage: dict[str, float]
@@ -193,6 +218,11 @@ class EvaluatedData(Evaluated):
     failed: pd.DataFrame
     warnings: list[str]
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    @property
+    def store(self) -> CropStore:
+        """The crops, of several detectors those of the first."""
+        return self.looks[0].store
 
     @property
     def covered(self) -> bool:
@@ -226,7 +256,9 @@ def open_target(record: RunRecord, changes: Changes, split: str, console: Consol
     return Target(config, split, replace(manifest, table=part.reset_index(drop=True)), changes)
 
 
-def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], console: Console) -> EvaluatedData:
+def evaluate_data(
+    trained: Trained | Ensemble, target: Target, columns: Sequence[str], console: Console
+) -> EvaluatedData:
     """Score samples and compute every number of them.
 
     Args:
@@ -240,11 +272,9 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
     """
     config, manifest, options = target.config, target.manifest, target.config.evaluation
     _check_columns(columns, manifest)
-    # How many failed is told as coverage, which has a limit of its own.
-    store = prepare(replace(config, dataset=replace(config.dataset, max_failed=1.0)), manifest, console)
-    source = ClipSet(store, manifest.table)
-    with console.progress() as bar:
-        scored = trained.score(source, target.split, bar)
+    looks = [_look(member, target, console) for member in trained.members]
+    store = looks[0].store
+    scored = average_scored([_score(look, target.split, console) for look in looks])
     try:
         measured = measure(scored, manifest, trained.decision, options)
     except ValueError as error:
@@ -272,8 +302,7 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
         **{**vars(measured), "predictions": predictions},
         name=_name(trained, target),
         target=target,
-        store=store,
-        source=source,
+        looks=looks,
         breakdown=breakdown,
         macro=macro,
         coverage=coverage,
@@ -283,6 +312,21 @@ def evaluate_data(trained: Trained, target: Target, columns: Sequence[str], cons
     )
 
 
+def _look(member: Trained, target: Target, console: Console) -> Look:
+    """Crops of the samples as the detector was trained on them."""
+    config = with_changes(member.record, target.changes)
+    # How many failed is told as coverage, which has a limit of its own.
+    store = prepare(replace(config, dataset=replace(config.dataset, max_failed=1.0)), target.manifest, console)
+    return Look(member, store, ClipSet(store, target.manifest.table))
+
+
+def _score(look: Look, split: str, console: Console) -> Scored:
+    with console.progress() as bar:
+        scored = look.member.score(look.source, split, bar)
+    look.member.rest()
+    return scored
+
+
 def _check_columns(columns: Sequence[str], manifest: Manifest) -> None:
     for column in columns:
         if column not in manifest.table.columns:
@@ -290,7 +334,7 @@ def _check_columns(columns: Sequence[str], manifest: Manifest) -> None:
             raise UserError(f"there is no column {column!r} to break down by", nearest(column, known))
 
 
-def _with_columns(samples: pd.DataFrame, manifest: Manifest, trained: Trained) -> pd.DataFrame:
+def _with_columns(samples: pd.DataFrame, manifest: Manifest, trained: Trained | Ensemble) -> pd.DataFrame:
     """Predictions with calibrated probabilities, each sample's own split, and what else the manifest says of it."""
     table = manifest.table.reset_index(drop=True)
     extra = [name for name in table.columns if name not in samples.columns and name not in ("path", "bytes", "sha256")]
@@ -308,7 +352,7 @@ def _coverage(store: CropStore, predictions: pd.DataFrame) -> dict[str, float]:
     return found | {f"status_{name}": count for name, count in sorted(counts.items())}
 
 
-def _name(trained: Trained, target: Target) -> str:
+def _name(trained: Trained | Ensemble, target: Target) -> str:
     """The data set's name, with more of it where the run keeps other data's evaluation under the same name."""
     dataset = target.config.dataset
     names = [dataset.name]
@@ -327,7 +371,7 @@ def _place(name: str, split: str) -> str:
     return name if split == "test" else f"{name}/{split}"
 
 
-def _taken(trained: Trained, place: str, target: Target) -> bool:
+def _taken(trained: Trained | Ensemble, place: str, target: Target) -> bool:
     """Whether an evaluation of other data lies there; one of the same data is done again in its place."""
     file = f"{FOLDER}/{place}/{files.METRICS}"
     if not trained.record.has(file):
@@ -340,11 +384,10 @@ def _taken(trained: Trained, place: str, target: Target) -> bool:
     return bool(digest != target.manifest.digest())
 
 
-def robustness_curves(trained: Trained, result: EvaluatedData, console: Console) -> dict[str, pd.DataFrame]:
+def robustness_curves(result: EvaluatedData, console: Console) -> dict[str, pd.DataFrame]:
     """A curve for each kind of corruption.
 
     Args:
-        trained: The run.
         result: Of the untouched clips.
         console: Told what is left out, and how far it is.
 
@@ -353,7 +396,7 @@ def robustness_curves(trained: Trained, result: EvaluatedData, console: Console)
         units of the whole; NaN where they are too few); ``attrs["unit"]`` names the severity. Corruption over time is
         left out where samples are single frames.
     """
-    frames = max(result.source.shape[0], 1)
+    frames = max(1, *(look.source.shape[0] for look in result.looks))
     if "roc_auc" not in result.found.values:
         console.warn(f"no robustness curves: the ROC-AUC has none to fall from ({result.found.unavailable['roc_auc']})")
         return {}
@@ -362,29 +405,38 @@ def robustness_curves(trained: Trained, result: EvaluatedData, console: Console)
         if kind.over_time and frames == 1:
             console.say(f"note: {name} does nothing to single images and is left out")
             continue
-        curves[name] = _curve(trained, result, name, kind, console)
+        curves[name] = _curve(result, name, kind, console)
     return curves
 
 
-def _curve(trained: Trained, result: EvaluatedData, name: str, kind: Kind, console: Console) -> pd.DataFrame:
+def _curve(result: EvaluatedData, name: str, kind: Kind, console: Console) -> pd.DataFrame:
     options = result.target.config.evaluation
     rows = []
     for severity in kind.severities:
-        damaged = DamagedClips(result.source, kind, severity)
-        with console.progress() as bar:
-            scores = score_clips(
-                viewed(trained.detector, options),
-                damaged,
-                fabric=trained.fabric,
-                batch_size=trained.batch_size,
-                progress=bar,
-                text=f"{name} {severity:g}",
-            )
-        table = sample_table(damaged, scores, result.target.split, options)
-        rows.append({"severity": severity, **_numbers(table, options.level, result.units)})
+        tables = [
+            _damaged(look, result.target, kind, severity, f"{name} {severity:g}", console) for look in result.looks
+        ]
+        rows.append({"severity": severity, **_numbers(average_samples(tables), options.level, result.units)})
     curve = pd.DataFrame(rows)
     curve.attrs["unit"] = kind.unit
     return curve
+
+
+def _damaged(look: Look, target: Target, kind: Kind, severity: float, text: str, console: Console) -> pd.DataFrame:
+    """A detector's predictions of damaged clips."""
+    member, damaged = look.member, DamagedClips(look.source, kind, severity)
+    member.detector.to(member.fabric.device)
+    with console.progress() as bar:
+        scores = score_clips(
+            viewed(member.detector, member.config.evaluation),
+            damaged,
+            fabric=member.fabric,
+            batch_size=member.batch_size,
+            progress=bar,
+            text=text,
+        )
+    member.rest()
+    return sample_table(damaged, scores, target.split, target.config.evaluation)
 
 
 def _numbers(table: pd.DataFrame, level: float, units: Units) -> dict[str, float]:

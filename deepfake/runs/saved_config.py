@@ -68,6 +68,17 @@ EVALUATE = Use(
     "{text} would change the run, which is trained already",
     "what can be said is {keys}, and what lies below them",
 )
+ENSEMBLE = Use(
+    # What is done with clips' scores; the scores themselves are those that the runs kept.
+    (
+        *(f"evaluation.{name}" for name in ("clips", "top_k", "threshold", "calibration", "resamples", "level")),
+        "evaluation.min_coverage",
+        "paths",
+        "tracking",
+    ),
+    "{text} would change the runs, which are trained and scored already",
+    "what can be said of an ensemble is name, {keys}, and what lies below them",
+)
 RESUME = Use(
     # Under another name it would be another run.
     ("resume", *(key for key in environment_keys() if key != "name")),
@@ -165,6 +176,7 @@ def restore(
     Raises:
         UserError: An override cannot be read or is of the other kind; the saved config is not one of this version.
     """
+    record.refuse_ensemble("cannot be run again", "reproduce these, and make an ensemble of what comes out")
     where, changed = read_overrides(places, REPRODUCE), read_overrides(sets, CHANGE)
     values = record.config()
     then = flatten(record.config())
@@ -297,6 +309,12 @@ class Changes:
     def texts(self) -> list[str]:
         """What was typed, as it was."""
         return [one.input_line or "" for one in self.overrides]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What was typed by dotted key, and where things are kept and tracked."""
+        given = to_plain(self.config)
+        return {"paths": given["paths"], "tracking": given["tracking"], **_typed_values(given, self.overrides)}
 
     @property
     def outputs(self) -> Path:

@@ -106,13 +106,14 @@ class SweepFacts:
         return [*made, "Next:", _shell(further)]
 
 
-def run_note(reference: str, metrics: Mapping[str, float], warnings: Sequence[str]) -> str:
+def run_note(reference: str, metrics: Mapping[str, float], warnings: Sequence[str], *, trained: bool = True) -> str:
     """A run's result, what its data's audit warns of, and what can be done with it.
 
     Args:
         reference: What commands take for it.
         metrics: As it logs them; without those of the test split it has no result yet.
         warnings: The audit's.
+        trained: Whether it was trained, and can be once more.
     """
     told = "No result yet."
     if any(name in metrics for name in COMPARED):
@@ -123,7 +124,7 @@ def run_note(reference: str, metrics: Mapping[str, float], warnings: Sequence[st
     commands = [
         f"deepfake evaluate {run} dataset=images dataset.root=/data/other_faces",
         f"deepfake predict {run} clip.mp4 photos/",
-        f"deepfake reproduce {run}",
+        *([f"deepfake reproduce {run}"] if trained else []),
     ]
     return _joined([told, *_warned(warnings), *([_shell(commands)] if told != "No result yet." else [])])
 

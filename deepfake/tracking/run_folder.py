@@ -31,6 +31,8 @@ AUDIT_TEXT = "audit.txt"
 CHECKPOINT = "checkpoints/last.pt"
 WEIGHTS = "checkpoints/best.safetensors"
 WHOLE_WEIGHTS = "checkpoints/whole.safetensors"
+#: Of an ensemble: the runs that it is made of.
+ENSEMBLE = "ensemble.json"
 
 #: What an upload leaves out: the training state is of use only while the run goes on, and a model has its own weights.
 UNFINISHED = (CHECKPOINT, WHOLE_WEIGHTS, ".*", "*.tmp")
@@ -113,6 +115,10 @@ class RunFolder:
     def write_metrics(self, metrics: Mapping[str, object]) -> None:
         """The run's metrics and, by name, why others are not available."""
         write_json(self.path / METRICS, metrics)
+
+    def write_members(self, members: Mapping[str, object]) -> None:
+        """The runs that an ensemble is made of; see :class:`deepfake.tracking.run_record.Member`."""
+        write_json(self.path / ENSEMBLE, members)
 
     def write_history(self, history: Sequence[Mapping[str, object]]) -> None:
         """The metrics of each epoch."""

@@ -21,6 +21,7 @@ from deepfake.tracking.run_folder import (
     CALIBRATION,
     CLIPS,
     CONFIG,
+    ENSEMBLE,
     FEATURES,
     HISTORY,
     MANIFEST,
@@ -32,6 +33,8 @@ from deepfake.tracking.run_folder import (
     WEIGHTS,
 )
 
+#: The tag of an ensemble: the runs that it is made of.
+ENSEMBLE_TAG = "ensemble"
 #: Beyond these nobody's config goes, and reading one would only take memory and time.
 _MOST_BYTES, _DEEPEST = 1 << 20, 50
 
@@ -67,6 +70,11 @@ _EVALUATION = {
     "intervals": {"*": (str, float)},
     "confusion": {"*": {"*": float}},
     "notes": [str],
+}
+#: And what an ensemble says of the runs that it is made of.
+_ENSEMBLE: Any = {
+    "format": int,
+    "members": [{"name": str, "run_id": (str, _NONE), "folder": str, "weights": str, "metrics": {"*": float}}],
 }
 _KINDS = {str: "text", int: "a whole number", float: "a number", _NONE: "nothing"}
 
@@ -112,6 +120,25 @@ _COLUMNS: dict[str, tuple[Callable[[pd.Series], bool], str]] = {
     "logit": (_numbers_or_nan, "numbers"),
 }
 _ONE_ROW_EACH = (MANIFEST, PREDICTIONS)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the runs that an ensemble is made of.
+
+    Attributes:
+        name: Its name.
+        run_id: Its MLflow id, None where no store knew it.
+        folder: Where its folder lay.
+        weights: SHA-256 of its weights' file.
+        metrics: Its own numbers on the samples that the ensemble is tested on.
+    """
+
+    name: str
+    run_id: str | None
+    folder: str
+    weights: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -300,8 +327,43 @@ class RunRecord:
         return [{key: value for key, value in row.items() if value is not None} for row in rows]
 
     def weights(self) -> Path:
-        """The best epoch's weights."""
+        """The best epoch's weights.
+
+        Raises:
+            UserError: They are gone, or the run is an ensemble, which has none of its own.
+        """
+        self.refuse_ensemble("has no weights of its own", "name one of these runs")
         return self.file(WEIGHTS)
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it was made of other runs and not trained."""
+        # Of a server it is not asked: to find that a file is not there takes as long as to get it.
+        return ENSEMBLE_TAG in self.tags or any((place / ENSEMBLE).is_file() for place in self.places)
+
+    def refuse_ensemble(self, what: str, hint: str) -> None:
+        """Refuse an ensemble where a run is needed that was trained.
+
+        Raises:
+            UserError: It is one; names the runs that it is made of.
+        """
+        if self.is_ensemble:
+            names = ", ".join(f"{one.name} ({one.run_id or one.folder})" for one in self.members())
+            raise UserError(f"run {self} {what}: it is an ensemble of {names}", hint)
+
+    def members(self) -> list[Member]:
+        """The runs that an ensemble is made of.
+
+        Raises:
+            UserError: It is damaged, or is none.
+        """
+        found = self._json_object(ENSEMBLE)
+        if why := misfit(found, _ENSEMBLE):
+            raise _damaged(self.file(ENSEMBLE), why)
+        try:
+            return [Member(**one) for one in found["members"]]
+        except (KeyError, TypeError) as error:
+            raise _damaged(self.file(ENSEMBLE), str(error)) from error
 
     def _json_object(self, name: str) -> dict[str, Any]:
         path = self.file(name)

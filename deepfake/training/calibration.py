@@ -37,7 +37,8 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return probabilities
 
 
-def _logits(scores: np.ndarray) -> np.ndarray:
+def log_odds(scores: np.ndarray) -> np.ndarray:
+    """Probabilities to logits, finite at either end: no nearer to certainty than 1e-12."""
     bounded = np.clip(np.asarray(scores, dtype=np.float64), _BOUND, 1 - _BOUND)
     logits: np.ndarray = np.log(bounded) - np.log1p(-bounded)
     return logits
@@ -65,7 +66,7 @@ class Platt:
     intercept: float
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        return sigmoid(self.slope * _logits(scores) + self.intercept)
+        return sigmoid(self.slope * log_odds(scores) + self.intercept)
 
     def to_dict(self) -> dict[str, Any]:
         return {"method": "platt", "slope": self.slope, "intercept": self.intercept}
@@ -78,7 +79,7 @@ class Temperature:
     temperature: float
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        return sigmoid(_logits(scores) / self.temperature)
+        return sigmoid(log_odds(scores) / self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         return {"method": "temperature", "temperature": self.temperature}
@@ -161,7 +162,7 @@ def _fit_platt(labels: np.ndarray, scores: np.ndarray) -> Iterable[Platt]:
     labels (as Platt does) makes a good detector doubt itself. It costs the likelihood least where nothing is changed,
     so what is found is never less likely than the scores as they are.
     """
-    z, y = _logits(scores), labels.astype(np.float64)
+    z, y = log_odds(scores), labels.astype(np.float64)
 
     def best(log_slope: float) -> tuple[float, float]:
         """The least penalised loss with this slope, and its intercept."""
@@ -211,7 +212,7 @@ def _fit_temperature(labels: np.ndarray, scores: np.ndarray) -> Iterable[Tempera
     machines", 2.2). A validation split that happens to be separated perfectly would otherwise be a licence to be
     certain, for there the colder is always the likelier. Then ever less of it.
     """
-    z = _logits(scores)
+    z = log_odds(scores)
     reals, fakes = class_counts(labels).values()
     targets = np.where(labels == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
 

@@ -4,7 +4,7 @@ A sample's score is the mean of its clips' probabilities, or what ``evaluation.c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from deepfake.metrics import Metrics, sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.models.heads import Output
 from deepfake.progress import Progress, bar
-from deepfake.training.calibration import sigmoid
+from deepfake.training.calibration import log_odds, sigmoid
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.runtime import gather
 from deepfake.training.sampler import part_of
@@ -248,6 +248,37 @@ def sample_table(
     known = clips.table["status"].to_numpy() if "status" in clips.table else np.full(n, "failed")
     table["status"] = np.where(counts > 0, "ok", np.where(known == "ok", "failed", known))
     return table
+
+
+def average_samples(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Several detectors' predictions of the same samples as one: the probability of their mean log-odds.
+
+    Args:
+        tables: As :func:`sample_table` makes them, with the same samples in the same order; of one table, itself.
+
+    Returns:
+        The first table with the others' scores averaged in. A sample that one of them has no score of has none, and
+        that one's status; ``frames_used`` is the most that any of them read.
+    """
+    first, *others = tables
+    if not others:
+        return first
+    scores = np.stack([table["score"].to_numpy(np.float64) for table in tables])
+    joined = first.assign(score=sigmoid(log_odds(scores).mean(axis=0)))
+    for table in others:
+        joined["status"] = joined["status"].where(joined["status"] != "ok", table["status"])
+        if "frames_used" in joined and "frames_used" in table:
+            joined["frames_used"] = np.maximum(joined["frames_used"], table["frames_used"])
+    joined.loc[joined["status"] != "ok", "score"] = np.nan
+    return joined
+
+
+def average_scored(parts: Sequence[Scored]) -> Scored:
+    """Several detectors' :class:`Scored` of one split as one; clips are of all of them, told apart by ``member``."""
+    if len(parts) == 1:
+        return parts[0]
+    clips = pd.concat([part.clips.assign(member=n) for n, part in enumerate(parts)], ignore_index=True)
+    return Scored(average_samples([part.samples for part in parts]), None, clips)
 
 
 def clip_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame:

@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from deepfake.commands.predict import Answer, Input, Originals, _read, _table, expand_inputs
+from deepfake.commands.predict import _table
 from deepfake.errors import UserError
+from deepfake.runs.answers import Answer, Originals, _read
+from deepfake.runs.inputs import Input, expand_inputs
 from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import Calibrator, Isotonic, Platt
 from deepfake.training.decision import Decision

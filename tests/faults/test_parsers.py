@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepfake.commands.predict import expand_inputs
 from deepfake.data.layouts import LAYOUTS
 from deepfake.data.layouts.base import list_files, sample_ids
 from deepfake.data.manifest import VIDEO_SUFFIXES, check_manifest, plain_path, written_path
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import UserError, harmless
+from deepfake.runs.inputs import expand_inputs
 from tests.data.layouts.trees import plant
 
 #: Inputs of each kind; with --full, and without.

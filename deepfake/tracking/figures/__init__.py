@@ -29,7 +29,7 @@ def draw_run(
 
     Args:
         folder: Where the PNG files go.
-        history: The metrics of each epoch.
+        history: The metrics of each epoch; none of a run that was not trained, which has no learning curves.
         predictions: Of one split, the test split where there is one: ``label``, ``method``, ``score``.
         monitor: The metric that chose the best epoch.
         best_epoch: Counted from 1.
@@ -42,8 +42,9 @@ def draw_run(
     from deepfake.tracking.figures import curves, scores
     from deepfake.tracking.figures.style import save
 
+    learnt = {"learning_curves": curves.learning_curves(history, monitor=monitor, best_epoch=best_epoch)}
     figures = {
-        "learning_curves": curves.learning_curves(history, monitor=monitor, best_epoch=best_epoch),
+        **(learnt if history else {}),
         "roc": scores.roc(predictions, threshold=threshold),
         "precision_recall": scores.precision_recall(predictions, threshold=threshold),
         "confusion_matrix": scores.confusion(predictions, threshold=threshold),

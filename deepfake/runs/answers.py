@@ -1,0 +1,213 @@
+"""What a trained run says of files: REAL or FAKE, how sure that is, or why there is no answer. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from deepfake.data.clips import ClipSet
+from deepfake.data.crop_records import Record, read_records
+from deepfake.data.crop_store import CropStore
+from deepfake.data.cropping import CutSettings
+from deepfake.data.manifest import plain_path
+from deepfake.data.media import Deadline
+from deepfake.data.prepare import cut_settings, prepare_jobs
+from deepfake.data.prepare_worker import Job, stamp, time_limit
+from deepfake.progress import Progress
+from deepfake.runs.artifacts import scratch_folder
+from deepfake.runs.inputs import Input
+from deepfake.runs.load import Ensemble, Trained
+from deepfake.tracking import run_folder as files
+from deepfake.tracking.run_record import RunRecord
+from deepfake.training.calibration import log_odds, sigmoid
+
+_FILES = 64  # whose crops lie on the disk at once
+#: Seconds for one file, and one more for each megabyte, unless more were asked for: somebody waits for the answer.
+_SECONDS = 25.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one file.
+
+    Attributes:
+        input: The file.
+        predicted: ``REAL`` or ``FAKE``; None where there is no answer.
+        probability: That it is fake, calibrated; None without an answer or a calibrator.
+        confidence: The probability of the class that is named; below a half where the threshold is not a half.
+        tied: It is exactly as probable as the threshold, for the calibrator is level there: its score decided.
+        score: The detector's own, as in a run's predictions.
+        clips: The probability of each clip, raw.
+        faces: Frames in which the face was found; None where none is looked for.
+        frames: Frames looked at.
+        reason: Why there is no answer, in a word; empty where there is one.
+        detail: The same for people.
+        members: Of an ensemble, each run's name and its own score.
+    """
+
+    input: Input
+    predicted: str | None = None
+    probability: float | None = None
+    confidence: float | None = None
+    tied: bool = False
+    score: float | None = None
+    clips: tuple[float, ...] = ()
+    faces: int | None = None
+    frames: int = 0
+    reason: str = ""
+    detail: str = ""
+    members: tuple[tuple[str, float], ...] = ()
+
+
+def predict_inputs(
+    trained: Trained | Ensemble, inputs: Sequence[Input], progress: Progress | None = None
+) -> Iterator[Answer]:
+    """An answer for each input, in their order; one that cannot be read does not stop the others."""
+    groups = _alike(trained)
+    originals = [Originals(members[0].record, _seconds(trained)) for _, members in groups]
+    for start in range(0, len(inputs), _FILES):
+        part = inputs[start : start + _FILES]
+        known = {str(place): one for place, one in enumerate(part) if one.kind}
+        looks: dict[str, list[_Look]] = {name: [] for name in known}
+        for (settings, members), jobs in zip(groups, originals, strict=True):
+            for name, found in _look(members, known, settings, jobs, progress):
+                looks[name].append(found)
+        for place, one in enumerate(part):
+            name = str(place)
+            if name in known:
+                yield _answer(trained, one, looks[name])
+            else:
+                yield Answer(one, reason=one.reason, detail=one.detail)
+
+
+def _seconds(trained: Trained | Ensemble) -> float:
+    if trained.changes.has("dataset.file_timeout"):
+        return trained.config.dataset.file_timeout
+    return min(_SECONDS, trained.config.dataset.file_timeout)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one detector makes of a file: its crops' record, its score, its clips' probabilities."""
+
+    member: Trained
+    record: Record
+    score: float
+    clips: np.ndarray
+
+
+def _alike(trained: Trained | Ensemble) -> list[tuple[CutSettings, list[Trained]]]:
+    """The detectors by the crops that they read: those of one kind are cut once."""
+    groups: dict[CutSettings, list[Trained]] = {}
+    for member in trained.members:
+        config = member.config
+        settings = cut_settings(config.dataset, config.head.temporal, config.cache)
+        groups.setdefault(settings, []).append(member)
+    return list(groups.items())
+
+
+def _look(
+    members: Sequence[Trained],
+    inputs: Mapping[str, Input],
+    settings: CutSettings,
+    originals: Originals,
+    progress: Progress | None,
+) -> Iterator[tuple[str, _Look]]:
+    """What each of some detectors makes of each input, by the input's name."""
+    with scratch_folder("predict") as folder:
+        prepare_jobs(originals.jobs(inputs), folder, settings, members[0].config.dataset.workers, progress)
+        records = read_records(folder)
+        store = CropStore(folder, {name: records[name] for name in inputs})
+        table = pd.DataFrame({"sample_id": [*inputs], "label": 0, "method": "", "dataset": ""})
+        for member in members:
+            scored = member.score(ClipSet(store, table), "")
+            member.rest()
+            scores = dict(zip(inputs, scored.samples["score"], strict=True))
+            clips = dict(iter(scored.clips.groupby("sample_id")["logit"]))
+            for name in inputs:
+                probabilities = sigmoid(clips[name].to_numpy()) if name in clips else np.empty(0)
+                yield name, _Look(member, records[name], float(scores[name]), probabilities)
+
+
+def _answer(trained: Trained | Ensemble, one: Input, looks: Sequence[_Look]) -> Answer:
+    """What is said of a file, from what each detector makes of it; without an answer where one of them has none."""
+    finds = [look.member.config.dataset.faces not in ("center", "none") for look in looks]
+    record = next((look.record for look in looks if look.record["status"] != "ok"), looks[0].record)
+    scores = np.array([look.score for look in looks])
+    score = scores[0] if len(looks) == 1 else sigmoid(log_odds(scores).mean())
+    clips = np.concatenate([look.clips for look in looks])
+    answer = _read(trained, one, record, float(score), clips, any(finds))
+    if len(looks) == 1 or answer.reason:
+        return answer
+    return replace(answer, members=tuple((look.member.record.name, look.score) for look in looks))
+
+
+def _read(
+    trained: Trained | Ensemble, one: Input, record: Record, score: float, clips: np.ndarray, looks: bool
+) -> Answer:
+    if record["status"] != "ok":
+        return Answer(one, reason=record["status"], detail=record["reason"])
+    frames, filled = int(record["frames"]), int(record["filled"])
+    faces = frames - filled if looks else None
+    if np.isnan(score):
+        return Answer(one, faces=faces, frames=frames, reason="not_a_number", detail="the model's score is NaN")
+    decision = trained.decision
+    fake = bool(decision.predicts_fake(np.array([score]))[0])
+    threshold = decision.applied_probability
+    probability = None if threshold is None else float(decision.calibrated(np.array([score]))[0])
+    return Answer(
+        input=one,
+        predicted="FAKE" if fake else "REAL",
+        probability=probability,
+        confidence=None if probability is None else probability if fake else 1 - probability,
+        tied=probability is not None and probability == threshold and score != decision.applied_threshold,
+        score=score,
+        clips=tuple(clips.tolist()),
+        faces=faces,
+        frames=frames,
+    )
+
+
+class Originals:
+    """The videos that a run's fakes were made from: training cropped such a fake where its original's face is.
+
+    A file of the run's data set is recognised by its content, wherever it lies now.
+
+    Args:
+        record: The run.
+        seconds: For each file, as :class:`deepfake.data.prepare_worker.Job` counts them.
+    """
+
+    def __init__(self, record: RunRecord, seconds: float = _SECONDS) -> None:
+        self._seconds = seconds
+        self._originals: dict[str, tuple[str, Path]] = {}
+        if not (record.has(files.MANIFEST) and record.has(files.PROVENANCE)):
+            return
+        table = record.manifest("dataset", "path")
+        if "original" not in table or "sha256" not in table:
+            return
+        roots = record.provenance().get("data", {}).get("roots", {})
+        where = {
+            str(row.sample_id): Path(roots.get(str(row.dataset), "")) / plain_path(str(row.path))
+            for row in table.itertuples()
+        }
+        made = table[table["original"].isin(where.keys()) & (table["sha256"].fillna("") != "")]
+        self._originals = {str(row.sha256): (str(row.original), where[str(row.original)]) for row in made.itertuples()}
+
+    def jobs(self, inputs: Mapping[str, Input]) -> list[Job]:
+        """A job for each input by its name, and one for each original that is needed and still there."""
+        jobs: dict[str, Job] = {}
+        for name, one in inputs.items():
+            original = ""
+            if self._originals and one.kind == "video":
+                known = stamp(one.path, Deadline(time_limit(Job(name, one.path, one.kind, seconds=self._seconds))))
+                sample, file = self._originals.get(str(known["sha256"]), ("", Path()))
+                if sample and file.is_file():
+                    original = f"original of it: {sample}"
+                    jobs[original] = Job(original, file, "video", seconds=self._seconds)
+            jobs[name] = Job(name, one.path, one.kind, original, seconds=self._seconds)
+        return list(jobs.values())
