@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from deepfake.data.layouts.base import listed
 from deepfake.data.manifest import FAKE, REAL, SPLITS, Manifest
-from deepfake.data.shortcuts import Shortcut, chance_of_difference, framing_shortcut, metadata_shortcut, thumbnail_of
+from deepfake.data.shortcuts import (
+    Shortcut,
+    chance_of_difference,
+    colour_shortcut,
+    framing_shortcut,
+    metadata_shortcut,
+    thumbnail_of,
+)
 from deepfake.data.splits import components, crossing_groups
 
 BITS = 5  # of 64 that may differ
@@ -119,12 +126,13 @@ def _as_table(table: pd.DataFrame, pairs: list[tuple[int, int, int]]) -> pd.Data
 
 
 #: Rises when the same samples would be judged otherwise.
-VERSION = 2
+VERSION = 3
 #: A ROC-AUC past which what should tell nothing tells the class, where it is no chance.
 METADATA_LIMIT = 0.7
 FRAMING_LIMIT = 0.75
+COLOUR_LIMIT = 0.75
 _IMBALANCE = 4.0
-_CHANCE = 0.005  # the fraction of sets without a difference between classes in which each kind is found all the same
+_CHANCE = 0.001  # the fraction of sets without a difference between classes in which each kind is found all the same
 _FEW_SAMPLES = 30  # samples of a class below which a ROC-AUC has an interval wider than +-0.1
 _NAMES = {REAL: "real", FAKE: "fake"}
 
@@ -168,8 +176,9 @@ def audit_dataset(manifest: Manifest, samples: pd.DataFrame | None = None) -> Au
     Args:
         manifest: With splits.
         samples: What preparing found of each sample, by sample id: the columns of
-            :data:`deepfake.data.crop_store.SAMPLE_COLUMNS`. None, before anything is prepared, leaves out
-            near-duplicates, shortcuts and coverage.
+            :data:`deepfake.data.crop_store.SAMPLE_COLUMNS`, and ``colours`` (see :mod:`deepfake.data.appearance`)
+            where they were looked at. None, before anything is prepared, leaves out near-duplicates, shortcuts and
+            coverage.
 
     Returns:
         The findings; an audit never raises because of them.
@@ -320,6 +329,7 @@ def _shortcuts(found: Audit, known: pd.DataFrame) -> None:
             "dataset.normalise_format=true re-encodes both classes alike",
         ),
         ("framing", framing_shortcut(known), FRAMING_LIMIT, "crop both classes alike, with dataset.faces=mtcnn say"),
+        ("colour", colour_shortcut(known), COLOUR_LIMIT, "change them at random in training: augment=strong"),
     ):
         rows.append(
             {

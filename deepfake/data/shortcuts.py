@@ -1,4 +1,4 @@
-"""How well a sample's class follows from what should say nothing of it: its file's format, a picture's framing.
+"""How well a sample's class follows from what should say nothing of it: its file's format, its framing, its colours.
 
 Whether that is more than chance is asked of the same measure under shuffled classes, so that a small set, on which
 any measure reaches far, raises no alarm. Knows tables only.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from deepfake.data.appearance import flattened
 from deepfake.data.cropping import THUMBNAIL
 from deepfake.data.splits import components
 
@@ -33,9 +35,10 @@ METADATA = (
     "pixel_format",
     "quality",
 )
-#: The share of sets without a shortcut in which one is found all the same; two kinds are looked for.
-CHANCE = 0.015
-_SHUFFLES = 499
+#: The share of sets without a shortcut in which one is found all the same; three kinds are looked for.
+CHANCE = 0.001
+_SHUFFLES, _SHUFFLES_AT_FIRST = 1999, 199
+_UNLIKELY = 0.05  # what the first shufflings do as often as this is chance, and no more are made
 _MOST = 2000  # samples looked at, each of another footage: more change the third digit only
 _LEAST = 10  # samples of each class below which nothing can be said
 _FOOTAGES = 5  # of each class, likewise
@@ -86,7 +89,48 @@ def metadata_shortcut(table: pd.DataFrame) -> Shortcut:
     facts = facts.loc[:, facts.nunique() > 1]
     if facts.empty:
         return Shortcut(0.5, 1.0, sentence="files differ in nothing but their pictures")
-    labels, partner = _shuffled(chosen), _partners(chosen)
+    return _tested(lambda shuffles: _told_by_files(facts, chosen, shuffles))
+
+
+def framing_shortcut(table: pd.DataFrame) -> Shortcut:
+    """The class from a 16 x 16 grey thumbnail by a linear model: framing and background, no trace of manipulation.
+
+    Args:
+        table: Samples that were decoded, with ``label``, ``groups`` and ``thumbnail`` (256 bytes in base64).
+    """
+    pictures = pd.Series([thumbnail_of(text) for text in table.get("thumbnail", [])], dtype=object)
+    chosen, reason = _independent(
+        table.iloc[: len(pictures)].assign(picture=pictures.to_numpy())[pictures.notna().to_numpy()]
+    )
+    if reason:
+        return Shortcut(reason=reason)
+    pixels = np.stack([flattened(picture) for picture in chosen["picture"]])
+    said = "how pictures are framed tells the class: a 16-pixel grey thumbnail is enough"
+    return _told_linearly(pixels, chosen, said)
+
+
+def colour_shortcut(table: pd.DataFrame) -> Shortcut:
+    """The class from means, deviations and histograms of the colour channels by a linear model.
+
+    Args:
+        table: Samples with ``label``, ``groups`` and ``colours`` (:func:`deepfake.data.appearance.colours`, or NaN).
+    """
+    known = table["colours"].notna() if "colours" in table else pd.Series(False, table.index)
+    chosen, reason = _independent(table[known])
+    if reason:
+        return Shortcut(reason=reason)
+    said = "colours tell the class: means, spreads and histograms of the channels are enough"
+    return _told_linearly(np.stack(list(chosen["colours"])), chosen, said)
+
+
+def _tested(test: Callable[[int], Shortcut]) -> Shortcut:
+    """What a test of so many shufflings finds: of a few, and of many where these do not settle it."""
+    found = test(_SHUFFLES_AT_FIRST)
+    return found if (found.p_value or 0.0) > _UNLIKELY else test(_SHUFFLES)
+
+
+def _told_by_files(facts: pd.DataFrame, chosen: pd.DataFrame, shuffles: int) -> Shortcut:
+    labels, partner = _shuffled(chosen, shuffles), _partners(chosen)
     measures = _alone(facts, labels)
     names: list[tuple[str, ...]] = [(name,) for name in measures]
     found = [np.maximum.reduce(values) for values in measures.values()]
@@ -104,26 +148,18 @@ def metadata_shortcut(table: pd.DataFrame) -> Shortcut:
     return Shortcut(together, p_value, alone, guilty, sentence=said)
 
 
-def framing_shortcut(table: pd.DataFrame) -> Shortcut:
-    """The class from a 16 x 16 grey thumbnail by a linear model: framing and background, no trace of manipulation.
+def _told_linearly(values: NDArray[np.float32], chosen: pd.DataFrame, sentence: str) -> Shortcut:
+    """What a linear model tells from columns [N, D], each sample's class by the others'."""
+    columns = values.astype(np.float64)
+    columns = (columns - columns.mean(0)) / (columns.std(0) + 1e-6)
+    partner = _partners(chosen)
 
-    Args:
-        table: Samples that were decoded, with ``label``, ``groups`` and ``thumbnail`` (256 bytes in base64).
-    """
-    pictures = pd.Series([thumbnail_of(text) for text in table.get("thumbnail", [])], dtype=object)
-    chosen, reason = _independent(
-        table.iloc[: len(pictures)].assign(picture=pictures.to_numpy())[pictures.notna().to_numpy()]
-    )
-    if reason:
-        return Shortcut(reason=reason)
-    pixels = np.stack([np.asarray(picture).ravel() for picture in chosen["picture"]]).astype(np.float64)
-    # Brightness and contrast are no framing.
-    pixels = (pixels - pixels.mean(1, keepdims=True)) / (pixels.std(1, keepdims=True) + 1e-6)
-    pixels = (pixels - pixels.mean(0)) / (pixels.std(0) + 1e-6)
-    found = _ridge(pixels, _shuffled(chosen), _partners(chosen))
-    _, together, p_value, _ = _stands_out(found[None])
-    said = "how pictures are framed tells the class: a 16-pixel grey thumbnail is enough"
-    return Shortcut(together, p_value, sentence=said)
+    def test(shuffles: int) -> Shortcut:
+        found = _ridge(columns, _shuffled(chosen, shuffles), partner)
+        _, together, p_value, _ = _stands_out(found[None])
+        return Shortcut(together, p_value, sentence=sentence)
+
+    return _tested(test)
 
 
 def thumbnail_of(text: object) -> NDArray[np.uint8] | None:
@@ -164,10 +200,16 @@ def chance_of_difference(table: pd.DataFrame, column: str) -> float:
         table: Samples with ``label``, ``groups`` and the column, a number or a truth for each.
     """
     drawn = independent_samples(table)
-    labels, values = _shuffled(drawn), drawn[column].to_numpy(dtype=np.float64)
-    fakes = labels.sum(1)
-    if not 0 < fakes[0] < len(drawn):
+    if drawn["label"].nunique() < 2:
         return 1.0
+    values = drawn[column].to_numpy(dtype=np.float64)
+    chance = _as_far_apart(drawn, values, _SHUFFLES_AT_FIRST)
+    return chance if chance > _UNLIKELY else _as_far_apart(drawn, values, _SHUFFLES)
+
+
+def _as_far_apart(drawn: pd.DataFrame, values: Floats, shuffles: int) -> float:
+    labels = _shuffled(drawn, shuffles)
+    fakes = labels.sum(1)
     apart = np.abs(labels @ values / fakes - (1 - labels) @ values / (len(drawn) - fakes))
     return float((apart >= apart[0] - _NEVER).mean())
 
@@ -181,11 +223,11 @@ def _independent(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     return drawn, f"fewer than {_FOOTAGES} groups in one class" if few else ""
 
 
-def _shuffled(chosen: pd.DataFrame) -> Floats:
+def _shuffled(chosen: pd.DataFrame, shuffles: int) -> Floats:
     """The classes as they are, then shuffled again and again: [1 + shuffles, N]."""
     classes = chosen["label"].to_numpy(dtype=np.float64)
     rng = np.random.default_rng(0)
-    return np.concatenate([classes[None], rng.permuted(np.tile(classes, (_SHUFFLES, 1)), axis=1)])
+    return np.concatenate([classes[None], rng.permuted(np.tile(classes, (shuffles, 1)), axis=1)])
 
 
 def _partners(chosen: pd.DataFrame) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from deepfake.config import RunConfig
+from deepfake.data.appearance import appearance
 from deepfake.data.audit import VERSION, Audit, audit_dataset
 from deepfake.data.clips import ClipSet, ClipSource
 from deepfake.data.crop_store import CropStore, open_store
@@ -25,6 +26,7 @@ from deepfake.errors import UserError
 from deepfake.metrics import class_counts
 from deepfake.runs.console import Console
 from deepfake.runs.context import RunContext
+from deepfake.runs.solved import solved_without_faces, some_of, state_solved
 from deepfake.tracking.run_folder import RunFolder, write_json
 from deepfake.tracking.store import Store
 
@@ -204,15 +206,22 @@ def prepare(config: RunConfig, manifest: Manifest, console: Console, shard: tupl
 
 
 def audit(manifest: Manifest, store: CropStore) -> Audit:
-    """What is wrong with the data set; found once for the same samples in the same splits, and kept in the store."""
+    """What is wrong with the data set, and how far it is solved without a detector.
+
+    Found once for the same samples in the same splits, and kept in the store.
+    """
     samples = store.samples.reindex(manifest.table["sample_id"])
-    known = hashlib.sha256(f"{VERSION} {manifest.official}".encode())
+    digest = hashlib.sha256(f"{VERSION} {manifest.official}".encode())
     for table in (manifest.table[[*_AUDITED]], samples):
-        known.update(pd.util.hash_pandas_object(table.astype(str)).to_numpy().tobytes())
-    file = store.path / "audits" / f"{known.hexdigest()[:20]}.json"
+        digest.update(pd.util.hash_pandas_object(table.astype(str)).to_numpy().tobytes())
+    file = store.path / "audits" / f"{digest.hexdigest()[:20]}.json"
     if not file.is_file():
         file.parent.mkdir(exist_ok=True)
-        write_json(file, audit_dataset(manifest, samples.dropna(subset="status")).as_dict())
+        known = samples.dropna(subset="status")
+        seen = appearance(store, some_of(known.index))
+        found = audit_dataset(manifest, known.join(seen["colours"]))
+        state_solved(found, solved_without_faces(manifest, known, seen))
+        write_json(file, found.as_dict())
     return Audit.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 

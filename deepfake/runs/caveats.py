@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from deepfake.data.audit import FRAMING_LIMIT, METADATA_LIMIT
-from deepfake.data.shortcuts import CHANCE
+from deepfake.data.audit import COLOUR_LIMIT, FRAMING_LIMIT, METADATA_LIMIT
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
 
 #: A ROC-AUC whose interval is wider tells good from useless, and little more.
 WIDE = 0.15
-_LIMITS = {"framing": FRAMING_LIMIT, "metadata": METADATA_LIMIT}
+_LIMITS = {"framing": FRAMING_LIMIT, "metadata": METADATA_LIMIT, "colour": COLOUR_LIMIT}
+_CHANCE = 0.015  # an audit of old, of fewer shufflings, gives no smaller p than 0.002
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _shortcuts(record: RunRecord) -> list[str]:
         found = audit.get(f"{name}_shortcut") or {}
         value = found.get("roc_auc")
         # Audits of old have no p_value.
-        if value is not None and value > limit and (found.get("p_value") or 0.0) <= CHANCE:
+        if value is not None and value > limit and (found.get("p_value") or 0.0) <= _CHANCE:
             sentences.append(
                 f"in the run's own training data {name} alone tells the class (ROC-AUC {value:.3f}): "
                 "it may have learnt that and not what makes a fake"

@@ -12,8 +12,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 from deepfake.data import shortcuts
-from deepfake.data.audit import FRAMING_LIMIT, METADATA_LIMIT
-from deepfake.data.shortcuts import framing_shortcut, metadata_shortcut
+from deepfake.data.audit import COLOUR_LIMIT, FRAMING_LIMIT, METADATA_LIMIT
+from deepfake.data.shortcuts import colour_shortcut, framing_shortcut, metadata_shortcut
 
 
 def noise(count: int, fakes: int, seed: int, alike: int = 1) -> pd.DataFrame:
@@ -122,3 +122,17 @@ def test_leaving_a_footage_out_is_fitting_without_it() -> None:
     wanted = [roc_auc_score(own, row) for own, row in zip(labels, scores, strict=True)]
     centred = pixels - pixels.mean(0)
     assert shortcuts._ridge(centred, labels, partner) == pytest.approx(wanted)
+
+
+def test_colours_that_differ_by_class_are_found_and_noise_is_not() -> None:
+    rng = np.random.default_rng(6)
+    table = noise(40, 20, 1)
+    plain = rng.normal(0.5, 0.1, (40, 54)).astype(np.float32)
+    tinted = plain.copy()
+    tinted[table["label"].to_numpy() == 1, :6] += 0.3
+    assert colour_shortcut(table.assign(colours=list(tinted))).tells(COLOUR_LIMIT)
+    assert not colour_shortcut(table.assign(colours=list(plain))).tells(COLOUR_LIMIT)
+
+
+def test_colours_that_were_never_looked_at_give_a_reason() -> None:
+    assert "fewer than" in colour_shortcut(noise(40, 20, 1)).reason
