@@ -222,6 +222,10 @@ class Monitor:
         self.waited += 1
         return False
 
+    def restart(self) -> None:
+        """Forget all epochs so far: what comes is chosen from alone."""
+        self.best_epoch, self.best_value, self.waited = -1, None, 0
+
     @property
     def exhausted(self) -> bool:
         """Whether patience has run out."""

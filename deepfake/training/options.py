@@ -99,6 +99,8 @@ class TrainerOptions:
     mode: str = chosen("max", ("max", "min"))
     patience: int | None = ranged(None, low=1, high=MOST)
     ema: float | None = ranged(None, low=0, high=1)
+    # The fraction of the epochs, the last ones, whose weights are averaged; None averages none.
+    swa: float | None = ranged(None, above=0, high=1)
     # How far weights climb before each step's gradient is taken: two passes a step; None takes one.
     sam: float | None = ranged(None, above=0, high=LARGEST)
     # Class imbalance: none, a positive weight in the loss, or batches that draw both classes equally often, and within

@@ -171,13 +171,7 @@ class Updater:
 
     def _backward(self, batch: Batch, clips: int) -> tuple[Tensor, Tensor, Tensor]:
         with self.clock("forward"):
-            images = batch.clips
-            if batch.draws is not None:
-                images = apply_draws(images.float().div_(255), batch.draws)
-            labels = batch.labels
-            if batch.mix is not None:
-                images = images if batch.draws is not None else images.float().div_(255)
-                images, labels = mix_pairs(images, labels, batch.mix)
+            images, labels = changed(batch)
             logits = self.model(images, batch.mask).logits
             losses = self.loss(logits, labels)
         with self.clock("backward"):
@@ -199,6 +193,17 @@ class Updater:
             f"out of memory: batches of {largest} clips are computed in {self.parts} parts, at the same effective batch"
         )
         return True
+
+
+def changed(batch: Batch) -> tuple[Tensor, Tensor]:
+    """A batch's clips and labels once what was drawn for the device is done to them."""
+    images, labels = batch.clips, batch.labels
+    if batch.draws is not None:
+        images = apply_draws(images.float().div_(255), batch.draws)
+    if batch.mix is not None:
+        images = images if batch.draws is not None else images.float().div_(255)
+        images, labels = mix_pairs(images, labels, batch.mix)
+    return images, labels
 
 
 @contextmanager

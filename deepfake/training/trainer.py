@@ -6,7 +6,6 @@ seeded by where it stands, so the position is the random state. Knows no files o
 
 from __future__ import annotations
 
-import copy
 import functools
 import shutil
 import time
@@ -19,13 +18,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from deepfake.compat import prepare_torchvision
 from deepfake.data.clips import Batch, ClipSource
 from deepfake.errors import Interrupted, TrainingDiverged, UserError
 from deepfake.metrics import sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
 from deepfake.training.autotune import choose_batch_size, choose_workers, try_to_compile
+from deepfake.training.averaging import apart, create_average
 from deepfake.training.checkpoint import (
     BEST,
     LAST,
@@ -134,7 +133,7 @@ class Trainer:
         self.last_state = folder / "checkpoints" / LAST
         self.progress = progress
         self.folds = {
-            name: Trainer(_apart(detector), fold.train, fold.held, self._of_a_fold(), fabric, folder / FOLDS / str(i))
+            name: Trainer(apart(detector), fold.train, fold.held, self._of_a_fold(), fabric, folder / FOLDS / str(i))
             for i, (name, fold) in enumerate(options.selection.folds.items())
         }
         # Where it stands: the epoch in work, from 0; its batches that are done; optimizer steps over all epochs.
@@ -191,8 +190,8 @@ class Trainer:
     @property
     def best(self) -> Detector:
         """The weights that are evaluated and kept: the averaged ones where there is an average."""
-        averaged: Detector = self.detector if self.average is None else self.average.module
-        return averaged
+        averaged = None if self.average is None else self.average.module
+        return self.detector if averaged is None else averaged
 
     def seconds(self) -> float:
         """Spent on this fit so far, by all processes that worked on it one after another."""
@@ -214,7 +213,7 @@ class Trainer:
         )
         self.monitor = create_monitor(keys.monitor, keys.mode, keys.patience, self.val.labels, self._counted())
         notes += more + self.monitor.notes
-        self.average = _average(detector, keys.ema)
+        self.average = create_average(detector, keys, fabric)
         per_process = -(-self.plan.batch_size // fabric.world_size)
         if keys.compile:
             notes += try_to_compile(detector, self.train, per_process, fabric)
@@ -253,6 +252,7 @@ class Trainer:
         began = time.perf_counter()
         metrics = self._train_epoch(interruption)
         with self.updater.clock("validation"):
+            self._take_average()
             metrics |= self._validate()
             metrics |= self._selected(metrics.get(VALIDATION))
         metrics["epoch_seconds"] = time.perf_counter() - began
@@ -291,18 +291,29 @@ class Trainer:
             self.batch += len(sizes)
             self.updates += 1
             if self.average is not None:
-                self.average.update(self.detector, step=self.updates)
+                self.average.after_update(self.detector, self.updates)
             shown.advance(sum(sizes))
             if self.batch < last and interruption.asked(self.updates):
                 self._save()
                 where = f"epoch {self.epoch + 1} after {self.batch} of {last} batches"
                 raise Interrupted(f"SIGTERM in {where}; saved in {self.last_state}")
 
+    def _take_average(self) -> None:
+        """Once weights of the last epochs are averaged, these are what is chosen from."""
+        if self.average is None:
+            return
+        planned = self.plan.batches(self.epoch)
+        if self.average.after_epoch(self.detector, self.epoch, lambda: self._read(planned)):
+            self.monitor.restart()
+
+    def _read(self, planned: list[list[int]]) -> Iterator[Batch]:
+        """This process's share of batches, in the host's memory."""
+        parts = [part_of(batch, self.fabric.global_rank, self.fabric.world_size) for batch in planned]
+        return iter(self.train.read(parts, self.epoch, self.workers, self.fabric.device.type == "cuda"))
+
     def _groups(self, planned: list[list[int]]) -> Iterator[tuple[list[int], list[Batch]]]:
         """Batches that make one update together: their sizes over all processes, and this one's share of them."""
-        parts = [part_of(batch, self.fabric.global_rank, self.fabric.world_size) for batch in planned]
-        pin = self.fabric.device.type == "cuda"
-        loader = iter(self.train.read(parts, self.epoch, self.workers, pin))
+        loader = self._read(planned)
         for i in range(0, len(planned), self.keys.accumulate):
             together = planned[i : i + self.keys.accumulate]
             with self.updater.clock("data_wait"):
@@ -405,7 +416,7 @@ class Trainer:
                 "identity": self._identity(),
                 "base": None if self._base is None else self._base.digest,
                 "detector": _changing(self.detector),
-                "average": None if self.average is None else _changing(self.average.module),
+                "average": None if self.best is self.detector else _changing(self.best),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "scaler": self.fabric.strategy.precision.state_dict(),
@@ -437,7 +448,7 @@ class Trainer:
         whole = not self.detector.fixed
         self.detector.load_state_dict(state["detector"], strict=whole)
         if self.average is not None and state["average"] is not None:
-            self.average.module.load_state_dict(state["average"], strict=whole)
+            self.average.load_state_dict(state["average"], state["position"]["epoch"], strict=whole)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
@@ -464,14 +475,6 @@ class Trainer:
         }
 
 
-def _apart(detector: Detector) -> Detector:
-    """A copy that is trained by itself; what is frozen is shared."""
-    shared: dict[int, Any] = {id(held): held for held in detector.parameters() if not held.requires_grad}
-    if detector.freeze:
-        shared = {id(detector.backbone): detector.backbone}
-    return copy.deepcopy(detector, shared)
-
-
 def _ignore(epoch: int, metrics: dict[str, float]) -> None:
     """What a fold's epoch came to is told with the fit's own."""
 
@@ -496,16 +499,6 @@ def _scales_losses(fabric: Fabric) -> bool:
 def _can_fuse(fabric: Fabric) -> bool:
     # A loss scaler must unscale gradients before they are clipped, which fused optimizers do not let it.
     return fabric.device.type in ("cuda", "cpu") and not _scales_losses(fabric)
-
-
-def _average(detector: Detector, decay: float | None) -> Any:
-    if decay is None:
-        return None
-    prepare_torchvision()
-    from timm.utils import ModelEmaV3
-
-    # The warm-up lets the average forget the random weights it began with, however short the run.
-    return ModelEmaV3(detector, decay=decay, use_warmup=True)
 
 
 def _pos_weight(labels: Sequence[float] | np.ndarray, keys: TrainerOptions) -> torch.Tensor:
