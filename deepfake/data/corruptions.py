@@ -89,6 +89,16 @@ def _blur(clip: Pixels, sigma: float, item: int) -> Pixels:
     return np.stack([cv2.GaussianBlur(frame, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for frame in clip])
 
 
+def _crop(clip: Pixels, fraction: float, item: int) -> Pixels:
+    """A square part somewhere in the picture, enlarged to its size: another framing of the face."""
+    height, width = clip.shape[1:3]
+    high, wide = max(1, round(height * fraction)), max(1, round(width * fraction))
+    down, across = np.random.default_rng(item).random(2)
+    top, left = int(down * (height - high + 1)), int(across * (width - wide + 1))
+    parts = np.ascontiguousarray(clip[:, top : top + high, left : left + wide])
+    return np.stack([enlarge(part, (width, height)) for part in parts])
+
+
 def _noise(clip: Pixels, deviation: float, item: int) -> Pixels:
     added = np.random.default_rng(item).normal(0, deviation, clip.shape)
     return np.rint(clip + added).clip(0, 255).astype(np.uint8)
@@ -111,6 +121,7 @@ def _drop(clip: Pixels, fraction: float, item: int) -> Pixels:
 KINDS: dict[str, Kind] = {
     "JPEG": Kind((90, 70, 50, 30, 10), "quality", _jpeg),
     "resize": Kind((0.75, 0.5, 0.35, 0.25), "share of the side", _resize),
+    "crop": Kind((0.9, 0.75, 0.6, 0.45), "share of the side", _crop),
     "blur": Kind((0.5, 1.0, 2.0, 3.0), "sigma, pixels", _blur),
     "noise": Kind((4, 8, 16, 32), "deviation of 255", _noise),
     "brighter": Kind((1.2, 1.5, 2.0), "factor", _brightness),
