@@ -109,6 +109,8 @@ class TrainerOptions:
     # Each fake in one batch with an original that it was made from; both classes are drawn equally often.
     pairs: bool = False
     label_smoothing: float = ranged(0.0, low=0, high=0.5)
+    # What the loss of single frames counts beside the clip's, where the head gives logits of frames.
+    frame_loss: float = ranged(0.0, low=0, high=LARGEST)
     accelerator: str = environment(chosen("auto", ("auto", "cpu", "cuda", "gpu", "mps")))
     devices: str | int = environment(ranged("auto", low=1, high=1024, words=("auto",)))
     precision: str = chosen("auto", ("auto", "32", "bf16", "fp16"))

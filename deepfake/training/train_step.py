@@ -17,6 +17,9 @@ from torch.optim import Optimizer
 
 from deepfake.data.augment import apply_draws, mix_pairs
 from deepfake.data.clips import Batch
+from deepfake.errors import UserError
+from deepfake.models.heads import Output
+from deepfake.models.heads.base import masked_mean
 from deepfake.training.autotune import is_out_of_memory, split_batch
 from deepfake.training.profiling import Clock
 
@@ -59,15 +62,39 @@ class Loss:
     Attributes:
         pos_weight: What a fake clip counts against a real one; a scalar tensor on the device.
         smoothing: Labels are drawn this far towards one half.
+        frames: What the mean of a clip's frames' own losses counts beside the clip's; 0 leaves them out.
     """
 
     pos_weight: Tensor
     smoothing: float = 0.0
+    frames: float = 0.0
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [B] and labels [B] in 0..1 to losses [B]."""
+        """Logits and labels in 0..1 to losses, all of one shape."""
         targets = labels * (1 - self.smoothing) + 0.5 * self.smoothing
         return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.pos_weight, reduction="none")
+
+    def trained(self, losses: Tensor, output: Output, labels: Tensor, mask: Tensor) -> Tensor:
+        """Clips' losses [B] with those of their frames, each of which has its clip's label (deep supervision, Lee et
+        al. 2015, arXiv:1409.5185).
+
+        Args:
+            losses: [B], of the clips alone.
+            output: What the detector says.
+            labels: [B] in 0..1.
+            mask: bool [B, T]; only frames it marks count.
+
+        Raises:
+            UserError: Frames count, and the head says nothing of them.
+        """
+        if not self.frames:
+            return losses
+        if output.frame_logits is None:
+            raise UserError(
+                f"trainer.frame_loss={self.frames} with a head that sees whole clips and gives no logits of frames",
+                "set trainer.frame_loss=0, or choose head=mean, lstm, gru, vit or convlstm",
+            )
+        return losses + self.frames * masked_mean(self(output.frame_logits, labels[:, None].expand_as(mask)), mask)
 
 
 @dataclass
@@ -172,12 +199,13 @@ class Updater:
     def _backward(self, batch: Batch, clips: int) -> tuple[Tensor, Tensor, Tensor]:
         with self.clock("forward"):
             images, labels = changed(batch)
-            logits = self.model(images, batch.mask).logits
-            losses = self.loss(logits, labels)
+            output = self.model(images, batch.mask)
+            losses = self.loss(output.logits, labels)
+            trained = self.loss.trained(losses, output, labels, batch.mask)
         with self.clock("backward"):
             # Processes' gradients are averaged, so each multiplies its share of the mean back up.
-            self.fabric.backward(losses.sum() * (self.fabric.world_size / clips))
-        return losses, logits, batch.labels
+            self.fabric.backward(trained.sum() * (self.fabric.world_size / clips))
+        return losses, output.logits, batch.labels
 
     def _split_more(self, batches: Sequence[Batch]) -> bool:
         """Halve what is computed at once; False where that is not allowed or nothing is left to halve."""

@@ -225,7 +225,8 @@ class Trainer:
         updates = keys.epochs * -(-len(self.plan) // keys.accumulate)
         self.schedule = create_schedule(options.scheduler, self.optimizer, updates=updates, mode=self.monitor.mode)
         model, wrapped = fabric.setup(detector, self.optimizer)
-        loss = Loss(_pos_weight(self.train.labels, keys).to(fabric.device), keys.label_smoothing)
+        weight = _pos_weight(self.train.labels, keys).to(fabric.device)
+        loss = Loss(weight, keys.label_smoothing, keys.frame_loss)
         clock = Clock(fabric.device, keys.profile)
         may_split = keys.on_oom == "accumulate"
         self.updater = Updater(fabric, model, wrapped, loss, keys.clip_norm, clock, keys.sam, may_split, notes=notes)

@@ -270,7 +270,7 @@ CASES: list[dict[str, Any]] = [
     {"scheduler": Constant(), "accumulate": 2, "balance": "sampler"},
     {"scheduler": Constant(), "balance": "identity", "pairs": True},
     {"scheduler": Cosine(), "sam": 0.1, "ema": 0.9},
-    {"scheduler": Constant(), "swa": 0.6},
+    {"scheduler": Constant(), "swa": 0.6, "frame_loss": 0.5},
     {"scheduler": Cosine(), "precision": "bf16", "patience": 2},
 ]
 
