@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepfake.data.layouts.base import Layout, inside
-from deepfake.data.layouts.celebdf import CelebDf
+from deepfake.data.layouts.celebdf import CelebDf, CelebDfPp
 from deepfake.data.layouts.class_folders import (
     DeepfakeAndRealImages,
     Faces140k,
@@ -16,7 +16,9 @@ from deepfake.data.layouts.class_folders import (
     Videos,
 )
 from deepfake.data.layouts.dfdc import DeepfakeFaces, Dfdc
-from deepfake.data.layouts.faceforensics import Demo, FaceForensics, FfC23
+from deepfake.data.layouts.dfdcp import Dfdcp
+from deepfake.data.layouts.faceforensics import Demo, Dfd, FaceForensics, FfC23
+from deepfake.data.layouts.in_the_wild import Ffiw, WildDeepfake
 from deepfake.data.layouts.table import Table
 from deepfake.data.manifest import Manifest
 from deepfake.data.options import DatasetOptions
@@ -71,10 +73,13 @@ _KAGGLE: tuple[Layout, ...] = (
     FfC23(), DeepfakeFaces(), Faces140k(), DeepfakeAndRealImages(), RealAndFakeFace(), HardFake(), CelebDf(), Dfdc(),
 )  # fmt: skip
 
+_LAYOUTS: tuple[Layout, ...] = (
+    Demo(), FaceForensics(), Dfd(), CelebDfPp(), Dfdcp(), Ffiw(), WildDeepfake(), *_KAGGLE, Images(), Videos(), Table(),
+    Kaggle(_KAGGLE),
+)  # fmt: skip
+
 #: Every layout by its name, the most telling first.
-LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (Demo(), FaceForensics(), *_KAGGLE, Images(), Videos(), Table(), Kaggle(_KAGGLE))
-}
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _LAYOUTS}
 
 
 def find_layouts(root: Path) -> list[tuple[Layout, Path]]:

@@ -1,6 +1,7 @@
-"""Celeb-DF v1 and v2 (Li et al. 2020, arXiv:1909.12962): three folders of videos and a list of the test part.
+"""Celeb-DF v1 and v2 (Li et al. 2020, arXiv:1909.12962): three folders of videos and a list of the test part; and
+Celeb-DF++ (Li et al. 2025, arXiv:2507.18015), whose fakes lie in a folder of each of 22 methods.
 
-Turns Celeb-real, Celeb-synthesis and YouTube-real into samples grouped by celebrity. In its list 1 means real.
+Turns Celeb-real, Celeb-synthesis and YouTube-real into samples grouped by celebrity. In the list 1 means real.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 from deepfake.data.layouts.base import child, inside, list_files, list_folders, listed, sample_ids
 from deepfake.data.manifest import FAKE, REAL, VIDEO_SUFFIXES, Manifest, make_rows
 from deepfake.data.options import DatasetOptions
-from deepfake.errors import DataError
+from deepfake.errors import DataError, nearest
 
 FOLDERS = {"Celeb-real": REAL, "Celeb-synthesis": FAKE, "YouTube-real": REAL}
 LIST = "List_of_testing_videos.txt"
@@ -26,8 +27,11 @@ class CelebDf:
     crops = False
 
     def probe(self, root: Path) -> Path | None:
-        """The folder that holds Celeb-synthesis or Celeb-real."""
+        """The folder that holds Celeb-synthesis or Celeb-real; not Celeb-DF++, which has the same."""
         for folder in inside(root):
+            fakes = child(folder, "Celeb-synthesis")
+            if fakes and child(folder / fakes, *SCENARIOS):
+                continue
             if child(folder, "Celeb-synthesis") or child(folder, "Celeb-real"):
                 return folder
         return None
@@ -50,6 +54,79 @@ class CelebDf:
             notes.append(f"folders that are not read: {listed(unknown)}")
         table = make_rows({k: v for k, v in row.items() if k != "stem"} for row in rows)
         return Manifest(table, {options.name: root}, notes, official=bool(test))
+
+
+#: How Celeb-DF++ makes its fakes, and the folders of it that hold a folder for each method.
+SCENARIOS = ("FaceSwap", "FaceReenact", "TalkingFace")
+
+
+class CelebDfPp:
+    """``Celeb-real``, ``YouTube-real`` and ``Celeb-synthesis/FaceSwap/BlendFace/id0_id1_0000.mp4``."""
+
+    name = "celebdfpp"
+    summary = f"Celeb-synthesis/{{{','.join(SCENARIOS)}}}/<method> beside Celeb-real/ and YouTube-real/ (Celeb-DF++)"
+    crops = False
+
+    def probe(self, root: Path) -> Path | None:
+        """The folder whose Celeb-synthesis holds one of the three scenarios."""
+        for folder in inside(root):
+            fakes = child(folder, "Celeb-synthesis")
+            if fakes and child(folder / fakes, *SCENARIOS):
+                return folder
+        return None
+
+    def read(self, root: Path, options: DatasetOptions) -> Manifest:
+        """Every video of the wanted methods, with its ``scenario``; the listed ones are the test part."""
+        notes: list[str] = []
+        rows: list[dict[str, object]] = []
+        for method, label in FOLDERS.items():
+            folder = child(root, method)
+            if folder is None:
+                notes.append(f"{method} is not there")
+            elif label == REAL:
+                rows += [{**row, "scenario": ""} for row in _rows(root, folder, method, label, options.name)]
+            else:
+                rows += _fakes_by_method(root, folder, options)
+        test = _listed_names(root, notes)
+        for row in rows:
+            row["split"] = ("test" if _place(str(row["path"])) in test else "train") if test else ""
+        absent = sorted(test - {_place(str(row["path"])) for row in rows}) if options.methods is None else []
+        if absent:
+            notes.append(f"{LIST} names {len(absent)} of {len(test)} videos that are not there: {listed(absent)}")
+        table = make_rows({key: value for key, value in row.items() if key != "stem"} for row in rows)
+        return Manifest(table, {options.name: root}, notes, official=bool(test))
+
+
+def _fakes_by_method(root: Path, folder: str, options: DatasetOptions) -> list[dict[str, object]]:
+    there = {
+        method: scenario
+        for scenario in list_folders(root / folder)
+        for method in list_folders(root / folder / scenario)
+    }
+    for name in options.methods or ():
+        if name not in there:
+            raise DataError(f"dataset.methods names {name!r}, which is not there", nearest(name, there))
+    return [
+        {**row, "scenario": scenario}
+        for method, scenario in there.items()
+        if options.methods is None or method in options.methods
+        for row in _rows(root, f"{folder}/{scenario}/{method}", method, FAKE, options.name)
+    ]
+
+
+def _listed_names(root: Path, notes: list[str]) -> set[str]:
+    """The published test part by its videos' places; classes are the folders'."""
+    path = root / LIST
+    if not path.is_file():
+        notes.append(f"no {LIST}: splits are made by group")
+        return set()
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return {_place(line.partition(" ")[2].strip() if line[:2] in ("0 ", "1 ") else line) for line in lines if line}
+
+
+def _place(path: str) -> str:
+    """A video's path without the level that some tools put the videos into."""
+    return "/".join(part for part in path.lower().split("/") if part != "videos")
 
 
 def _rows(root: Path, folder: str, method: str, label: int, dataset: str) -> list[dict[str, object]]:

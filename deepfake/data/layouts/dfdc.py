@@ -40,11 +40,11 @@ class Dfdc:
     crops = False
 
     def probe(self, root: Path) -> Path | None:
-        """The folder that holds metadata.json, or whose folders do."""
+        """The folder that holds metadata.json, or whose folders do; or a labelled test part alone."""
         for folder in inside(root):
             if _part_folders(folder):
                 return folder
-        return None
+        return next((folder for folder in inside(root) if _test_folders(folder)), None)
 
     def read(self, root: Path, options: DatasetOptions) -> Manifest:
         """Every video that is there and named by its metadata; an original, its fakes and its part are groups."""
@@ -109,10 +109,24 @@ def _read_metadata(path: Path) -> dict[str, tuple[int, str]]:
     return entries
 
 
+def _test_folders(root: Path) -> list[str]:
+    """Folders with a table of the published test part's labels: this one, and those right below."""
+    return [name for name in ("", *list_folders(root)) if _names_labels(root / name / LABELS)]
+
+
+def _names_labels(path: Path) -> bool:
+    """Whether a table begins as the published one does; others may have one of the same name."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            return {"filename", "label"} <= {name.strip() for name in stream.readline(200).split(",")}
+    except OSError:
+        return False
+
+
 def _read_test(root: Path, dataset: str, notes: list[str]) -> list[dict[str, object]]:
     """The published test part: ``test/labels.csv`` with filename and label (1 is fake), videos beside or below."""
     rows: list[dict[str, object]] = []
-    for folder in [name for name in list_folders(root) if (root / name / LABELS).is_file()]:
+    for folder in _test_folders(root):
         files = {f.path.rsplit("/", 1)[-1]: f for f in list_files(root, folder, VIDEO_SUFFIXES, depth=1)}
         with (root / folder / LABELS).open(encoding="utf-8", newline="") as stream:
             lines = list(csv.DictReader(stream))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepfake.data.layouts.base import (
@@ -25,8 +25,11 @@ from deepfake.data.manifest import FAKE, REAL, SPLITS, VIDEO_SUFFIXES, Manifest,
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest
 
+#: What the field calls FF++: its first four methods. In ``dataset.methods`` the word stands for those that are there.
+FOUR = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
+FOUR_WORD = "four"
 ORIGINALS, FAKES = "original_sequences", "manipulated_sequences"
-METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter", "DeepFakeDetection")
+METHODS = (*FOUR, "FaceShifter", "DeepFakeDetection")
 #: The same compression under the name the paper uses and the one the folders have.
 _SAME = {"c0": "raw", "raw": "c0"}
 _PREFERRED = ("c23", "c40", "raw", "c0")
@@ -218,16 +221,42 @@ def _find_folders(root: Path, options: DatasetOptions, known: tuple[str, ...], n
 def _wanted_methods(found: list[str], options: DatasetOptions, known: tuple[str, ...], notes: list[str]) -> list[str]:
     extra = [name for name in found if name not in known]
     if options.methods is not None:
-        for name in options.methods:
-            if name not in found:
-                raise DataError(f"dataset.methods names {name!r}, which is not there", nearest(name, found))
-        return list(options.methods)
+        return _named_methods(options.methods, found, notes)
     missing = [name for name in known if name not in found]
     if extra:
         notes.append(f"read as methods of manipulation, though none of the set's own: {', '.join(extra)}")
     if missing:
         notes.append(f"methods that are not there: {', '.join(missing)}")
     return found
+
+
+def _named_methods(named: Iterable[str], found: list[str], notes: list[str]) -> list[str]:
+    """The methods that ``dataset.methods`` names, of which ``four`` stands for those of the four that are there.
+
+    Raises:
+        DataError: One is not there, or none of the four; says what is.
+    """
+    wanted: dict[str, None] = {}
+    for name in named:
+        if name == FOUR_WORD:
+            there = [one for one in FOUR if one in found]
+            if not there:
+                raise DataError(
+                    f"none of the four methods that are read by default ({', '.join(FOUR)}) is there; "
+                    f"there {'is' if len(found) == 1 else 'are'} {', '.join(found) or 'none'}",
+                    f"name what to read: dataset.methods=[{','.join(found)}]; dataset.methods=null reads all"
+                    if found
+                    else "check dataset.root",
+                )
+            left = [one for one in found if one not in FOUR and one not in named]
+            if left:
+                notes.append(f"methods that are not read: {', '.join(left)}; dataset.methods=null reads all")
+            wanted |= dict.fromkeys(there)
+        elif name not in found:
+            raise DataError(f"dataset.methods names {name!r}, which is not there", nearest(name, found))
+        else:
+            wanted[name] = None
+    return list(wanted)
 
 
 def _compression_folder(parent: Path, compression: str) -> str | None:
@@ -243,6 +272,29 @@ def _choose_compression(root: Path, parents: list[str], options: DatasetOptions)
             return asked
         raise DataError(f"dataset.compression={asked} is not there", nearest(asked, found))
     return next((name for name in _PREFERRED if name in found), found[0] if found else _PREFERRED[0])
+
+
+class Dfd(FaceForensics):
+    """DeepFakeDetection alone, as it lies in the same tree: the fakes, and the actors that they were made from."""
+
+    name = "dfd"
+    summary = f"{ORIGINALS}/actors and {FAKES}/DeepFakeDetection with <compression>/videos below (DFD)"
+
+    def probe(self, root: Path) -> Path | None:
+        """The folder of the tree, if it holds the actors or their fakes."""
+        folder = super().probe(root)
+        if folder is None:
+            return None
+        originals, fakes = (child(folder, name) or name for name in (ORIGINALS, FAKES))
+        return folder if child(folder / originals, "actors") or child(folder / fakes, "DeepFakeDetection") else None
+
+    def read(self, root: Path, options: DatasetOptions) -> Manifest:
+        """Every video of both, grouped by actor; nothing is published of their splits."""
+        manifest = super().read(root, replace(options, methods=["DeepFakeDetection"], split_files=None))
+        of_actors = manifest.table["path"].str.split("/").str[1].isin(["actors", "DeepFakeDetection"])
+        table = manifest.table[of_actors].reset_index(drop=True)
+        notes = [note for note in manifest.notes if not note.startswith("no published splits")]
+        return replace(manifest, table=table, notes=notes, official=False)
 
 
 BLEND, FLICKER = "SyntheticBlend", "SyntheticFlicker"
@@ -306,10 +358,7 @@ class FfC23:
 
 def _wanted(found: list[str], options: DatasetOptions, notes: list[str]) -> list[str]:
     if options.methods is not None:
-        for name in options.methods:
-            if name not in found:
-                raise DataError(f"dataset.methods names {name!r}, which is not there", nearest(name, found))
-        return list(options.methods)
+        return _named_methods(options.methods, found, notes)
     missing = [name for name in METHODS if name not in found]
     if missing:
         notes.append(f"methods that are not there: {', '.join(missing)}")

@@ -80,3 +80,43 @@ def test_without_a_list_splits_are_ours(tree: Path, tmp_path: Path) -> None:
     manifest = read_dataset(DatasetOptions(layout="celebdf", root=str(tree)), tmp_path)
     assert set(manifest.table["split"]) == {"train", "val", "test"}
     assert manifest.table.explode("groups").groupby("groups")["split"].nunique().max() == 1
+
+
+def plant_celebdfpp(root: Path, level: str = "") -> Path:
+    plant(root, [f"Celeb-real/{level}id{i}_000{n}.mp4" for i in range(3) for n in range(2)])
+    plant(root, [f"YouTube-real/{level}0000{n}.mp4" for n in range(2)])
+    made = {"FaceSwap": ("BlendFace", "Celeb-DF"), "FaceReenact": ("LIA",), "TalkingFace": ("FLOAT",)}
+    names = [f"{scenario}/{method}" for scenario, methods in made.items() for method in methods]
+    plant(root, [f"Celeb-synthesis/{name}/{level}id{i}_id2_0000.mp4" for name in names for i in range(2)])
+    (root / "List_of_testing_videos.txt").write_text(
+        "1 Celeb-real/id0_0000.mp4\n0 Celeb-synthesis/FaceSwap/BlendFace/id0_id2_0000.mp4\n"
+        "0 Celeb-synthesis/TalkingFace/FLOAT/id1_id2_0000.mp4\n"
+    )
+    return root
+
+
+@pytest.mark.parametrize("level", ["", "videos/"])
+def test_the_newer_set_has_a_folder_for_each_method(tmp_path: Path, level: str) -> None:
+    manifest = read("celebdfpp", plant_celebdfpp(tmp_path / "Celeb-DF++", level))
+    assert counts(manifest) == {REAL: 8, FAKE: 8}
+    fakes = manifest.table[manifest.table["label"] == FAKE]
+    assert set(fakes["method"]) == {"BlendFace", "Celeb-DF", "LIA", "FLOAT"}
+    assert set(fakes["scenario"]) == {"FaceSwap", "FaceReenact", "TalkingFace"}
+    # A name that several methods have is listed of one of them.
+    assert set(manifest.split("test")["method"]) == {"Celeb-real", "BlendFace", "FLOAT"}
+    assert len(manifest.split("test")) == 3
+
+
+def test_methods_of_the_newer_set_are_chosen(tmp_path: Path) -> None:
+    plant_celebdfpp(tmp_path)
+    manifest = read("celebdfpp", tmp_path, methods=["LIA"])
+    assert set(manifest.table["method"]) == {"Celeb-real", "YouTube-real", "LIA"}
+    assert manifest.notes == []
+    with pytest.raises(DataError, match=r"dataset.methods names 'LIAR'"):
+        read("celebdfpp", tmp_path, methods=["LIAR"])
+
+
+def test_the_older_layout_does_not_take_the_newer_set(tmp_path: Path) -> None:
+    from deepfake.data.layouts import LAYOUTS
+
+    assert LAYOUTS["celebdf"].probe(plant_celebdfpp(tmp_path)) is None

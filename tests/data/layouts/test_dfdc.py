@@ -206,3 +206,20 @@ def test_real_crops_are_grouped_by_original(shared_data: Path, tmp_path: Path) -
     groups = by_stem(manifest, "groups")
     assert groups["aabyjxwqyo_ppulbuhtsc_0"] == groups["aabyjxwqyo_ppulbuhtsc_2"] == ("dfdc/ppulbuhtsc",)
     assert counts(manifest) == {REAL: 34, FAKE: 33}
+
+
+@pytest.mark.parametrize("folder", ["", "test/"])
+def test_a_labelled_test_part_is_enough_alone(tmp_path: Path, folder: str) -> None:
+    plant(tmp_path, [f"{folder}videos/{name}.mp4" for name in "ab"])
+    (tmp_path / folder / "labels.csv").write_text("filename,label\na.mp4,1\nb.mp4,0\n")
+    manifest = read("dfdc", tmp_path)
+    assert by_stem(manifest, "label") == {"a": 1, "b": 0}
+    assert set(manifest.table["split"]) == {"test"}
+
+
+def test_another_table_of_that_name_is_none_of_it(tmp_path: Path) -> None:
+    plant(tmp_path, ["a.mp4"])
+    (tmp_path / "labels.csv").write_text("name;class\na;1\n")
+    from deepfake.data.layouts import LAYOUTS
+
+    assert LAYOUTS["dfdc"].probe(tmp_path) is None

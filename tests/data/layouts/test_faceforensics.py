@@ -168,3 +168,47 @@ def test_a_table_that_contradicts_the_folders_is_refused(kaggle: Path) -> None:
 def test_an_unknown_folder_beside_is_named(kaggle: Path) -> None:
     plant(kaggle, ["Extra/000.mp4"])
     assert "folders that are not read: Extra" in read("kaggle_ff_c23", kaggle).notes
+
+
+def test_four_stands_for_those_of_the_four_that_are_there(tree: Path) -> None:
+    manifest = read("faceforensics", tree, methods=["four"])
+    assert set(manifest.table["method"]) == {"youtube", "Deepfakes", "FaceSwap"}
+
+
+def test_four_and_others_are_named_beside_each_other(tree: Path) -> None:
+    plant(tree, ["manipulated_sequences/FaceShifter/c23/videos/000_001.mp4"])
+    assert "FaceShifter" not in set(read("faceforensics", tree, methods=["four"]).table["method"])
+    assert "not read: DeepFakeDetection, FaceShifter; dataset.methods=null" in " ".join(
+        read("faceforensics", tree, methods=["four"]).notes
+    )
+    assert "FaceShifter" in set(read("faceforensics", tree, methods=["four", "FaceShifter"]).table["method"])
+
+
+def test_without_any_of_the_four_it_says_what_to_name(tmp_path: Path) -> None:
+    plant(tmp_path, ["original_sequences/youtube/c23/videos/000.mp4"])
+    plant(tmp_path, ["manipulated_sequences/FaceShifter/c23/videos/000_001.mp4"])
+    with pytest.raises(DataError, match=r"none of the four methods .* there is FaceShifter") as caught:
+        read("faceforensics", tmp_path, methods=["four"])
+    assert caught.value.hint == "name what to read: dataset.methods=[FaceShifter]; dataset.methods=null reads all"
+
+
+def test_the_config_reads_the_four_and_null_all(tree: Path) -> None:
+    from deepfake.hydra_app import compose_config
+
+    assert compose_config(["dataset=faceforensics"]).dataset.methods == ["four"]
+    assert compose_config(["dataset=faceforensics", "dataset.methods=null"]).dataset.methods is None
+
+
+def test_actors_and_their_fakes_are_a_set_of_their_own(tmp_path: Path) -> None:
+    plant(tmp_path, ["original_sequences/youtube/c23/videos/000.mp4"])
+    plant(tmp_path, [f"original_sequences/actors/c23/videos/0{n}__walk.mp4" for n in (1, 2)])
+    fake = "manipulated_sequences/DeepFakeDetection/c23/videos/01_02__walk__YVGY8LOK.mp4"
+    plant(tmp_path, [fake, "manipulated_sequences/Deepfakes/c23/videos/000_001.mp4"])
+    manifest = read("dfd", tmp_path)
+    assert manifest.table["method"].value_counts().to_dict() == {"actors": 2, "DeepFakeDetection": 1}
+    assert by_stem(manifest, "groups")["01_02__walk__YVGY8LOK"] == (
+        "faceforensics/actor/01",
+        "faceforensics/actor/02",
+    )
+    assert set(manifest.table["split"]) == {""}
+    assert not manifest.official
