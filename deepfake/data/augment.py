@@ -6,7 +6,7 @@ be a trace over time. Draws depend on (seed, epoch, item) only, never on which w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -182,12 +182,18 @@ def uses_device(options: AugmentOptions) -> bool:
 def uses_pixels(options: AugmentOptions) -> bool:
     """Whether any change before the device can be drawn."""
     own = (options.jpeg, options.blur, options.noise, options.crop, options.resize)
-    return any((*own, options.sharpen, options.h264, options.drop, options.cutout))
+    return any((*own, options.sharpen, options.h264, options.drop, options.cutout, options.self_blend))
 
 
 def changes_anything(options: AugmentOptions) -> bool:
     """Whether any change at all can be drawn."""
     return uses_device(options) or uses_pixels(options) or options.mixup > 0 or options.speed > 0
+
+
+def describe_changes(options: AugmentOptions) -> dict[str, object]:
+    """All that says how clips are changed; keys of a change that is never drawn are left out where they are newer."""
+    values: dict[str, object] = asdict(options)
+    return values if options.self_blend else {k: v for k, v in values.items() if not k.startswith("self_blend")}
 
 
 def change_pixels(clip: Pixels, drawn: Draw) -> None:

@@ -17,9 +17,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from deepfake.data.augment import Draw, change_pixels, changes_anything, draw, uses_device, uses_pixels
 from deepfake.data.crop_store import CropStore
+from deepfake.data.faces.base import Landmarks
 from deepfake.data.frame_sampling import window
 from deepfake.data.media import Pixels
 from deepfake.data.options import AugmentOptions
+from deepfake.data.self_blend import blend_clip, blended, draw_blend
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Batch:
         clips: uint8 [B, T, C, H, W], RGB. A view of [B, T, H, W, C] memory, so it is channels-last already. Stored
             features [B, T, D] or [B, T, D, h, w] where a detector reads those instead.
         mask: bool [B, T]; False where a short sample was padded (by repeating its last frame).
-        labels: float32 [B]; 1 is fake.
+        labels: float32 [B]; 1 is fake, a real clip that was made one too.
         samples: int64 [B]; the row of each clip's sample in its clip set's table.
         draws: float32 [B, 4] for training with device augmentation, else None: flip (0 or 1), and the
             factors for brightness, contrast and saturation (1 leaves the picture as it is).
@@ -76,6 +78,7 @@ class ClipSource:
         items: int64 [n, 2]: each clip's row in ``table`` and its number within the sample; one item is one clip.
         labels: float32 [n]; 1 is fake.
         lengths: int64 [n]: how many frames of each clip are no fillers.
+        made_fake: How many of the real clips are made fakes as they are read, as a fraction.
     """
 
     #: Whether fetching costs next to nothing, or happens on the device, so that no process reads ahead.
@@ -85,12 +88,17 @@ class ClipSource:
     items: np.ndarray
     labels: np.ndarray
     lengths: np.ndarray
+    made_fake: float = 0.0
 
     _kept: _Ahead | None = None
 
     def __len__(self) -> int:
         """The number of clips."""
         return len(self.items)
+
+    def labels_in(self, epoch: int) -> np.ndarray:
+        """What the clips are as they are read in an epoch, float32 [n]: some real ones may be made fakes then."""
+        return self.labels
 
     def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         """The clips of these items; random changes depend only on the source's seed, the epoch and the item."""
@@ -117,6 +125,7 @@ class ClipSource:
     def describe_as(self, clips: ClipSource) -> None:
         """Take over another source's table, items, labels and lengths: the same clips, held in another form."""
         self.table, self.items, self.labels, self.lengths = clips.table, clips.items, clips.labels, clips.lengths
+        self.made_fake = clips.made_fake
 
     def close(self) -> None:
         """End the processes that read ahead; reading again starts new ones."""
@@ -233,16 +242,56 @@ class ClipSet(ClipSource):
         self._runs = np.array([length for _, record in ready for length in record["lengths"]], np.int64)
         self._frames = _repeat([_without_slack(record["shape"][1], self.slack) for _, record in ready], counts)
         self.lengths = np.minimum(self._runs, self._frames)
+        self._faces: dict[int, Landmarks] = {}
+        self._may_blend = np.zeros(len(self.labels), bool)
+        self._made: tuple[int, np.ndarray] = (-1, self._may_blend)
+        if augment is not None and augment.self_blend:
+            self._prepare_blending(augment)
+
+    def _prepare_blending(self, augment: AugmentOptions) -> None:
+        """Find the clips that may become fakes: real ones, whose face is known where the mask goes with it."""
+        self._may_blend = self.labels == 0
+        if augment.self_blend_mask == "landmarks":
+            names = self.table["sample_id"].to_numpy()
+            reals = np.unique(self.items[self._may_blend, 0]).tolist()
+            found = {row: self.store.landmarks(names[row]) for row in reals}
+            self._faces = {row: points for row, points in found.items() if points is not None}
+            self._may_blend &= np.isin(self.items[:, 0], [*self._faces])
+        reals_here = max(int(np.count_nonzero(self.labels == 0)), 1)
+        self.made_fake = augment.self_blend * int(np.count_nonzero(self._may_blend)) / reals_here
+
+    def labels_in(self, epoch: int) -> np.ndarray:
+        """See :meth:`ClipSource.labels_in`."""
+        return np.where(self._blended(epoch), np.float32(1), self.labels)
+
+    def _blended(self, epoch: int) -> np.ndarray:
+        """Which items are made fakes in an epoch, bool [n]."""
+        if self._made[0] != epoch and self.augment is not None and self.augment.self_blend:
+            chosen = blended(self.augment, self.seed, epoch, len(self)) & self._may_blend
+            self._made = (epoch, chosen)
+        return self._made[1]
 
     def fetch(self, items: Sequence[int] | np.ndarray, epoch: int = 0) -> Batch:
         """Gather clips and change them at random; an item's changes depend on (seed, epoch, item) only."""
         chosen = np.asarray(items, np.int64)
-        drawn = self.draw(chosen, epoch)
+        drawn, made = self.draw(chosen, epoch), self._blended(epoch)[chosen]
         pixels = self.pixels(chosen, drawn)
+        for place in np.flatnonzero(made).tolist():
+            self._blend(pixels.numpy()[place], int(chosen[place]), epoch, drawn[place])
         for clip, one in zip(pixels.numpy(), drawn, strict=bool(drawn)):
             if one.changes_pixels:
                 change_pixels(clip, one)
-        return self.batch(chosen, pixels, drawn)
+        batch = self.batch(chosen, pixels, drawn)
+        return replace(batch, labels=batch.labels.masked_fill(torch.from_numpy(made), 1.0)) if made.any() else batch
+
+    def _blend(self, clip: Pixels, item: int, epoch: int, drawn: Draw) -> None:
+        assert self.augment is not None
+        row, number = self.items[item].tolist()
+        points = None
+        if row in self._faces:
+            points = self._faces[row][number][self._window(item, drawn)]
+            points = np.pad(points, ((0, len(clip) - len(points)), (0, 0), (0, 0)), "edge")
+        blend_clip(clip, draw_blend(self.augment, self.seed, epoch, item), points)
 
     @property
     def changes_pixels(self) -> bool:
@@ -284,6 +333,11 @@ class ClipSet(ClipSource):
         """Whether clips begin elsewhere, or go at another pace, in each epoch."""
         return self.augment is not None and (self.slack > 0 or self.augment.speed > 0)
 
+    def _window(self, item: int, drawn: Draw | None) -> np.ndarray:
+        """Which frames of its run a clip shows, int64 [frames]."""
+        how = (drawn.start, drawn.speed) if drawn is not None and self._moves else ()
+        return window(int(self._runs[item]), int(self._frames[item]), *how)
+
     def _gather(self, chosen: np.ndarray, out: Pixels, drawn: Sequence[Draw]) -> None:
         flat = out.reshape(len(chosen), -1)
         one = flat.shape[1] // max(out.shape[1], 1)
@@ -291,8 +345,7 @@ class ClipSet(ClipSource):
             start, size, frames = int(self._start[item]), int(self._size[item]), int(self._frames[item])
             run = self.store.pixels(self._parts[self._part[item]])[start : start + size]
             if self._moves or size != frames * one:
-                how = (drawn[place].start, drawn[place].speed) if drawn else ()
-                run = run.reshape(-1, one)[window(int(self._runs[item]), frames, *how)].reshape(-1)
+                run = run.reshape(-1, one)[self._window(item, drawn[place] if drawn else None)].reshape(-1)
             flat[place, : frames * one] = run
             out[place, frames:] = out[place, frames - 1]
 
@@ -316,6 +369,11 @@ class PartOfClips(ClipSource):
         self.items = clips.items[self._chosen].copy()
         self.items[:, 0] = place[self.items[:, 0]]
         self.labels, self.lengths = clips.labels[self._chosen], clips.lengths[self._chosen]
+        self.made_fake = clips.made_fake
+
+    def labels_in(self, epoch: int) -> np.ndarray:
+        """See :meth:`ClipSource.labels_in`."""
+        return self._clips.labels_in(epoch)[self._chosen]
 
     def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         """The clips of these items, as the source has them in that epoch."""

@@ -14,7 +14,7 @@ from deepfake.data.media import Pixels, enlarge
 
 # Where eyes, nose and mouth corners of a frontal face lie, in shares of a square about it whose margin is 0:
 # the five points of the 112-pixel template used since Deng et al. 2019 (ArcFace, arXiv:1801.07698).
-_TEMPLATE = np.array(
+TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 ) / np.array([112.0, 112.0])
 
@@ -24,7 +24,7 @@ def similarity(landmarks: NDArray[np.float32], margin: float, size: int) -> NDAr
 
     The least-squares solution of Umeyama 1991, which keeps a face's own proportions.
     """
-    target = (0.5 + (_TEMPLATE - 0.5) / (1 + margin)) * size
+    target = (0.5 + (TEMPLATE - 0.5) / (1 + margin)) * size
     source = landmarks.astype(np.float64)
     a, b = source - source.mean(0), target - target.mean(0)
     spread = max(float((a**2).sum()), 1e-9)

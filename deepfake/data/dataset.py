@@ -18,7 +18,12 @@ from deepfake.errors import DataError, nearest
 
 
 def read_dataset(
-    options: DatasetOptions, cache: Path, demo: DemoOptions | None = None, *, trains: bool = True
+    options: DatasetOptions,
+    cache: Path,
+    demo: DemoOptions | None = None,
+    *,
+    trains: bool = True,
+    makes_fakes: bool = False,
 ) -> Manifest:
     """Find, read, split and check a data set.
 
@@ -28,9 +33,11 @@ def read_dataset(
         demo: How the demo is drawn; read only by the demo layout without a root.
         trains: Whether it is to be trained on. What is only scored needs no training part: of a set that publishes
             none, all that no published split names is test.
+        makes_fakes: Whether training makes fakes of real clips, and needs none.
 
     Returns:
-        A manifest in which every sample has a split and, where it is trained on, train holds both classes.
+        A manifest in which every sample has a split and, where it is trained on, train holds both classes, or real
+        samples where fakes are made of them.
 
     Raises:
         DataError: The root is missing, empty or in another layout; labels, splits or paths make no sense.
@@ -40,7 +47,7 @@ def read_dataset(
     manifest = assign_splits(manifest, options) if trains or not _only_tests(manifest, options) else _all_test(manifest)
     manifest = _limit(manifest, options)
     check_manifest(manifest)
-    _check_classes(manifest, trains)
+    _check_classes(manifest, trains, makes_fakes)
     return manifest
 
 
@@ -170,6 +177,15 @@ def _first(root: Path, most: int = 8) -> list[Path]:
     return found
 
 
+def _advice(lacking: str | None, makes_fakes: bool) -> str:
+    checks = "check dataset.root, dataset.methods and splits"
+    if lacking == "fake":
+        return f"both classes are needed: {checks}; or make fakes of real clips: augment.self_blend=0.5"
+    if lacking == "real" and makes_fakes:
+        return f"augment.self_blend makes fakes of real samples: {checks}"
+    return f"both classes are needed: {checks}"
+
+
 def _limit(manifest: Manifest, options: DatasetOptions) -> Manifest:
     """At most ``limit`` samples, spread evenly over splits and classes, whichever order the disk has."""
     table = manifest.table
@@ -186,14 +202,13 @@ def _limit(manifest: Manifest, options: DatasetOptions) -> Manifest:
     return replace(manifest, table=table.loc[sorted(chosen)].reset_index(drop=True), notes=notes)
 
 
-def _check_classes(manifest: Manifest, trains: bool) -> None:
+def _check_classes(manifest: Manifest, trains: bool, makes_fakes: bool) -> None:
     counts: pd.Series = manifest.table["split"].value_counts()
     lacking = one_class_splits(manifest.table)
-    if trains and ("train" not in counts.index or "train" in lacking):
+    enough = lacking.get("train") == "fake" and makes_fakes
+    if trains and ("train" not in counts.index or "train" in lacking) and not enough:
         what = f"no {lacking['train']} samples" if "train" in lacking else "no samples"
-        raise DataError(
-            f"the training part has {what}", "both classes are needed: check dataset.root, dataset.methods and splits"
-        )
+        raise DataError(f"the training part has {what}", _advice(lacking.get("train"), makes_fakes))
     for name, which in lacking.items():
         manifest.notes.append(f"the {name} part holds no {which} sample: ranking metrics cannot be had on it")
     for name in ("val", "test"):

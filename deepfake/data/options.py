@@ -122,3 +122,15 @@ class AugmentOptions:
     cutout_size: float = ranged(0.4, above=0, high=1)
     # Two clips and their labels weighed by Beta(mixup, mixup) (Zhang et al. 2018, arXiv:1710.09412).
     mixup: float = ranged(0.0, low=0, high=10)
+    # A real clip becomes a fake, blended of itself (Shiohara and Yamasaki 2022, arXiv:2204.08376).
+    self_blend: float = ranged(0.0, low=0, high=0.95)
+    # landmarks: about the face that was found; oval: about the middle of the picture, which is a framed face already.
+    self_blend_mask: str = chosen("landmarks", ("landmarks", "oval"))
+    # The mask, of the face.
+    self_blend_size: list[float] = ranged([0.5, 1.1], low=0.1, high=1.5)
+    # The largest relative change of brightness and contrast; half that of saturation.
+    self_blend_colour: float = ranged(0.1, low=0, high=1)
+    # How far the copy is moved, of the side.
+    self_blend_shift: float = ranged(0.03, low=0, high=0.3)
+    # How much mask, place and colour change over a clip's frames.
+    self_blend_drift: float = ranged(0.5, low=0, high=3)

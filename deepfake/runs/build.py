@@ -17,13 +17,16 @@ import pandas as pd
 from deepfake.config import RunConfig
 from deepfake.data.appearance import appearance
 from deepfake.data.audit import VERSION, Audit, audit_dataset
+from deepfake.data.augment import describe_changes
 from deepfake.data.clips import ClipSet, ClipSource
 from deepfake.data.crop_store import CropStore, open_store
 from deepfake.data.dataset import read_dataset
 from deepfake.data.manifest import SPLITS, Manifest
+from deepfake.data.options import AugmentOptions
 from deepfake.data.prepare import prepare_crops
 from deepfake.errors import UserError
 from deepfake.metrics import class_counts
+from deepfake.runs.checks import check_landmarks
 from deepfake.runs.console import Console
 from deepfake.runs.context import RunContext
 from deepfake.runs.solved import solved_without_faces, some_of, state_solved
@@ -100,8 +103,9 @@ def process_cache() -> Cache:
 
 
 def samples_key(config: RunConfig) -> str:
-    """What a manifest depends on."""
-    return json.dumps([asdict(config.dataset), asdict(config.demo), str(config.cache)], sort_keys=True, default=str)
+    """What a manifest depends on, and whether it is good enough to be trained on."""
+    parts = [asdict(config.dataset), asdict(config.demo), str(config.cache), config.augment.self_blend > 0]
+    return json.dumps(parts, sort_keys=True, default=str)
 
 
 def clips_key(config: RunConfig) -> str:
@@ -181,7 +185,8 @@ def describe_splits(manifest: Manifest) -> str:
 
 def read_manifest(config: RunConfig, console: Console) -> Manifest:
     """The manifest of the configured data set; what was noticed on the way is told."""
-    manifest = read_dataset(config.dataset, config.cache, config.demo)
+    makes_fakes = config.augment.self_blend > 0
+    manifest = read_dataset(config.dataset, config.cache, config.demo, makes_fakes=makes_fakes)
     for note in manifest.notes:
         console.say(f"note: {note}")
     return manifest
@@ -239,6 +244,7 @@ def open_data(config: RunConfig, manifest: Manifest, console: Console, crops: Pa
     if not failed.empty:
         named = "; ".join(f"{row.Index}: {row.status}, {row.reason}" for row in failed.head(5).itertuples())
         console.warn(f"{len(failed)} of {len(store.samples)} samples cannot be used ({named}): see {FAILURES}")
+    check_landmarks(config.augment, manifest.split("train"), store, console)
     status = store.samples["status"].rename("status")
     splits: dict[str, ClipSource] = {
         name: ClipSet(
@@ -327,44 +333,6 @@ def size_note(config: RunConfig) -> str:
     return f"{backbone.name} was made for images of {made} pixels and reads {size} here; dataset.size=auto takes {made}"
 
 
-def check_features(config: RunConfig, detector: Detector) -> None:
-    """Refuse to store features that would not be those of an ordinary run.
-
-    Raises:
-        UserError: The backbone is trained, clips are changed at random and no views are stored, or the reverse.
-    """
-    options = config.features
-    if not options.cached:
-        if options.views is not None:
-            raise UserError(f"features.views={options.views} is read only by features=cached", "add features=cached")
-        return
-    from deepfake.data.augment import changes_anything
-    from deepfake.training.features.cache import check_frozen
-
-    check_frozen(detector)
-    if config.evaluation.views != ["whole"]:
-        raise UserError(
-            f"evaluation.views={config.evaluation.views} looks at pictures, which features=cached no longer has",
-            "set evaluation.views=[whole], or features=none",
-        )
-    if config.augment.mixup:
-        raise UserError(
-            f"augment.mixup={config.augment.mixup} mixes clips, and features=cached trains on what was read of each",
-            "set augment.mixup=0, or features=none",
-        )
-    changed = changes_anything(config.augment) or (config.head.temporal and config.dataset.slack > 0)
-    if changed and options.views is None:
-        raise UserError(
-            "features=cached reads each clip once, and augment or dataset.slack changes training clips in every epoch",
-            "set augment=none dataset.slack=0, or features.views=4 to store four changed versions and draw among them",
-        )
-    if options.views is not None and not changed:
-        raise UserError(
-            f"features.views={options.views} would store the same features {options.views} times: nothing is changed",
-            "set augment=basic, or leave features.views out",
-        )
-
-
 def prepare_reading(run: Run, cache: Cache, folder: Path | None = None) -> None:
     """Let a run read stored features in the place of clips where it may, else clips on the device where they fit.
 
@@ -385,10 +353,10 @@ def prepare_reading(run: Run, cache: Cache, folder: Path | None = None) -> None:
         # As it will be trained: another order in memory is another order of summation.
         run.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = config.features.views
-    splits = data.splits
+    splits, changes = data.splits, ""
     if views is not None:
         drawn = ClipSet(data.store, splits["train"].table, augment=config.augment, seed=VIEW_SEED)
-        splits = {**splits, "train": drawn}
+        splits, changes = {**splits, "train": drawn}, _changes_told(config.augment, drawn, views)
     with run.console.progress() as bar:
         keep = partial(cache.get, "features")
         stored = folder or config.cache / "features"
@@ -399,7 +367,7 @@ def prepare_reading(run: Run, cache: Cache, folder: Path | None = None) -> None:
             data.store.contents,
             seed=config.seed,
             views={} if views is None else {"train": views},
-            changes=json.dumps({**asdict(config.augment), "seed": VIEW_SEED}, sort_keys=True),
+            changes=changes,
         )
     if found is None:
         _move_clips(run)
@@ -417,6 +385,14 @@ def prepare_reading(run: Run, cache: Cache, folder: Path | None = None) -> None:
     if run.fabric.is_global_zero:
         run.folder.write_features(features.keys)
     run.data = replace(data, splits=dict(sets), selected=selected)
+
+
+def _changes_told(augment: AugmentOptions, clips: ClipSource, views: int) -> str:
+    """All that decides how clips are changed in their views; which become fakes, their labels decide too."""
+    told = {**describe_changes(augment), "seed": VIEW_SEED}
+    if clips.made_fake:
+        told["fakes"] = hashlib.sha256(b"".join(clips.labels_in(view).tobytes() for view in range(views))).hexdigest()
+    return json.dumps(told, sort_keys=True)
 
 
 def _move_clips(run: Run) -> None:

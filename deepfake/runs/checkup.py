@@ -253,7 +253,8 @@ def _data(config: RunConfig) -> str:
     options = config.dataset
     if options.name == "demo" and options.root is None:
         return "the demo, made by the first run; dataset=… dataset.root=… checks yours"
-    manifest = read_dataset(options, config.cache, config.demo)
+    makes_fakes = config.augment.self_blend > 0
+    manifest = read_dataset(options, config.cache, config.demo, makes_fakes=makes_fakes)
     roots = ", ".join(str(root) for root in manifest.roots.values())
     return f"{options.name} in {roots}: {describe_splits(manifest)}"
 

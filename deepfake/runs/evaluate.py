@@ -243,7 +243,8 @@ def open_target(record: RunRecord, changes: Changes, split: str, console: Consol
     config = with_changes(record, changes)
     manifest = read_dataset(config.dataset, config.cache, config.demo, trains=False)
     if record.has(files.MANIFEST) and same_samples(record.manifest("bytes"), manifest.table):
-        manifest = read_dataset(config.dataset, config.cache, config.demo)
+        makes_fakes = config.augment.self_blend > 0
+        manifest = read_dataset(config.dataset, config.cache, config.demo, makes_fakes=makes_fakes)
     for note in manifest.notes:
         console.say(f"note: {note}")
     if split == ALL:

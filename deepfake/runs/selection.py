@@ -66,7 +66,7 @@ def with_selected(config: RunConfig, data: Data, console: Console) -> Data:
         name, clips, contents = _other_set(config, part, f"selection.holdout_sets[{number}]", console)
         selected[name if name not in selected else f"{name} {number}"] = clips, contents
     for name, (clips, _) in selected.items():
-        _check_classes(clips.labels, f"selection: {name}")
+        _check_classes(clips, f"selection: {name}")
     return replace(data, selected=selected)
 
 
@@ -106,7 +106,7 @@ def _trained(train: ClipSource, methods: Sequence[str]) -> ClipSource:
     if not methods:
         return train
     left = _without(train, "method", methods)
-    _check_classes(left.labels, f"training without {', '.join(methods)}")
+    _check_classes(left, f"training without {', '.join(methods)}")
     return left
 
 
@@ -122,7 +122,7 @@ def _folds(train: ClipSource, val: ClipSource, column: str) -> dict[str, Fold]:
     folds = {}
     for name in names:
         left = _without(train, column, [name])
-        _check_classes(left.labels, f"training without {name}")
+        _check_classes(left, f"training without {name}")
         folds[f"without {name}"] = Fold(left, _held(val, column, [name], "selection.leave_one_out"))
     return folds
 
@@ -141,7 +141,7 @@ def _held(val: ClipSource, column: str, names: Collection[str], key: str) -> Cli
     if column == "method":
         held |= val.table["label"] == 0
     part = PartOfClips(val, np.flatnonzero(held))
-    _check_classes(part.labels, f"{key}: validation of {', '.join(names)}")
+    _check_classes(part, f"{key}: validation of {', '.join(names)}")
     return part
 
 
@@ -153,8 +153,9 @@ def _check_named(methods: Sequence[str], train: ClipSource, val: ClipSource) -> 
             raise UserError(f"selection.holdout_methods: no fake is by {name!r}", nearest(name, known))
 
 
-def _check_classes(labels: np.ndarray, what: str) -> None:
-    there = {name for label, name in enumerate(_CLASSES) if (labels == label).any()}
+def _check_classes(clips: ClipSource, what: str) -> None:
+    there = {name for label, name in enumerate(_CLASSES) if (clips.labels == label).any()}
+    there |= {"fake"} if clips.made_fake else set()
     if missing := [name for name in _CLASSES if name not in there]:
         raise UserError(f"{what} has no {' and no '.join(missing)} samples", _ADVICE)
 

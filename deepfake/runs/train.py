@@ -22,7 +22,6 @@ from deepfake.runs.build import (
     Data,
     Inputs,
     Run,
-    check_features,
     clips_key,
     describe_splits,
     first_detector,
@@ -35,6 +34,7 @@ from deepfake.runs.build import (
     size_note,
 )
 from deepfake.runs.card import Outcome, keep_card
+from deepfake.runs.checks import check_blending, check_features
 from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import evaluate_run
@@ -75,6 +75,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
     began = time.monotonic()
     from deepfake.training.runtime import create_fabric, seed_everything
 
+    check_blending(config)
     fabric = create_fabric(config.trainer)
     console = Console(quiet=not fabric.is_global_zero)
     folder = RunFolder(Path(fabric.broadcast(str(context.folder))))

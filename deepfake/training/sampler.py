@@ -5,7 +5,7 @@ The order of an epoch is a function of (seed, epoch) alone, so a run can be ente
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ class BatchPlan:
             where a class is drawn as it is.
         originals: Of each item, the items that show what it was made from; a fake is followed or preceded by one of
             them. Empty where any real clip will do.
+        labels_in: The labels as of an epoch, where real clips are made fakes; None where they stay.
     """
 
     labels: np.ndarray
@@ -40,6 +41,7 @@ class BatchPlan:
     balanced: bool = False
     strata: tuple[np.ndarray, ...] = ()
     originals: tuple[np.ndarray, ...] = ()
+    labels_in: Callable[[int], np.ndarray] | None = None
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -47,28 +49,29 @@ class BatchPlan:
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The items of each batch of an epoch, over all processes."""
-        order = self._order(np.random.default_rng([self.seed, epoch]))
+        labels = self.labels if self.labels_in is None else self.labels_in(epoch)
+        order = self._order(labels, np.random.default_rng([self.seed, epoch]))
         size = min(self.batch_size, len(order))
         return [order[i * size : (i + 1) * size].tolist() for i in range(len(self))]
 
-    def _order(self, generator: np.random.Generator) -> np.ndarray:
-        n = len(self.labels)
-        present = [value for value in (0, 1) if (self.labels == value).any()]
+    def _order(self, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        n = len(labels)
+        present = [value for value in (0, 1) if (labels == value).any()]
         if len(present) < 2:
-            return self._drawn(present[0], n, generator) if self.strata else generator.permutation(n)
+            return self._drawn(labels, present[0], n, generator) if self.strata else generator.permutation(n)
         if not self.balanced:
             return generator.permutation(n)
-        reals, fakes = (self._drawn(value, n // 2 + 1, generator) for value in present)
+        reals, fakes = (self._drawn(labels, value, n // 2 + 1, generator) for value in present)
         if self.originals:
-            reals = self._beside(fakes, reals, generator)
+            reals = self._beside(labels, fakes, reals, generator)
         # Alternating and then shuffling in pairs keeps every batch half real, half fake.
         return np.stack([_flip(pair, generator) for pair in zip(reals, fakes, strict=True)]).reshape(-1)[:n]
 
-    def _drawn(self, label: int, count: int, generator: np.random.Generator) -> np.ndarray:
-        """So many items of a class, of each of its strata equally many."""
-        strata = [members for members in self.strata if self.labels[members[0]] == label]
+    def _drawn(self, labels: np.ndarray, label: int, count: int, generator: np.random.Generator) -> np.ndarray:
+        """So many items of a class, of each of its strata equally many; what is made of one's reals is another one."""
+        strata = [part for members in self.strata if len(part := members[labels[members] == label])]
         if not strata:
-            return _cycle(np.flatnonzero(self.labels == label), count, generator)
+            return _cycle(np.flatnonzero(labels == label), count, generator)
         turns = _cycle(np.arange(len(strata)), count, generator)
         drawn = np.empty(count, np.int64)
         for number, members in enumerate(strata):
@@ -76,10 +79,13 @@ class BatchPlan:
             drawn[places] = _cycle(members, len(places), generator)
         return drawn
 
-    def _beside(self, fakes: np.ndarray, others: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """For each fake one of its originals, or the other real where it has none."""
+    def _beside(
+        self, labels: np.ndarray, fakes: np.ndarray, others: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        """For each fake one of its originals that is real in this epoch, or the other real where it has none."""
         chances = generator.random(len(fakes))
         found = [self.originals[fake] for fake in fakes]
+        found = [of[labels[of] == 0] for of in found]
         return np.array(
             [
                 of[int(chance * len(of))] if len(of) else other
@@ -131,7 +137,8 @@ def plan_batches(
     column = DRAWN.get(balance)
     strata = () if column is None else _strata(source, column)
     balanced = pairs or balance in DRAWN
-    return BatchPlan(np.asarray(source.labels), batch_size, seed, balanced, strata, originals), notes
+    labels = np.asarray(source.labels)
+    return BatchPlan(labels, batch_size, seed, balanced, strata, originals, source.labels_in), notes
 
 
 def part_of(batch: Sequence[int], rank: int, world_size: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -225,7 +225,7 @@ class Trainer:
         updates = keys.epochs * -(-len(self.plan) // keys.accumulate)
         self.schedule = create_schedule(options.scheduler, self.optimizer, updates=updates, mode=self.monitor.mode)
         model, wrapped = fabric.setup(detector, self.optimizer)
-        weight = _pos_weight(self.train.labels, keys).to(fabric.device)
+        weight = _pos_weight(self.train, keys).to(fabric.device)
         loss = Loss(weight, keys.label_smoothing, keys.frame_loss)
         clock = Clock(fabric.device, keys.profile)
         may_split = keys.on_oom == "accumulate"
@@ -502,9 +502,11 @@ def _can_fuse(fabric: Fabric) -> bool:
     return fabric.device.type in ("cuda", "cpu") and not _scales_losses(fabric)
 
 
-def _pos_weight(labels: Sequence[float] | np.ndarray, keys: TrainerOptions) -> torch.Tensor:
-    fakes = float(np.sum(labels))
-    reals = len(labels) - fakes
+def _pos_weight(train: ClipSource, keys: TrainerOptions) -> torch.Tensor:
+    """Reals to fakes as they are read: as many real clips as are made fakes are expected to count as such."""
+    fakes = float(np.sum(train.labels))
+    made = (len(train.labels) - fakes) * train.made_fake
+    reals, fakes = len(train.labels) - fakes - made, fakes + made
     # In pairs both classes are drawn equally often.
     weigh = keys.balance == "pos_weight" and not keys.pairs and fakes > 0 and reals > 0
     return torch.tensor(reals / fakes if weigh else 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
-from deepfake.data.clips import ClipSet
-from deepfake.data.crop_records import StoreWriter, read_records
+from deepfake.data.clips import ClipSet, PartOfClips
+from deepfake.data.crop_records import StoreWriter, pack_landmarks, read_records
 from deepfake.data.crop_store import CropStore
 from deepfake.data.cropping import FRAME, Crops
 from deepfake.data.media import MediaInfo
@@ -219,3 +220,86 @@ def test_pace_without_slack_stays_within_the_clip(store: CropStore) -> None:
     for epoch in range(20):
         batch = clips.fetch([0, 2], epoch)
         assert {np.ascontiguousarray(f.permute(1, 2, 0).numpy()).tobytes() for f in batch.clips[0]} <= stored
+
+
+def _faces(seed: int, landmarks: bool) -> dict[str, object]:
+    points = np.random.default_rng(seed).uniform(2, 14, (2, 4, 5, 2)).astype(np.float32)
+    return {"landmarks": pack_landmarks(points) if landmarks else None}
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> CropStore:
+    """Four samples, of which the last has no landmarks."""
+    writer = StoreWriter(tmp_path)
+    for i in range(4):
+        writer.append({"sample_id": f"s{i}", "status": "ok", "clips": 2, **_faces(i, i < 3)}, _crops(i))
+    writer.close()
+    return CropStore(tmp_path, read_records(tmp_path))
+
+
+BLEND = AugmentOptions(self_blend=0.5)
+NAMES = ("s0", "s1", "s2", "s3")
+
+
+def _labelled(*labels: int) -> pd.DataFrame:
+    return pd.DataFrame({"sample_id": NAMES, "label": labels})
+
+
+def test_a_real_clip_that_is_made_a_fake_has_its_label_and_other_pixels(faces: CropStore) -> None:
+    clips, plain = ClipSet(faces, _labelled(0, 0, 0, 0), augment=BLEND), ClipSet(faces, _labelled(0, 0, 0, 0))
+    for epoch in range(6):
+        batch, before = clips.fetch(range(8), epoch), plain.fetch(range(8))
+        changed = (batch.clips != before.clips).flatten(1).any(1)
+        assert torch.equal(batch.labels == 1, changed)
+
+
+def test_about_so_many_real_clips_become_fakes(faces: CropStore) -> None:
+    clips = ClipSet(faces, _labelled(0, 0, 0, 1), augment=BLEND)
+    made = np.mean([clips.labels_in(epoch)[:6] for epoch in range(200)])
+    assert made == pytest.approx(clips.made_fake, abs=0.05)
+    assert clips.made_fake == 0.5
+
+
+def test_fakes_are_not_blended(faces: CropStore) -> None:
+    clips = ClipSet(faces, _labelled(1, 1, 1, 1), augment=BLEND)
+    assert torch.equal(clips.fetch(range(8)).clips, ClipSet(faces, _labelled(1, 1, 1, 1)).fetch(range(8)).clips)
+
+
+def test_a_clip_without_landmarks_stays_real(faces: CropStore) -> None:
+    clips = ClipSet(faces, _labelled(0, 0, 0, 0), augment=BLEND)
+    assert sum(clips.labels_in(epoch)[6:].sum() for epoch in range(30)) == 0
+    assert clips.made_fake == 0.5 * 6 / 8
+
+
+def test_an_oval_needs_no_landmarks(faces: CropStore) -> None:
+    oval = AugmentOptions(self_blend=0.5, self_blend_mask="oval")
+    clips = ClipSet(faces, _labelled(0, 0, 0, 0), augment=oval)
+    assert sum(clips.labels_in(epoch)[6:].sum() for epoch in range(30)) > 10
+
+
+def test_the_labels_of_an_epoch_are_those_of_its_batches(faces: CropStore) -> None:
+    clips = ClipSet(faces, _labelled(0, 1, 0, 0), augment=BLEND, seed=4)
+    part = PartOfClips(clips, np.array([1, 2]))
+    for epoch in (0, 7, 1):
+        assert clips.fetch([5, 0, 3], epoch).labels.tolist() == clips.labels_in(epoch)[[5, 0, 3]].tolist()
+        assert part.labels_in(epoch).tolist() == clips.labels_in(epoch)[2:6].tolist()
+
+
+def test_blending_moves_no_other_change(faces: CropStore) -> None:
+    both = replace(EVERYTHING, self_blend=0.5)
+    first, second = (ClipSet(faces, _labelled(0, 0, 0, 0), augment=options) for options in (both, EVERYTHING))
+    real = np.flatnonzero(first.labels_in(3) == 0).tolist()
+    assert torch.equal(first.fetch(real, 3).clips, second.fetch(real, 3).clips)
+    draws = [clips.fetch(range(8), 3).draws for clips in (first, second)]
+    assert torch.equal(*draws)  # type: ignore[arg-type]
+
+
+def test_landmarks_of_a_short_clip_are_filled_as_its_frames_are(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path)
+    short = pack_landmarks(np.full((2, 1, 5, 2), 8, np.float32))
+    writer.append({"sample_id": "s0", "status": "ok", "clips": 2, **_faces(0, True)}, _crops(0))
+    writer.append({"sample_id": "s1", "status": "ok", "clips": 2, "landmarks": short}, _crops(1, frames=1))
+    writer.close()
+    table = pd.DataFrame({"sample_id": ["s0", "s1"], "label": [0, 0]})
+    clips = ClipSet(CropStore(tmp_path, read_records(tmp_path)), table, augment=BLEND)
+    assert {clips.fetch([2, 3], epoch).labels.sum().item() for epoch in range(8)} == {0.0, 1.0, 2.0}

@@ -91,6 +91,18 @@ def test_what_is_only_scored_keeps_its_published_splits(tmp_path: Path) -> None:
     assert (table["split"] == "test").equals(published == "test")
 
 
+def test_fakes_that_are_made_in_training_need_none_there(tmp_path: Path) -> None:
+    plant(tmp_path, ["train/real/a.jpg", "val/real/b.jpg", "val/fake/c.jpg"])
+    assert len(read_dataset(images(tmp_path), tmp_path, makes_fakes=True)) == 3
+
+
+def test_fakes_cannot_be_made_of_fakes(tmp_path: Path) -> None:
+    plant(tmp_path, ["train/fake/a.jpg", "val/real/b.jpg", "val/fake/c.jpg"])
+    with pytest.raises(DataError, match="training part has no real") as caught:
+        read_dataset(images(tmp_path), tmp_path, makes_fakes=True)
+    assert "augment.self_blend makes fakes of real samples" in str(caught.value.hint)
+
+
 def test_what_is_only_scored_may_lack_a_class_to_train_on(tmp_path: Path) -> None:
     plant(tmp_path, ["train/fake/a.jpg", "test/real/b.jpg", "test/fake/c.jpg"])
     with pytest.raises(DataError, match="the training part"):

@@ -14,7 +14,8 @@ from deepfake.data.options import AugmentOptions, DatasetOptions
 from deepfake.errors import DataError, UserError
 from deepfake.models.detector import create_detector
 from deepfake.models.options import BackboneOptions, HeadOptions, Lstm, Mean
-from deepfake.runs.build import Cache, check_features, clips_key, first_detector, process_cache, samples_key, size_note
+from deepfake.runs.build import Cache, clips_key, first_detector, process_cache, samples_key, size_note
+from deepfake.runs.checks import check_features
 from deepfake.tracking.store import locate
 from deepfake.training.checkpoint import save_weights
 from deepfake.training.options import AdamW, FeatureOptions, TrainerOptions

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -432,3 +433,25 @@ def test_the_state_between_epochs_leaves_a_frozen_backbone_out(tmp_path: Path) -
     run(tmp_path, reader, epochs=1, **sets)
     saved = torch.load(tmp_path / "checkpoints" / LAST, weights_only=True)["detector"]
     assert saved.keys() == {name for name in reader.state_dict() if name.startswith("head.")}
+
+
+class Blended(FakeClips):
+    """Real clips, of which each epoch makes another one a fake."""
+
+    made_fake = 0.1
+
+    def labels_in(self, epoch: int) -> np.ndarray:
+        return np.where(np.arange(len(self)) == epoch, np.float32(1), self.labels)
+
+
+def test_each_view_has_the_labels_it_was_read_with(tmp_path: Path) -> None:
+    sources = {"train": Blended(8, only=0, name="train")}
+    _, sets = Told(tmp_path).read(frozen(), sources, views=VIEWS, changes="blended")
+    clips = sets["train"]
+    for epoch in range(5):
+        items = list(range(len(clips)))
+        labels = clips.fetch(items, epoch).labels
+        assert labels.tolist() == clips.labels_in(epoch).tolist()
+        views = clips._view(epoch)
+        assert labels.tolist() == [float(views[i] == i) for i in items]
+    assert clips.made_fake == 0.1

@@ -172,3 +172,12 @@ def test_an_odd_batch_holds_whole_pairs() -> None:
     with pytest.raises(UserError, match="a batch of 0") as caught:
         plan_batches(Unequal(), 1, 0, 1, pairs=True)
     assert "at least 2" in caught.value.hint
+
+
+def test_balanced_batches_count_real_clips_that_are_made_fakes() -> None:
+    def labels_in(epoch: int) -> np.ndarray:
+        return np.where(np.arange(len(LABELS)) == epoch, 1.0, LABELS)
+
+    for epoch in range(3):
+        for batch in BatchPlan(LABELS, 4, seed=0, balanced=True, labels_in=labels_in).batches(epoch):
+            assert labels_in(epoch)[batch].sum() == 2

@@ -21,7 +21,7 @@ from deepfake.training.checkpoint import load_weights
 from deepfake.training.options import Adam, AdamW, Constant, Cosine, Plateau, Sgd, TrainerOptions
 from deepfake.training.scoring import score
 from deepfake.training.selection import Selection
-from deepfake.training.trainer import FitOptions, FitResult, Trainer
+from deepfake.training.trainer import FitOptions, FitResult, Trainer, _pos_weight
 from tests.training.fakes import FakeClips, cpu, small_detector
 
 TIMES = {"epoch_seconds", "samples_per_second"}
@@ -204,6 +204,13 @@ def test_in_pairs_no_class_is_weighed(tmp_path: Path) -> None:
     uneven = FakeClips(9, seed=1)
     one, two = (run(tmp_path / b, train=uneven, balance=b, pairs=True, epochs=2)[0] for b in ("none", "pos_weight"))
     assert lasting(one.history) == lasting(two.history)
+
+
+@pytest.mark.parametrize(("only", "made", "weight"), [(None, 0.0, 1.0), (None, 0.5, 1 / 3), (0, 0.25, 3.0)])
+def test_real_clips_that_are_made_fakes_are_weighed_as_such(only: int | None, made: float, weight: float) -> None:
+    clips = FakeClips(12, only=only)
+    clips.made_fake = made
+    assert _pos_weight(clips, TrainerOptions(balance="pos_weight")).item() == pytest.approx(weight)
 
 
 def test_half_precision_fits(tmp_path: Path) -> None:

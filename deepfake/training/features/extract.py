@@ -70,7 +70,9 @@ class FeatureSet(ClipSource):
         device = frames.device
         self._place = torch.from_numpy(place).to(device)  # [n, T]
         self._mask = torch.from_numpy(time < np.asarray(clips.lengths)[:, None]).to(device)
-        self._labels = torch.from_numpy(np.asarray(clips.labels, np.float32)).to(device)
+        # What a clip is, each view says for itself: a real one may have been made a fake.
+        self._view_labels = np.stack([np.asarray(clips.labels_in(v), np.float32) for v in range(max(1, self._views))])
+        self._labels = torch.from_numpy(self._view_labels).to(device)  # [V, n]
         self._rows = torch.from_numpy(np.ascontiguousarray(clips.items[:, 0])).to(device)
         self._per_view = layout.frames
 
@@ -78,12 +80,18 @@ class FeatureSet(ClipSource):
         """Features of these clips; which view of each depends on (seed, epoch, item) only."""
         chosen = np.asarray(items, np.int64)
         index = torch.from_numpy(chosen).to(self._frames.device)
-        place = self._place[index]
+        place, view = self._place[index], torch.zeros_like(index)
         if self._views > 1:
             view = torch.from_numpy(self._view(epoch)[chosen]).to(place.device)
             place = place + self._per_view * view[:, None]
         features = self._frames.index_select(0, place.flatten()).view(*place.shape, *self._frames.shape[1:])
-        return Batch(features, self._mask[index], self._labels[index], self._rows[index])
+        return Batch(features, self._mask[index], self._labels[view, index], self._rows[index])
+
+    def labels_in(self, epoch: int) -> np.ndarray:
+        """See :meth:`deepfake.data.clips.ClipSource.labels_in`."""
+        view = self._view(epoch) if self._views > 1 else np.zeros(len(self), int)
+        labels: np.ndarray = self._view_labels[view, np.arange(len(self))]
+        return labels
 
     def _view(self, epoch: int) -> np.ndarray:
         if self._drawn[0] != epoch:
