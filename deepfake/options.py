@@ -254,7 +254,8 @@ def is_under(key: str, prefixes: Iterable[str]) -> bool:
 
 
 def _check_choice(key: str, value: object, choices: Sequence[str]) -> None:
-    words = value if isinstance(value, (list, tuple)) else [value]
+    # YAML reads the words true and false as truth values.
+    words = value if isinstance(value, (list, tuple)) else [str(value).lower() if isinstance(value, bool) else value]
     for word in words:
         if word not in choices:
             raise UserError(f"{key}={value!r} is not a choice", nearest(word, choices))

@@ -26,7 +26,7 @@ from deepfake.tracking import run_folder as files
 from deepfake.tracking.figures import svg
 from deepfake.tracking.figures.selection import LOSSES, SHOWN, most_typical, most_wrong, series
 from deepfake.tracking.run_record import RunRecord, from_folder
-from deepfake.tracking.tables import without_ends
+from deepfake.tracking.tables import heading, without_ends
 from deepfake.training.decision import Decision, load_decision
 from deepfake.training.evaluation import RATES, break_down, resampling_units, usual_columns
 
@@ -221,7 +221,13 @@ def _tiles(read: _Read) -> list[tuple[str, str, str]]:
         items.append(
             (title, "–" if value is None else f"{value:.3f}", remark if value is not None else read.why_not(name))
         )
-    return sorted(items, key=lambda item: not item[0].startswith("ROC"))
+    items.sort(key=lambda item: not item[0].startswith("ROC"))
+    gain, (low, high) = read.metrics.get(f"{read.split}/gain_over_probe"), read.interval("gain_over_probe")
+    if gain is not None:
+        probe = f"{read.metrics[f'{read.split}/probe_roc_auc']:.3f} by a linear probe on the untrained backbone"
+        bounds = f", {_level(read)} interval {low:+.3f} to {high:+.3f}" if math.isfinite(low) else ""
+        items.insert(1, ("Gain over the probe", f"{gain:+.3f}", f"ROC-AUC {probe}{bounds}"))
+    return items
 
 
 def _level(read: _Read) -> str:
@@ -240,15 +246,14 @@ def _value(read: _Read, key: str) -> Any:
 def _result(read: _Read) -> str:
     """Every metric with its interval, at the other threshold or calibrated, and why one is missing."""
     names = [name for reads in READS for name in metric_names(reads)] + [f"tpr_at_fpr_{rate:g}" for rate in RATES]
+    names[1:1] = ["probe_roc_auc", "gain_over_probe"]
     rows, drawn = [], []
     for name in names:
         value, (low, high) = read.metrics.get(f"{read.split}/{name}"), read.interval(name)
         if value is None and not read.why_not(name):
             continue
         others = [read.metrics.get(f"{read.split}/{name}_{kind}") for kind in ("fitted", "calibrated")]
-        title = (
-            METRICS[name].heading if name in METRICS else f"Fakes found at {name.rpartition('_')[2]} false positives"
-        )
+        title = _title(name)
         why = read.why_not(name) or (read.why_not(f"{name}_low") and f"no interval: {read.why_not(f'{name}_low')}")
         how = (read.numbers.get("intervals") or {}).get(f"{read.split}/{name}", "")
         rows.append(
@@ -262,7 +267,7 @@ def _result(read: _Read) -> str:
                 "remark": why or how,
             }
         )
-        if math.isfinite(low):
+        if math.isfinite(low) and name != "gain_over_probe":  # which is on another scale
             drawn.append((title, math.nan if value is None else value, low, high))
     if not rows:
         return page.text("The run has no numbers.")
@@ -282,6 +287,15 @@ def _result(read: _Read) -> str:
         + ("" if fitted.threshold is None else f"; {fitted.threshold:.3f} was fitted on validation by {fitted.method}")
     )
     return page.text(threshold, "soft") + page.side_by_side(chart, page.table(table, columns, caption="metrics"))
+
+
+def _title(name: str) -> str:
+    """What people call a metric."""
+    if name in METRICS:
+        return METRICS[name].heading
+    if name.startswith("tpr_at_fpr_"):
+        return f"Fakes found at {name.rpartition('_')[2]} false positives"
+    return heading(f"{SPLITS[0]}/{name}")
 
 
 def _number(value: float | None) -> float:

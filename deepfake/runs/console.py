@@ -200,5 +200,15 @@ def end_lines(folder: Path, metrics: Mapping[str, float], ui_command: str | None
         f"{name} {metrics[f'test/{name}']:.4f}" if f"test/{name}" in metrics else f"{name} not available"
         for name in metric_names(headline=True)
     )
-    lines = [f"test: {shown} (epoch {int(metrics['best_epoch'])})", f"run: {folder}"]
+    lines = [f"test: {shown} (epoch {int(metrics['best_epoch'])})", *_probe_line(metrics), f"run: {folder}"]
     return "\n".join([*lines, *([] if ui_command is None else [f"look at it in the browser: {ui_command}"])])
+
+
+def _probe_line(metrics: Mapping[str, float]) -> list[str]:
+    """How far the test split was solved by the backbone before it was trained."""
+    if "test/gain_over_probe" not in metrics:
+        return []
+    gain, low, high = (metrics.get(f"test/gain_over_probe{end}") for end in ("", "_low", "_high"))
+    bounds = "" if low is None or high is None else f" [{low:+.4f}, {high:+.4f}]"
+    probe = f"ROC-AUC {metrics['test/probe_roc_auc']:.4f} by a linear probe on the untrained backbone"
+    return [f"solved before: {probe}; this run's gain over it is {gain:+.4f}{bounds}"]

@@ -33,7 +33,12 @@ _NAMED = 24  # values of a key that is no number, beyond which it is a name rath
 _POINTS = 60  # of a learning curve that is kept for later
 _APART = 6.0  # units of a drawing between two points of a ROC curve that is kept so
 #: Metrics that are shown beside what a sweep looked for.
-SHOWN = (*(f"test/{name}" for name in metric_names(headline=True)), "best_epoch", "train_seconds")
+SHOWN = (
+    *(f"test/{name}" for name in metric_names(headline=True)),
+    "test/gain_over_probe",
+    "best_epoch",
+    "train_seconds",
+)
 #: The metric with intervals that is drawn beside what a sweep was sorted by.
 _TESTED = "test/roc_auc"
 

@@ -38,6 +38,7 @@ from deepfake.runs.checks import check_blending, check_features
 from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import evaluate_run
+from deepfake.runs.probing import add_gain, probe
 from deepfake.runs.selection import selection_of, trained_on, with_selected
 from deepfake.sweeping import trial
 from deepfake.tracking.run import Ending, Origin, RunLog, track
@@ -108,9 +109,11 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         epochs: list[dict[str, float]] = []
         with _cut_short(current, epochs):
             prepare_reading(current, cache, stored)
+            probed = probe(current) if fabric.is_global_zero else None
             result = _fit(current, began, epochs)
             result.notes += [note] if note else []
             evaluated = evaluate_run(current, result)
+            add_gain(evaluated.found, probed, current, evaluated.predictions, config.evaluation.level)
         if fabric.is_global_zero:
             keep_results(current, result, evaluated)
             keep_card(current)

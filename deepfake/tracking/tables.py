@@ -27,6 +27,8 @@ HEADINGS = {
     "status": "Status",
     **{f"test/{name}": metric.heading for name, metric in METRICS.items()},
     **{f"val/{name}": f"{metric.heading} (val)" for name, metric in METRICS.items()},
+    "test/probe_roc_auc": "ROC-AUC of the probe",
+    "test/gain_over_probe": "Gain over the probe",
     "best_epoch": "Best epoch",
     "epochs_run": "Epochs",
     "train_seconds": "Seconds",

@@ -10,6 +10,14 @@ from deepfake.options import LARGEST, MOST, chosen, environment, ranged
 #: Looks at a clip, see :mod:`deepfake.training.views`.
 VIEWS = ("whole", "mirror", "centre", "corners", "edges")
 
+#: Words for what may be left to us.
+SWITCH = ("auto", "true", "false")
+
+
+def switched(choice: str | bool, auto: bool) -> bool:
+    """What a key of :data:`SWITCH` comes to, where ``auto`` is what we would do."""
+    return auto if choice == "auto" else str(choice).lower() == "true"
+
 
 @dataclass
 class OptimizerOptions:
@@ -167,6 +175,8 @@ class EvaluationOptions:
     level: float = ranged(0.95, low=0.5, high=0.999)
     # The share of samples that must have a score for a number to stand unmarked.
     min_coverage: float = ranged(0.95, low=0, high=1)
+    # What a linear model makes of the backbone's features before training; auto: of pretrained ones, where it is cheap.
+    probe: str | bool = chosen("auto", SWITCH)
 
 
 @dataclass

@@ -30,6 +30,19 @@ def test_the_card_shows_the_runs_own_numbers(tmp_path: Path) -> None:
     assert "secret" not in text
 
 
+def test_the_gain_over_the_probe_is_shown_with_what_the_probe_had(tmp_path: Path) -> None:
+    record = full_run(tmp_path)
+    assert "over the probe" not in run_card(record)
+    file = tmp_path / "run" / files.METRICS
+    numbers = json.loads(file.read_text())
+    ends = {"test/gain_over_probe_low": -0.05, "test/gain_over_probe_high": 0.01}
+    numbers["metrics"] |= {"test/probe_roc_auc": 0.987, "test/gain_over_probe": -0.021, **ends}
+    file.write_text(json.dumps(numbers))
+    text = run_card(record)
+    for shown in ("Gain over the probe", "<b>-0.021</b>", "0.987 by a linear probe", "-0.050 to +0.010"):
+        assert shown in text
+
+
 def test_faces_come_from_the_crops_and_link_to_the_files(tmp_path: Path) -> None:
     record = full_run(tmp_path)
     keep_crops(tmp_path / "cache", [f"d/{number:02d}" for number in range(20)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from deepfake.errors import UserError
-from deepfake.runs.comparison import leaderboard, metric_named, parameters, read_entries, shared_samples
+from deepfake.runs.comparison import columns_of, leaderboard, metric_named, parameters, read_entries, shared_samples
 from deepfake.tracking.run_record import RunRecord, from_folder
 from tests.runs.fakes import finished_run
 
@@ -110,3 +111,13 @@ def test_an_unfinished_run_is_refused(make: Make) -> None:
     (unfinished.places[0] / "metrics.json").unlink()
     with pytest.raises(UserError, match="never finished"):
         read_entries([from_folder(unfinished.places[0])])
+
+
+def test_the_gain_over_the_probe_stands_beside_the_roc_auc_where_a_run_has_one(make: Make) -> None:
+    records = [make("a", 0.3), make("bb", 0.4)]
+    entries = read_entries(records)
+    shared = shared_samples(entries)
+    assert "test/gain_over_probe" not in columns_of(leaderboard(entries, shared, 200, 0.95), entries, "roc_auc")
+    entries[0] = replace(entries[0], metrics={**entries[0].metrics, "test/gain_over_probe": 0.1})
+    shown = columns_of(leaderboard(entries, shared, 200, 0.95), entries, "roc_auc")
+    assert shown.index("test/gain_over_probe") == shown.index("test/roc_auc") + 1

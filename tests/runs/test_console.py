@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console as RichConsole
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from deepfake.progress import line_console
 from deepfake.runs import console
-from deepfake.runs.console import Bar, Console, NotebookBar
+from deepfake.runs.console import Bar, Console, NotebookBar, end_lines
 
 
 class Shown:
@@ -87,3 +88,11 @@ def test_what_is_quick_shows_no_bar(notebook: Shown) -> None:
 def test_elsewhere_nothing_is_a_notebook() -> None:
     assert isinstance(Console().progress(), Bar)
     assert not RichConsole().is_jupyter
+
+
+def test_what_was_solved_before_training_is_told_beside_the_result() -> None:
+    metrics = {"best_epoch": 1.0, "test/probe_roc_auc": 0.99, "test/gain_over_probe": -0.01}
+    assert "gain over it is -0.0100" in end_lines(Path("run"), metrics, None)
+    metrics |= {"test/gain_over_probe_low": -0.02, "test/gain_over_probe_high": 0.005}
+    assert "-0.0100 [-0.0200, +0.0050]" in end_lines(Path("run"), metrics, None)
+    assert "probe" not in end_lines(Path("run"), {"best_epoch": 1.0}, None)

@@ -8,7 +8,15 @@ from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
 from deepfake.training.bootstrap import group_intervals
-from deepfake.training.intervals import MIN_UNITS, auc_covariance, auc_interval, effective, fraction_bounds, too_few
+from deepfake.training.intervals import (
+    MIN_UNITS,
+    auc_covariance,
+    auc_difference,
+    auc_interval,
+    effective,
+    fraction_bounds,
+    too_few,
+)
 
 MANY = 1e9  # degrees of freedom
 
@@ -172,3 +180,19 @@ def test_nan_is_refused() -> None:
 def test_too_few_of_a_class_are_refused(labels: list[int]) -> None:
     with pytest.raises(ValueError, match="two samples of each class"):
         auc_covariance(np.array(labels), np.array([0.1, 0.2, 0.3]))
+
+
+def test_a_difference_of_areas_has_a_width_where_both_are_perfect() -> None:
+    labels = np.tile([0, 1], 40)
+    found = auc_difference(labels, labels.astype(float), labels.astype(float))
+    assert found.value == 0
+    assert -0.1 < found.low < 0 < found.high < 0.1
+
+
+def test_scores_that_move_together_have_a_narrower_difference() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 100)
+    first = labels + rng.normal(size=200)
+    alike, apart = first + 0.1 * rng.normal(size=200), labels + rng.normal(size=200)
+    widths = [one.high - one.low for one in (auc_difference(labels, first, other) for other in (alike, apart))]
+    assert widths[0] < widths[1] / 2
