@@ -49,7 +49,7 @@ def heads(outputs: Path) -> list[dict[str, object]]:
         found: dict[str, list[float]] = {SPATIAL: [], TEMPORAL: []}
         for seed in SEEDS:
             run = deepfake.train(model=model, seed=seed, **{"paths.outputs": str(outputs)})
-            methods = deepfake.load(run).evaluate().breakdown.query("by == 'method'").set_index("group")["roc_auc"]
+            methods = run.evaluate().breakdown.query("by == 'method'").set_index("group")["roc_auc"]
             for name, values in found.items():
                 values.append(float(methods[name]))
         rows.append({"model": model, **{name: [round(v, 4) for v in values] for name, values in found.items()}})
@@ -80,7 +80,7 @@ def _under(damage: str, model: str, seed: int, words: tuple[str, ...], outputs: 
     key = (model, seed, words)
     if key not in _KNOWN:
         run = deepfake.train("augment=none", *words, model=model, seed=seed, **{"paths.outputs": str(outputs)})
-        curves = deepfake.load(run).evaluate(robustness=True).curves
+        curves = run.evaluate(robustness=True).curves
         _KNOWN[key] = {name: float(curve["value"].mean()) for name, curve in curves.items()}
     return _KNOWN[key][damage]
 

@@ -152,9 +152,9 @@ def rank(folder: Path, count: int, outputs: Path) -> pd.DataFrame:
 
 def score(folder: Path, run: deepfake.Run | str) -> dict[str, float]:
     """A run's ROC-AUC on each target."""
-    predictor = deepfake.load(run)
+    found = run if isinstance(run, deepfake.Run) else deepfake.load(run).run
     return {
-        name: predictor.evaluate(**{"dataset": "images", "dataset.root": str(folder / name)}).metrics["roc_auc"]
+        name: found.evaluate(**{"dataset": "images", "dataset.root": str(folder / name)}).metrics["roc_auc"]
         for name in TARGETS
     }
 

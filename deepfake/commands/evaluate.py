@@ -20,6 +20,7 @@ from deepfake.runs.artifacts import file_evaluation, run_folder
 from deepfake.runs.console import Console
 from deepfake.runs.evaluate import FOLDER, EvaluatedData, Target, evaluate_data, open_target, robustness_curves
 from deepfake.runs.evaluation_table import breakdown_table, curves_table, scorecard
+from deepfake.runs.file_damage import file_curves
 from deepfake.runs.load import Ensemble, Trained, open_any
 from deepfake.runs.saved_config import read_changes
 from deepfake.tracking.run import reopen
@@ -41,6 +42,7 @@ class Request:
         overrides: Everything else that was typed as ``key=value``.
         by: Columns to break the numbers down by, beyond the usual ones.
         robustness: Whether corrupted clips are scored too.
+        robustness_files: Whether corrupted files are prepared anew and scored too.
     """
 
     split: str
@@ -48,6 +50,7 @@ class Request:
     overrides: list[str]
     by: Sequence[str] = ()
     robustness: bool = False
+    robustness_files: bool = False
 
 
 EXAMPLES = (
@@ -72,6 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--robustness", action="store_true", help="also score damaged copies: ROC-AUC against each damage's severity"
     )
+    parser.add_argument(
+        "--robustness-files",
+        action="store_true",
+        help="the same of whole files, in which faces are looked for again; slow: dataset.limit=50 takes a few",
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -79,7 +87,9 @@ def main(arguments: argparse.Namespace) -> int:
     console = Console()
     more = [text for text in arguments.overrides if "=" not in text]
     request = read_request([text for text in arguments.overrides if "=" in text])
-    request = replace(request, by=arguments.by, robustness=arguments.robustness)
+    request = replace(
+        request, by=arguments.by, robustness=arguments.robustness, robustness_files=arguments.robustness_files
+    )
     if request.suite is not None:
         return run_suite([arguments.run, *more], request, console)
     if more:
@@ -115,6 +125,8 @@ def evaluate_one(trained: Trained | Ensemble, target: Target, request: Request, 
     result = evaluate_data(trained, target, request.by, console)
     if request.robustness:
         result.curves = robustness_curves(result, console)
+    if request.robustness_files:
+        result.curves |= file_curves(result, console)
     place = file_evaluation(trained, result)
     console.table(scorecard(trained.record.name, result))
     if len(result.breakdown):

@@ -56,24 +56,19 @@ class CropStore:
     Args:
         folder: Where the parts lie.
         records: The records of the samples of interest, as :func:`read_records` gives them.
+        slack: Frames that are kept of each run beyond a clip's; None for what the folder says of itself.
 
     Attributes:
         path: The folder; its name is the :attr:`key`.
         records: By sample id.
+        slack: As given, or read.
     """
 
-    def __init__(self, folder: Path, records: dict[str, Record]) -> None:
+    def __init__(self, folder: Path, records: dict[str, Record], slack: int | None = None) -> None:
         self.path = folder
         self.records = records
+        self.slack = _slack_of(folder) if slack is None else slack
         self._maps: dict[str, Pixels] = {}
-
-    @cached_property
-    def slack(self) -> int:
-        """Frames that are kept of each run beyond a clip's; none where nothing says how the crops were made."""
-        described = self.path / "store.json"
-        if not described.is_file():
-            return 0
-        return int(json.loads(described.read_text(encoding="utf-8"))["settings"]["plan"].get("slack", 0))
 
     @property
     def key(self) -> str:
@@ -142,7 +137,7 @@ class CropStore:
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory maps are opened again where they arrive, never copied there.
-        return {"path": self.path, "records": self.records, "_maps": {}}
+        return {"path": self.path, "records": self.records, "slack": self.slack, "_maps": {}}
 
     @staticmethod
     def _kept(record: Record) -> np.ndarray:
@@ -297,6 +292,14 @@ def _identity(manifest: Manifest, settings: CutSettings) -> dict[str, Any]:
         "datasets": {name: str(root.resolve()) for name, root in sorted(manifest.roots.items())},
         "packages": {name: version for name in _DECODERS if (version := _installed(name))},
     }
+
+
+def _slack_of(folder: Path) -> int:
+    """None where nothing says how the crops were made."""
+    described = folder / "store.json"
+    if not described.is_file():
+        return 0
+    return int(json.loads(described.read_text(encoding="utf-8"))["settings"]["plan"].get("slack", 0))
 
 
 def _plan(plan: ClipPlan) -> dict[str, Any]:

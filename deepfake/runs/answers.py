@@ -121,7 +121,7 @@ def _look(
     with scratch_folder("predict") as folder:
         prepare_jobs(originals.jobs(inputs), folder, settings, members[0].config.dataset.workers, progress)
         records = read_records(folder)
-        store = CropStore(folder, {name: records[name] for name in inputs})
+        store = CropStore(folder, {name: records[name] for name in inputs}, settings.plan.slack)
         table = pd.DataFrame({"sample_id": [*inputs], "label": 0, "method": "", "dataset": ""})
         for member in members:
             scored = member.score(ClipSet(store, table), "")

@@ -417,7 +417,7 @@ def _curve(result: EvaluatedData, name: str, kind: Kind, console: Console) -> pd
         tables = [
             _damaged(look, result.target, kind, severity, f"{name} {severity:g}", console) for look in result.looks
         ]
-        rows.append({"severity": severity, **_numbers(average_samples(tables), options.level, result.units)})
+        rows.append({"severity": severity, **curve_point(average_samples(tables), options.level, result.units)})
     curve = pd.DataFrame(rows)
     curve.attrs["unit"] = kind.unit
     return curve
@@ -440,7 +440,8 @@ def _damaged(look: Look, target: Target, kind: Kind, severity: float, text: str,
     return sample_table(damaged, scores, target.split, target.config.evaluation)
 
 
-def _numbers(table: pd.DataFrame, level: float, units: Units) -> dict[str, float]:
+def curve_point(table: pd.DataFrame, level: float, units: Units) -> dict[str, float]:
+    """ROC-AUC of predictions and its interval over the units of the whole, as ``value``, ``low`` and ``high``."""
     scored = (table["status"] == "ok").to_numpy()
     counted = table[scored]
     labels, scores = counted["label"].to_numpy(np.int64), counted["score"].to_numpy(np.float64)
