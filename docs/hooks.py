@@ -22,6 +22,7 @@ ELSEWHERE = {
     "ARCHITECTURE.md": "ARCHITECTURE.md",
     "SECURITY.md": "SECURITY.md",
     "benchmarks/SCALING.md": "SCALING.md",
+    "benchmarks/RESULTS.md": "RESULTS.md",
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
