@@ -27,7 +27,7 @@ from deepfake.training.options import EvaluationOptions, FeatureOptions, Selecti
 CHOICES = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(CONF.glob("*/*.yaml"))
-    if not path.stem.startswith("_") and path.parent.name != "hydra"
+    if not path.stem.startswith("_") and path.parent.name not in ("hydra", "suite")
 ]
 #: Keys of heads whose file asks for more than a head had before they came.
 CAME_LATER = {"changes"}

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
-import yaml
 from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import UserError, harmless
 from deepfake.metrics import class_counts
-from deepfake.options import override_value, split_override
-from deepfake.runs.artifacts import file_evaluation, run_folder
+from deepfake.options import split_override
+from deepfake.runs.artifacts import file_evaluation, refresh_card, run_folder
 from deepfake.runs.console import Console
-from deepfake.runs.evaluate import FOLDER, EvaluatedData, Target, evaluate_data, open_target, robustness_curves
+from deepfake.runs.evaluate import EvaluatedData, Target, evaluate_data, open_target, robustness_curves
 from deepfake.runs.evaluation_table import breakdown_table, curves_table, scorecard
 from deepfake.runs.file_damage import file_curves
 from deepfake.runs.load import Ensemble, Trained, open_any
 from deepfake.runs.saved_config import read_changes
+from deepfake.runs.suite import Entry, beside_published, open_suite, published_table, sources
 from deepfake.tracking.run import reopen
-from deepfake.tracking.run_folder import write_text
+from deepfake.tracking.run_folder import PUBLISHED, SUITE, write_text
 
 #: The exit status when too few of the samples have a score.
 UNCOVERED = 3
-#: Keys of a suite's entry that are no keys of a data set.
-_ENTRY_KEYS = ("dataset", "split")
+_SUITE_ROOTS, _SUITE_ROOT = "suite.roots.", "suite.root"
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,13 @@ class Request:
 
     Attributes:
         split: Which part of the data.
-        suite: A file or list of several data sets; None for one.
+        suite: A name, file or list of several data sets; None for one.
         overrides: Everything else that was typed as ``key=value``.
         by: Columns to break the numbers down by, beyond the usual ones.
         robustness: Whether corrupted clips are scored too.
         robustness_files: Whether corrupted files are prepared anew and scored too.
+        roots: Where sets of a suite lie, by their keys.
+        data: The folder in which sets of a suite lie by their usual names.
     """
 
     split: str
@@ -51,11 +51,14 @@ class Request:
     by: Sequence[str] = ()
     robustness: bool = False
     robustness_files: bool = False
+    roots: Mapping[str, str] = field(default_factory=dict)
+    data: str | None = None
 
 
 EXAMPLES = (
     ("deepfake evaluate best:lr_batch --by method", "a study's best on its own test split, by method"),
     ("deepfake evaluate cnn_gru dataset=celebdf dataset.root=/data/Celeb-DF-v2", "on data it never saw"),
+    ("deepfake evaluate cnn_gru suite=crossdataset suite.root=/data", "beside what was published of others"),
 )
 
 
@@ -67,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="key=value",
         help="dataset=… dataset.root=… (without: the run's own), split=test|val|train|all, min_coverage=0.95, "
-        "evaluation.*, trainer.batch_size=…; suite=FILE.yaml for several data sets, and then further runs too",
+        "evaluation.*, trainer.batch_size=…; suite=NAME or FILE.yaml for several data sets (suite.roots.KEY=…, "
+        "suite.root=…), and then further runs too",
     )
     parser.add_argument(
         "--by", action="append", default=[], metavar="COLUMN", help="break the numbers down by a column; again for more"
@@ -93,7 +97,9 @@ def main(arguments: argparse.Namespace) -> int:
     if request.suite is not None:
         return run_suite([arguments.run, *more], request, console)
     if more:
-        raise UserError(f"{more[0]!r} is a second run; one run is evaluated on one data set", "add suite=FILE.yaml")
+        raise UserError(
+            f"{more[0]!r} is a second run; one run is evaluated on one data set", "add suite=NAME or FILE.yaml"
+        )
     return 0 if evaluate(arguments.run, request, console).covered else UNCOVERED
 
 
@@ -106,16 +112,23 @@ def evaluate(reference: str, request: Request, console: Console) -> EvaluatedDat
 
 def read_request(overrides: Sequence[str]) -> Request:
     """Part the command's own keys from a config's."""
-    split, suite, others = "test", None, []
+    split, suite, data, others = "test", None, None, []
+    roots: dict[str, str] = {}
     for text in overrides:
         key, value = split_override(text)
         if key == "split":
             split = value
         elif key == "suite":
             suite = value
+        elif key == _SUITE_ROOT:
+            data = value
+        elif key.startswith(_SUITE_ROOTS):
+            roots[key.removeprefix(_SUITE_ROOTS)] = value
         else:
             others.append(f"evaluation.min_coverage={value}" if key == "min_coverage" else text)
-    return Request(split, suite, others)
+    if suite is None and (roots or data):
+        raise UserError("suite.roots and suite.root say where the sets of a suite lie", "add suite=crossdataset")
+    return Request(split, suite, others, roots=roots, data=data)
 
 
 def evaluate_one(trained: Trained | Ensemble, target: Target, request: Request, console: Console) -> EvaluatedData:
@@ -150,60 +163,38 @@ def run_suite(runs: Sequence[str], request: Request, console: Console) -> int:
     Raises:
         UserError: The suite cannot be read, or one of its data sets.
     """
-    entries = read_suite(str(request.suite), request.split)
+    suite = open_suite(str(request.suite), request.split, request.roots, request.data)
+    for key, why in suite.missing.items():
+        console.warn(f"{key} is skipped: {why}")
     rows: list[dict[str, object]] = []
     covered = True
     for reference in runs:
         trained = open_any(reference, request.overrides, console)
-        targets = [
-            open_target(trained.record, read_changes([*overrides, *request.overrides]), split, console)
-            for overrides, split in entries
-        ]
+        targets = [_target(trained, entry, request, console) for entry in suite.entries]
         _check_names(targets)
         results = [evaluate_one(trained, target, request, console) for target in targets]
         new = [_row(trained, result) for result in results]
-        _keep(trained, pd.DataFrame(new))
+        values = {entry.key: result.found.values for entry, result in zip(suite.entries, results, strict=True)}
+        compared = beside_published(suite, values)
+        _keep(trained, {SUITE: pd.DataFrame(new), **({PUBLISHED: compared} if len(compared) else {})})
+        if suite.published:
+            refresh_card(trained, console)
+            name = str(trained.record.config()["dataset"]["name"])
+            console.table(published_table(trained.record.name, name, suite, values))
+            for line in sources(suite):
+                console.say(f"note: {line}")
         rows += new
         covered &= all(result.covered for result in results)
     console.table(suite_table(pd.DataFrame(rows)))
     return 0 if covered else UNCOVERED
 
 
-def read_suite(text: str, split: str) -> list[tuple[list[str], str]]:
-    """The data sets of a suite, each as overrides and the split to score.
-
-    Args:
-        text: A YAML file, or a list such as ``[{dataset: images, root: /a, split: all}, {dataset: dfdc, root: /b}]``;
-            the keys beside ``dataset`` and ``split`` are ``dataset.*`` ones. A relative root in a file is relative to
-            the file.
-        split: Of an entry that names none.
-
-    Raises:
-        UserError: No such file, no YAML, or not a list of such entries.
-    """
-    file = Path(text).expanduser()
-    inline = text.lstrip().startswith("[")
-    if not inline and not file.is_file():
-        raise UserError(f"suite={text} is no file", "name a YAML file with a list of data sets, or write the list")
+def _target(trained: Trained | Ensemble, entry: Entry, request: Request, console: Console) -> Target:
+    changes = read_changes([*entry.overrides, *request.overrides])
     try:
-        found = yaml.safe_load(text if inline else file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"suite={text} is no YAML: {error}", "write a list of data sets") from error
-    if not isinstance(found, list) or not found:
-        raise UserError(f"suite={text} is not a list of data sets", "- {dataset: images, root: /a}, one a line")
-    return [_entry(entry, number, split, None if inline else file.parent) for number, entry in enumerate(found)]
-
-
-def _entry(entry: object, number: int, split: str, folder: Path | None) -> tuple[list[str], str]:
-    if not isinstance(entry, Mapping) or "dataset" not in entry:
-        raise UserError(f"entry {number} of the suite names no dataset: {entry!r}", "write {dataset: images, root: /a}")
-    values: dict[str, Any] = {str(key): value for key, value in entry.items()}
-    for key in ("root", "table"):
-        if folder is not None and values.get(key) is not None and not Path(str(values[key])).expanduser().is_absolute():
-            values[key] = str((folder / str(values[key])).absolute())
-    overrides = [f"dataset={values['dataset']}"]
-    overrides += [f"dataset.{key}={override_value(value)}" for key, value in values.items() if key not in _ENTRY_KEYS]
-    return overrides, str(values.get("split", split))
+        return open_target(trained.record, changes, entry.split, console)
+    except UserError as error:
+        raise UserError(f"{entry.key}: {error.message}" if entry.key else error.message, error.hint) from error
 
 
 def _check_names(targets: Sequence[Target]) -> None:
@@ -233,14 +224,16 @@ def _row(trained: Trained | Ensemble, result: EvaluatedData) -> dict[str, object
     }
 
 
-def _keep(trained: Trained | Ensemble, rows: pd.DataFrame) -> None:
-    """The run's row as ``eval/suite.csv``, in its folder and in MLflow."""
-    text = rows.to_csv(index=False)
+def _keep(trained: Trained | Ensemble, tables: Mapping[str, pd.DataFrame]) -> None:
+    """What came of a suite, in the run's folder and in MLflow, each table by its file's name."""
     folder = run_folder(trained)
-    if folder is not None:
-        write_text(folder / FOLDER / "suite.csv", text)
-    if trained.record.run_id is not None:
-        reopen(trained.store, trained.record.run_id).text(text, f"{FOLDER}/suite.csv")
+    log = None if trained.record.run_id is None else reopen(trained.store, trained.record.run_id)
+    for name, table in tables.items():
+        text = table.to_csv(index=False)
+        if folder is not None:
+            write_text(folder / name, text)
+        if log is not None:
+            log.text(text, name)
 
 
 def suite_table(rows: pd.DataFrame) -> Table:

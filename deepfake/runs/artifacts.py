@@ -9,7 +9,7 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,11 @@ import pandas as pd
 import psutil
 from filelock import FileLock, Timeout
 
+from deepfake.errors import first_line
 from deepfake.metrics import Interval, class_counts
 from deepfake.runs.build import FAILURES, Run, failures
+from deepfake.runs.card import open_crops, run_card
+from deepfake.runs.console import Console
 from deepfake.runs.evaluate import FOLDER, Evaluated, EvaluatedData
 from deepfake.runs.load import Ensemble, Trained
 from deepfake.tracking import run_folder as files
@@ -27,6 +30,7 @@ from deepfake.tracking.figures import EvaluationNumbers, draw_evaluation, draw_r
 from deepfake.tracking.figures.selection import most_wrong
 from deepfake.tracking.logger import counts
 from deepfake.tracking.notes import experiment_note, run_note
+from deepfake.tracking.page import write_page
 from deepfake.tracking.run import RunLog, TrackedRun, reopen
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder, refuse_links, write_json, write_text
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
@@ -200,6 +204,19 @@ def file_evaluation(trained: Trained | Ensemble, result: EvaluatedData) -> str:
     log.dataset(target.manifest, context="evaluation")
     path = run_folder(trained)
     return str(path / name) if path is not None else f"the artifacts of run {trained.record}, below {name}"
+
+
+def refresh_card(trained: Trained | Ensemble, console: Console) -> None:
+    """Write a run's card anew, with what was found since; a failure to do so is told and ends nothing."""
+    record, place = trained.record, run_folder(trained)
+    try:
+        whole = run_card(record, open_crops(record, trained.config.cache))
+        with nullcontext(place) if place is not None else scratch_folder("card") as folder:
+            path = write_page(folder, whole)
+            if record.run_id is not None:
+                reopen(trained.store, record.run_id).files([path])
+    except Exception as error:
+        console.warn(f"the run's report card could not be written: {first_line(error)}")
 
 
 def _keep(folder: RunFolder, evaluated: Evaluated, numbers: Mapping[str, object], log: RunLog, into: str = "") -> None:

@@ -112,6 +112,7 @@ def run_card(record: RunRecord, store: CropStore | None = None, outcome: Outcome
         page.section("Members", _members(read)) if record.is_ensemble else page.section("Training", _training(read)),
         page.section(f"Scores on {read.split}", *_scores(read)),
         page.section("By method", _methods(read)),
+        *_published(read),
         *_samples(read),
         page.section("What is wrong with the data", *_audit(read)),
         page.section("Cost", _cost(read)),
@@ -453,6 +454,21 @@ def _methods(read: _Read) -> str:
     return page.side_by_side(
         chart, page.table(table, [headed.get(name, name) for name in columns], caption="by method")
     )
+
+
+def _published(read: _Read) -> list[str]:
+    """A suite's published numbers beside the run's, where one was evaluated."""
+    if not read.record.has(files.PUBLISHED):
+        return []
+    try:
+        table = pd.read_csv(read.record.file(files.PUBLISHED))
+        shown = table.sort_values(["set", "level"], kind="stable")
+        columns = [name for name in without_ends(shown) if not shown[name].isna().all()]
+        drawn = page.table(shown, columns, caption="ours beside published numbers")
+    except (ValueError, KeyError) as error:
+        drawn = page.text(f"{files.PUBLISHED} cannot be read: {first_line(error)}")
+    said = "Levels differ, and so do frames, crops and how checkpoints were chosen: a few points mean nothing."
+    return [page.section("Beside published numbers", page.text(said, "soft"), drawn)]
 
 
 def _samples(read: _Read) -> list[str]:

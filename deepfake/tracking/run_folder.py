@@ -31,6 +31,8 @@ AUDIT_TEXT = "audit.txt"
 CHECKPOINT = "checkpoints/last.pt"
 WEIGHTS = "checkpoints/best.safetensors"
 WHOLE_WEIGHTS = "checkpoints/whole.safetensors"
+#: Of a suite: the numbers on each of its sets, and those that were published beside the run's.
+SUITE, PUBLISHED = "eval/suite.csv", "eval/published.csv"
 #: Of an ensemble: the runs that it is made of.
 ENSEMBLE = "ensemble.json"
 

@@ -249,3 +249,20 @@ def test_other_data_is_told_with_the_doubts_it_deserves(shared_data: Path, comma
     assert re.search(r"ROC-AUC +│ +[01]\.\d{4} │ [01]\.\d+ to [01]\.\d+", said.out)
     assert "another data set than the run was trained on" in said.err
     assert "framing alone tells the class" in said.err
+
+
+def test_a_suite_with_published_numbers_is_kept_and_shown(kept: Path, demo: Path, here: Here, tmp_path: Path) -> None:
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(
+        "trained_on: the demo\nsets:\n  there: {dataset: demo, split: test}\n  absent: {dataset: celebdf, folder: X}\n"
+        "published:\n  - {system: Other, paper: a paper, table: table 1, level: video, "
+        "values: {there: 0.9, absent: 0.8}}\n"
+    )
+    said = here("evaluate", "kept", f"suite={suite}", f"suite.roots.there={demo}", f"suite.root={tmp_path}")
+    assert said.status == 0, said.err
+    assert "warning: absent is skipped: not in" in said.err
+    assert "note: Other, video: a paper, table 1" in said.out
+    found = pd.read_csv(kept / "eval" / "published.csv")
+    assert found[["set", "system", "published"]].to_numpy().tolist() == [["there", "Other", 0.9]]
+    assert found["ours"][0] == pytest.approx(kept_numbers(kept / "eval" / "there")["metrics"]["roc_auc"])
+    assert "Beside published numbers" in (kept / "report.html").read_text()
