@@ -64,7 +64,8 @@ class Use:
 REPRODUCE = Use(environment_keys(), "{text} would change what the run is", "say that you mean it: --set {text}")
 CHANGE = Use(None)
 EVALUATE = Use(
-    ("dataset", "demo", "evaluation", "paths", "tracking", *(f"trainer.{name}" for name in _SCORING)),
+    # Where the weights lie that a backbone began with says no more than that: they are held to their digest.
+    ("dataset", "demo", "evaluation", "paths", "tracking", "backbone.weights", *(f"trainer.{key}" for key in _SCORING)),
     "{text} would change the run, which is trained already",
     "what can be said is {keys}, and what lies below them",
 )

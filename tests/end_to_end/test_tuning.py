@@ -87,3 +87,20 @@ def test_without_the_base_it_is_refused(adapted: Path, weights: Path, here: Here
         away.rename(weights)
     assert said.status == 2
     assert "and the rest cannot be had" in said.err
+
+
+def test_the_base_may_lie_elsewhere_and_must_be_the_same(
+    adapted: Path, weights: Path, tmp_path: Path, here: Here
+) -> None:
+    other = torch.load(weights, weights_only=True)
+    other["blocks.3.mlp.fc1.weight"][0, 0] += 1
+    torch.save(other, tmp_path / "other.pth")
+    moved = weights.rename(tmp_path / "moved.pth")
+    try:
+        found = here("evaluate", "adapted", f"backbone.weights={moved}")
+        refused = here("evaluate", "adapted", f"backbone.weights={tmp_path / 'other.pth'}")
+    finally:
+        moved.rename(weights)
+    assert found.status == 0, found.err
+    assert refused.status == 2
+    assert "another backbone's weights" in refused.err
