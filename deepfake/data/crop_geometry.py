@@ -74,6 +74,46 @@ def landmarks_in_boxes(landmarks: NDArray[np.float32], boxes: NDArray[np.float32
     return ((landmarks - boxes[:, None, :2]) * (size / sides)).astype(np.float32)
 
 
+def landmarks_in_frames(landmarks: NDArray[np.float32], boxes: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """The reverse of :func:`landmarks_in_boxes`."""
+    sides = boxes[:, None, 2:] - boxes[:, None, :2]
+    return (boxes[:, None, :2] + landmarks * (sides / size)).astype(np.float32)
+
+
+def steady_boxes(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """For each frame of a clip one box that holds all of the clip's boxes, [clips, T, 4]."""
+    low, high = boxes[..., :2].min(1, keepdims=True), boxes[..., 2:].max(1, keepdims=True)
+    return np.repeat(np.concatenate([low, high], 2), boxes.shape[1], 1)
+
+
+def patch_boxes(regions: NDArray[np.float32], size: int, width: int, height: int) -> NDArray[np.float32]:
+    """Squares of whole pixels, each clip's at another place of its regions, [clips, T, 4].
+
+    Args:
+        regions: float32 [clips, T, 4]: what the patches are spread over, evenly and up to its edges; a region smaller
+            than a patch is looked at about its middle.
+        size: A patch's side in pixels, at most the picture's.
+        width: Of the picture in pixels; and ``height``.
+    """
+    sides = np.maximum(regions[..., 2:] - regions[..., :2], 1)
+    aspect = float(sides[..., 0].mean() / sides[..., 1].mean())
+    places = _spread(len(regions), aspect)[:, None]  # [clips, 1, 2]
+    spare = regions[..., 2:] - regions[..., :2] - size
+    corners = regions[..., :2] + np.where(spare > 0, places * spare, spare / 2)
+    corners = np.rint(corners).clip(0, [width - size, height - size])
+    return np.concatenate([corners, corners + size], 2).astype(np.float32)
+
+
+def _spread(count: int, aspect: float) -> NDArray[np.float64]:
+    """So many places of a grid of about that width to height, [count, 2], 0 to 1 across and down."""
+    columns = min(max(round((count * aspect) ** 0.5), 1), count)
+    rows = -(-count // columns)
+    cells = ((np.arange(count) + 0.5) * rows * columns / count).astype(int)
+    steps = np.stack([cells % columns, cells // columns], 1)
+    most = np.array([columns - 1, rows - 1])
+    return np.where(most > 0, steps / np.maximum(most, 1), 0.5)
+
+
 def cut_square(image: Pixels, box: NDArray[np.float32], size: int) -> Pixels:
     """What lies in a box, at fractions of a pixel, as [size, size, 3]; beyond the image its edge is repeated.
 

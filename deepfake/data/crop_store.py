@@ -288,7 +288,7 @@ def _identity(manifest: Manifest, settings: CutSettings) -> dict[str, Any]:
     digest = hashlib.sha256(Path(model).read_bytes()).hexdigest() if model else None
     return {
         "version": _VERSION,
-        "settings": {**asdict(settings), "plan": _plan(settings.plan), "face_model": digest},
+        "settings": {**_cutting(settings), "plan": _plan(settings.plan), "face_model": digest},
         "datasets": {name: str(root.resolve()) for name, root in sorted(manifest.roots.items())},
         "packages": {name: version for name in _DECODERS if (version := _installed(name))},
     }
@@ -302,8 +302,14 @@ def _slack_of(folder: Path) -> int:
     return int(json.loads(described.read_text(encoding="utf-8"))["settings"]["plan"].get("slack", 0))
 
 
+def _cutting(settings: CutSettings) -> dict[str, Any]:
+    """What came later is told where it changes a crop, so that stores of before are found."""
+    rest = {"box": "frame", "view": "face"}
+    return {name: value for name, value in asdict(settings).items() if name not in rest or rest[name] != value}
+
+
 def _plan(plan: ClipPlan) -> dict[str, Any]:
-    """What came later is told where it says something, so that stores of before are found."""
+    """Likewise."""
     return {name: value for name, value in asdict(plan).items() if value or name not in ("slack", "stride_seconds")}
 
 

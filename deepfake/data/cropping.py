@@ -14,8 +14,11 @@ from deepfake.data.crop_geometry import (
     aligned_boxes,
     cut_square,
     landmarks_in_boxes,
+    landmarks_in_frames,
+    patch_boxes,
     similarity,
     square_boxes,
+    steady_boxes,
     warp,
 )
 from deepfake.data.faces.base import Face, FaceDetector, Landmarks, Track, look_near, overlap, track_face
@@ -52,6 +55,7 @@ def _grey(image: Pixels, width: int, height: int) -> Pixels:
 
 
 _NORMAL_QUALITY = 85
+_BOX = ("x0", "y0", "x1", "y1")
 
 #: What is kept about each frame of each clip.
 FRAME = np.dtype(
@@ -79,6 +83,8 @@ class CutSettings:
         size: A crop's side as stored, in pixels.
         align: Turn and scale faces so that eyes, nose and mouth lie in the same places.
         normalise: Compress every crop alike, whatever it came from.
+        box: ``frame`` follows the face from frame to frame; ``clip`` is one box for all frames of a run.
+        view: ``face``, or ``patches``: squares of ``size`` pixels as they are, spread over the face's box.
     """
 
     plan: ClipPlan
@@ -88,6 +94,8 @@ class CutSettings:
     size: int
     align: bool
     normalise: bool = False
+    box: str = "frame"
+    view: str = "face"
 
 
 @dataclass(frozen=True)
@@ -147,43 +155,101 @@ def cut_sample(
 
     Args:
         file: The video or image.
-        kind: ``video`` or ``image``; an image is one clip of one frame.
+        kind: ``video`` or ``image``; an image is one clip of one frame, or one for each of its patches.
         settings: How to cut.
         detector: What :func:`deepfake.data.faces.create_detector` gave for the same settings.
         known: The track of the video this one was made from, used where sizes and frames agree.
         until: When it has to be done.
 
     Raises:
-        MediaError: The file cannot be used: ``no_face``, ``timeout`` and the reasons of :func:`read_video` and
-            :func:`read_image`.
+        MediaError: The file cannot be used: ``no_face``, ``too_small``, ``timeout`` and the reasons of
+            :func:`read_video` and :func:`read_image`.
     """
     if kind == "image":
-        frames, chosen = read_image(file), ClipIndices(np.zeros((1, 1), np.int64), np.ones(1, np.int64))
+        clips = settings.plan.clips if settings.view == "patches" else 1
+        frames, chosen = read_image(file), ClipIndices(np.zeros((clips, 1), np.int64), np.ones(clips, np.int64))
     else:
         plan = settings.plan if settings.plan.stride_seconds is None else settings.plan.at(frame_rate(file, until))
         frames = read_video(file, lambda count: plan.indices(count).indices.reshape(-1).tolist(), until)
         chosen = plan.indices(frames.info.frames)
     views = Views(frames.images)
-    cutter, found = _known_boxes(frames, settings, known, detector) or _boxes(frames, settings, detector)
-    crops = np.stack([cutter(image, i) for i, image in enumerate(views)])  # [N, S, S, 3]
-    if settings.normalise:
-        for crop in crops:
-            normalise(crop)
+    known_there = _known_boxes(frames, settings, known, detector)
+    cutter, found = known_there or _boxes(frames, settings, detector)
     places = np.searchsorted(frames.indices, chosen.indices)  # [clips, T]
+    if settings.view == "patches":
+        cut = _cut_patches(views, places, cutter, settings)
+    elif settings.box == "clip":
+        cut = _cut_steadily(views, places, cutter, known if known_there else None)
+    else:
+        crops = np.stack([cutter(image, i) for i, image in enumerate(views)])  # [N, S, S, 3]
+        landmarks = None if cutter.landmarks is None else cutter.landmarks[places]
+        cut = _Cut(places, crops[places], cutter.boxes[places], landmarks)
+    if settings.normalise:
+        for crop in cut.pixels.reshape(-1, *cut.pixels.shape[2:]):
+            normalise(crop)
     records = np.zeros(len(frames.images), FRAME)
     records["frame_index"], records["pts"], records["found"] = frames.indices, frames.pts, found
-    for name, column in zip(("x0", "y0", "x1", "y1"), cutter.boxes.T, strict=True):
-        records[name] = column
+    laid_out = records[cut.places]
+    for name, column in zip(_BOX, np.moveaxis(cut.boxes, -1, 0), strict=True):
+        laid_out[name] = column
     first, middle, last = 0, len(frames.images) // 2, len(frames.images) - 1
     return Crops(
-        pixels=crops[places],
-        lengths=chosen.lengths,
-        frames=records[places],
+        pixels=cut.pixels,
+        lengths=chosen.lengths[: len(cut.places)],
+        frames=laid_out,
         info=frames.info,
         dhashes=tuple(dhash(views[i]) for i in sorted({first, middle, last})),
         thumbnail=thumbnail(views[middle]),
-        landmarks=None if cutter.landmarks is None else cutter.landmarks[places],
+        landmarks=cut.landmarks,
     )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Which frames are in which clip [clips, T], what was cut of them and where: pixels, boxes, landmarks."""
+
+    places: NDArray[np.int64]
+    pixels: Pixels
+    boxes: NDArray[np.float32]
+    landmarks: Landmarks | None
+
+
+def _cut_steadily(views: Views, places: NDArray[np.int64], cutter: _Cutter, known: KnownTrack | None) -> _Cut:
+    """One box for all frames of a clip, which holds the face throughout; the known ones where there are any."""
+    if known is not None and known.frames.shape == places.shape:
+        boxes = np.stack([known.frames[name] for name in _BOX], -1)
+    else:
+        boxes = square_boxes(steady_boxes(cutter.boxes[places]).reshape(-1, 4), 0).reshape(*places.shape, 4)
+    return _cut_boxes(views, places, boxes, cutter)
+
+
+def _cut_patches(views: Views, places: NDArray[np.int64], cutter: _Cutter, settings: CutSettings) -> _Cut:
+    """Squares as they are in the frames, each clip's at another place of the face's box; equal ones are cut once."""
+    height, width = views[0].shape[:2]
+    if min(height, width) < settings.size:
+        raise MediaError("too_small", f"{width}x{height} has no room for a patch of {settings.size} pixels")
+    regions = cutter.boxes[places]
+    if settings.plan.temporal:  # in a run a patch stands still
+        regions = steady_boxes(regions)
+    boxes = patch_boxes(regions, settings.size, width, height)
+    shown = np.concatenate([places[..., None], boxes], 2).reshape(len(places), -1)
+    apart = np.sort(np.unique(shown, axis=0, return_index=True)[1])
+    return _cut_boxes(views, places[apart], boxes[apart], cutter)
+
+
+def _cut_boxes(views: Views, places: NDArray[np.int64], boxes: NDArray[np.float32], cutter: _Cutter) -> _Cut:
+    """Each clip's own box of each of its frames [clips, T, 4]."""
+    size = cutter.size
+    pixels = np.empty((*places.shape, size, size, 3), np.uint8)
+    for place in np.unique(places).tolist():
+        image = views[place]
+        for clip, time in np.argwhere(places == place).tolist():
+            pixels[clip, time] = cut_square(image, boxes[clip, time], size)
+    if cutter.landmarks is None:
+        return _Cut(places, pixels, boxes, None)
+    seen = landmarks_in_frames(cutter.landmarks, cutter.boxes, size)[places].reshape(-1, 5, 2)
+    placed = landmarks_in_boxes(seen, boxes.reshape(-1, 4), size).reshape(*places.shape, 5, 2)
+    return _Cut(places, pixels, boxes, placed)
 
 
 class _Cutter:
@@ -240,13 +306,14 @@ def _known_boxes(
 ) -> tuple[_Cutter, NDArray[np.bool_]] | None:
     """The crops of the video this one was made from, if it has every frame wanted here and the face is there too."""
     info = frames.info
-    if known is None or settings.align or known.size != (info.width, info.height, info.frames):
+    own = settings.align or settings.view == "patches"
+    if known is None or own or known.size != (info.width, info.height, info.frames):
         return None
     indices, first = np.unique(known.frames["frame_index"], return_index=True)
     if not np.array_equal(indices, frames.indices):
         return None
     records = known.frames.reshape(-1)[first]
-    boxes = np.stack([records[name] for name in ("x0", "y0", "x1", "y1")], 1)
+    boxes = np.stack([records[name] for name in _BOX], 1)
     if detector is not None and not _confirmed(frames, boxes, records["found"], settings.margin, detector):
         return None
     # One box is one crop: its landmarks lie where the original's do.

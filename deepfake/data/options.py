@@ -41,6 +41,10 @@ class DatasetOptions:
     face_model: str | None = environment(None, of_data=True)
     margin: float = ranged(0.3, low=0, high=2)
     align: bool = False
+    # Where a temporal clip is cut: in each frame about its face, or for all frames in one box that holds the face.
+    box: str = chosen("frame", ("frame", "clip"))
+    # What a crop shows: the face, or patches of size pixels as they are, one place of the face to each of the clips.
+    view: str = chosen("face", ("face", "patches"))
     # Pass the crops of both classes through one and the same compression, so that neither keeps its own traces.
     normalise_format: bool = False
     # The crops' side; auto, the size that the backbone was made for, is a number by the time options are made.

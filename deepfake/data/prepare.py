@@ -93,6 +93,10 @@ def cut_settings(options: DatasetOptions, temporal: bool, cache: Path) -> CutSet
     options = settle_faces(options)
     finds = options.faces not in ("center", "none")
     model = find_face_model(options, cache)
+    moved = "dataset.view=patches" if options.view == "patches" else "dataset.box=clip" if options.box == "clip" else ""
+    if moved and options.align and finds:
+        raise DataError(f"{moved} cannot be had of faces that are turned upright", "set dataset.align=false")
+    steady = options.box == "clip" and temporal and finds and options.view == "face"
     return CutSettings(
         plan=ClipPlan.of(options, temporal),
         faces=options.faces,
@@ -101,6 +105,8 @@ def cut_settings(options: DatasetOptions, temporal: bool, cache: Path) -> CutSet
         size=options.size,
         align=options.align and finds,
         normalise=options.normalise_format,
+        box="clip" if steady else "frame",
+        view=options.view,
     )
 
 
@@ -172,7 +178,8 @@ def needed_bytes(jobs: Iterable[Job], settings: CutSettings) -> int:
     """What the crops of these samples take at most."""
     frame = settings.size**2 * 3
     video = settings.plan.clips * settings.plan.length * frame
-    return sum(video if job.kind == "video" else frame for job in jobs)
+    image = settings.plan.clips * frame if settings.view == "patches" else frame
+    return sum(video if job.kind == "video" else image for job in jobs)
 
 
 def prepare_jobs(
@@ -210,7 +217,12 @@ def _plan_told(jobs: list[Job], folder: Path, settings: CutSettings) -> str:
 
 def _phases(jobs: list[Job], folder: Path, settings: CutSettings) -> Iterator[list[Job]]:
     """Originals first, so that what was made from them can use their tracks."""
-    if settings.align or settings.faces in ("center", "none") or not any(job.original for job in jobs):
+    if (
+        settings.align
+        or settings.view == "patches"
+        or settings.faces in ("center", "none")
+        or not any(job.original for job in jobs)
+    ):
         yield jobs
         return
     yield [job for job in jobs if not job.original]

@@ -61,6 +61,11 @@ def check_blending(config: RunConfig) -> None:
     Raises:
         UserError: ``augment.self_blend`` needs landmarks, and ``dataset.faces`` finds none.
     """
+    if config.augment.self_blend and config.dataset.view == "patches":
+        raise UserError(
+            f"augment.self_blend={config.augment.self_blend:g} blends faces, of which dataset.view=patches shows parts",
+            "set dataset.view=face, or augment.self_blend=0",
+        )
     if not config.augment.self_blend or config.augment.self_blend_mask != "landmarks":
         return
     faces = settle_faces(config.dataset).faces

@@ -35,7 +35,7 @@ from deepfake.tracking.store import locate
 
 #: Keys that say how frames are cropped: the model was trained on crops of this kind.
 CROP_KEYS = (
-    *("faces", "face_model", "margin", "align", "normalise_format", "size"),
+    *("faces", "face_model", "margin", "align", "box", "view", "normalise_format", "size"),
     *("frames", "clips", "stride", "stride_seconds", "slack"),
 )
 #: Of the trainer, what concerns the machine and the scoring; the other keys are about training.

@@ -27,6 +27,8 @@ _AS_HERE = (
     "face_model",
     "margin",
     "align",
+    "box",
+    "view",
     "normalise_format",
     "size",
     "frames",

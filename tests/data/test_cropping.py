@@ -13,6 +13,7 @@ from deepfake.data.cropping import CutSettings, KnownTrack, cut_sample, dhash, t
 from deepfake.data.faces.base import Face
 from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.manifest import Manifest, make_rows
+from deepfake.data.media import MediaError
 from deepfake.data.options import DatasetOptions
 from deepfake.data.prepare import prepare_crops
 from tests.data.making import write_video
@@ -150,6 +151,110 @@ def test_a_fake_in_its_originals_crop_has_its_landmarks(video: Path) -> None:
 
 def test_crops_for_which_no_face_was_looked_for_have_no_landmarks(video: Path) -> None:
     assert cut_sample(video, "video", SETTINGS, None).landmarks is None
+
+
+class Passing:
+    """Sees a face of 30 pixels that moves by four pixels from one frame looked at to the next."""
+
+    def __init__(self) -> None:
+        self.x = 20.0
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return [self._face()]
+
+    def follow(self, image: np.ndarray, box: np.ndarray) -> Face | None:
+        return self._face()
+
+    def _face(self) -> Face:
+        self.x += 4
+        points = np.array([[self.x + 15, 45]] * 5, np.float32)
+        return Face(np.array([self.x, 30, self.x + 30, 60], np.float32), 0.99, points)
+
+
+def _boxes(frames: np.ndarray) -> np.ndarray:
+    return np.stack([frames[name] for name in ("x0", "y0", "x1", "y1")], -1)
+
+
+RUNS = {"plan": ClipPlan(True, 2, 4, 1), "faces": "mtcnn", "margin": 0.3}
+
+
+def test_a_clips_box_stands_still_and_holds_the_face_throughout(video: Path) -> None:
+    moving = cut_sample(video, "video", CutSettings(**{**vars(SETTINGS), **RUNS}), Passing())
+    still = cut_sample(video, "video", CutSettings(**{**vars(SETTINGS), **RUNS, "box": "clip"}), Passing())
+    boxes, inner = _boxes(still.frames), _boxes(moving.frames)
+    assert (boxes == boxes[:, :1]).all()
+    assert (boxes[0] != boxes[1]).any()
+    assert (boxes[..., :2] <= inner[..., :2] + 1e-3).all()
+    assert (boxes[..., 2:] >= inner[..., 2:] - 1e-3).all()
+    assert boxes[..., 2] - boxes[..., 0] == pytest.approx(boxes[..., 3] - boxes[..., 1])
+
+
+def test_landmarks_move_in_a_box_that_stands_still(video: Path) -> None:
+    moving = cut_sample(video, "video", CutSettings(**{**vars(SETTINGS), **RUNS}), Passing())
+    still = cut_sample(video, "video", CutSettings(**{**vars(SETTINGS), **RUNS, "box": "clip"}), Passing())
+    seen = []
+    for crops in (moving, still):
+        assert crops.landmarks is not None
+        boxes = _boxes(crops.frames)[..., None, :]
+        seen.append(boxes[..., :2] + crops.landmarks * (boxes[..., 2:] - boxes[..., :2]) / SETTINGS.size)
+    assert seen[0] == pytest.approx(seen[1], abs=1e-3)
+
+
+def test_a_fake_is_cut_by_its_originals_clip_boxes_even_where_clips_share_frames(video: Path) -> None:
+    settings = CutSettings(**{**vars(SETTINGS), **RUNS, "plan": ClipPlan(True, 3, 8, 1), "box": "clip"})
+    real = cut_sample(video, "video", settings, Passing())
+    known = KnownTrack((160, 96, 12), real.frames, real.landmarks)
+    fake = cut_sample(video, "video", settings, None, known)
+    assert np.array_equal(fake.frames, real.frames)
+    assert np.array_equal(fake.pixels, real.pixels)
+    assert fake.landmarks == pytest.approx(real.landmarks, abs=1e-3)
+
+
+def _patches(clips: int, size: int, **changes: object) -> CutSettings:
+    plan = ClipPlan(False, clips, 1)
+    return CutSettings(**{**vars(SETTINGS), "plan": plan, "faces": "none", "size": size, "view": "patches", **changes})
+
+
+@pytest.mark.parametrize(("clips", "places"), [(1, 1), (4, 4), (6, 6)])
+def test_patches_are_the_pictures_own_pixels(clips: int, places: int, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "noise.png"), image[..., ::-1])
+    crops = cut_sample(tmp_path / "noise.png", "image", _patches(clips, 32), None)
+    boxes = _boxes(crops.frames)[:, 0].astype(int).tolist()
+    assert len({tuple(box) for box in boxes}) == len(boxes) == places
+    for (x0, y0, x1, y1), patch in zip(boxes, crops.pixels[:, 0], strict=True):
+        assert np.array_equal(patch, image[y0:y1, x0:x1])
+
+
+def test_four_patches_reach_the_corners(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((50, 70, 3), np.uint8))
+    boxes = _boxes(cut_sample(tmp_path / "a.png", "image", _patches(4, 32), None).frames)[:, 0, :2].tolist()
+    assert boxes == [[0, 0], [38, 0], [0, 18], [38, 18]]
+
+
+def test_a_picture_of_a_patchs_size_has_one(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32, 3), np.uint8))
+    crops = cut_sample(tmp_path / "a.png", "image", _patches(4, 32), None)
+    assert (crops.pixels.shape[0], crops.lengths.tolist()) == (1, [1])
+
+
+def test_a_picture_smaller_than_a_patch_is_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((31, 70, 3), np.uint8))
+    with pytest.raises(MediaError, match="70x31 has no room for a patch of 32 pixels") as caught:
+        cut_sample(tmp_path / "a.png", "image", _patches(4, 32), None)
+    assert caught.value.reason == "too_small"
+
+
+def test_patches_of_a_face_smaller_than_they_lie_about_it(video: Path) -> None:
+    crops = cut_sample(video, "video", _patches(2, 64, faces="mtcnn", margin=0.0), Elsewhere(15))
+    assert _boxes(crops.frames)[:, 0].tolist() == [[0, 6, 64, 70]] * 2
+
+
+def test_a_patch_stands_still_in_a_run(video: Path) -> None:
+    settings = _patches(2, 24, **RUNS)
+    boxes = _boxes(cut_sample(video, "video", settings, Passing()).frames)
+    assert (boxes == boxes[:, :1]).all()
+    assert (boxes[0] != boxes[1]).any()
 
 
 def test_normalised_crops_carry_one_compression(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock
 from deepfake.data.crop_store import CropStore
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.data.options import DatasetOptions
-from deepfake.data.prepare import digest_files, known_digests, prepare_crops
+from deepfake.data.prepare import cut_settings, digest_files, known_digests, prepare_crops
 from deepfake.data.prepare_worker import stamp
 from deepfake.errors import DataError
 from tests.data.making import number_of, write_video
@@ -115,6 +115,39 @@ def test_a_store_from_before_landmarks_were_kept_is_used_as_it_is(videos: Path, 
     again, told = prepare(manifest_of(videos), tmp_path)
     assert told.total == 0
     assert (again.key, again.landmarks("set/a")) == (store.key, None)
+
+
+def test_stores_of_before_keep_their_names(videos: Path, tmp_path: Path) -> None:
+    store, _ = prepare(manifest_of(videos), tmp_path)
+    named = json.loads((store.path / "store.json").read_text())["settings"]
+    assert not {"box", "view"} & named.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "temporal", "cut"),
+    [
+        ({"box": "clip", "faces": "mtcnn"}, True, ("clip", "face")),
+        ({"box": "clip", "faces": "mtcnn"}, False, ("frame", "face")),
+        ({"box": "clip", "faces": "center"}, True, ("frame", "face")),
+        ({"box": "clip", "faces": "mtcnn", "view": "patches"}, True, ("frame", "patches")),
+    ],
+)
+def test_what_changes_no_pixel_names_no_other_store(
+    changes: dict[str, object], temporal: bool, cut: tuple[str, str], tmp_path: Path
+) -> None:
+    settings = cut_settings(options(**changes), temporal, tmp_path)
+    assert (settings.box, settings.view) == cut
+
+
+@pytest.mark.parametrize("key", [{"box": "clip"}, {"view": "patches"}], ids=["box", "view"])
+def test_faces_that_are_turned_upright_have_boxes_of_their_own(key: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="turned upright"):
+        cut_settings(options(faces="mtcnn", align=True, **key), True, tmp_path)
+
+
+def test_pictures_that_are_all_smaller_than_a_patch_stop_the_command(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="too_small 96x96 has no room for a patch of 128 pixels"):
+        prepare(manifest_of(videos), tmp_path, view="patches", size=128)
 
 
 def test_runs_and_spread_frames_are_two_stores(videos: Path, tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ def test_blending_about_faces_that_are_not_looked_for_is_refused(faces: str) -> 
     assert "augment.self_blend_mask=oval" in str(caught.value.hint)
 
 
+def test_blending_of_patches_is_refused() -> None:
+    with pytest.raises(UserError, match=r"dataset\.view=patches shows parts"):
+        check_blending(RunConfig(augment=BLEND, dataset=DatasetOptions(view="patches")))
+
+
 @pytest.mark.parametrize(
     ("augment", "faces"),
     [(BLEND, "mtcnn"), (AugmentOptions(self_blend=0.5, self_blend_mask="oval"), "none"), (AugmentOptions(), "none")],
