@@ -193,7 +193,9 @@ def changes_anything(options: AugmentOptions) -> bool:
 def describe_changes(options: AugmentOptions) -> dict[str, object]:
     """All that says how clips are changed; keys of a change that is never drawn are left out where they are newer."""
     values: dict[str, object] = asdict(options)
-    return values if options.self_blend else {k: v for k, v in values.items() if not k.startswith("self_blend")}
+    newer = [("self_blend", options.self_blend), ("speed", options.speed)]
+    never = tuple(name for name, strength in newer if not strength)
+    return {key: value for key, value in values.items() if not (never and key.startswith(never))}
 
 
 def change_pixels(clip: Pixels, drawn: Draw) -> None:
