@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from deepfake.errors import UserError
 from deepfake.models.backbone import Backbone, Keep, create_backbone
@@ -21,6 +22,7 @@ class Detector(nn.Module):
         reads: ``vectors`` or ``maps``: which features the head reads.
         freeze: Keep the backbone as it is: no gradients, and its batch statistics stay fixed.
         chunk: Frames the backbone reads at once, to save memory; None reads all.
+        size: The side that frames are brought to before they are read; None leaves them.
 
     Attributes:
         based: Whether the backbone's weights can be had again where they came from, so that what training leaves of
@@ -31,7 +33,14 @@ class Detector(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, backbone: Backbone, head: Head, reads: str, *, freeze: bool = False, chunk: int | None = None
+        self,
+        backbone: Backbone,
+        head: Head,
+        reads: str,
+        *,
+        freeze: bool = False,
+        chunk: int | None = None,
+        size: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -39,6 +48,7 @@ class Detector(nn.Module):
         self.reads = reads
         self.freeze = freeze
         self.chunk = chunk
+        self.size = size
         self.based = False
         std = torch.tensor(backbone.std).view(1, -1, 1, 1)
         mean = torch.tensor(backbone.mean).view(1, -1, 1, 1)
@@ -95,7 +105,10 @@ class Detector(nn.Module):
 
     def _read(self, frames: Tensor) -> Tensor:
         scale = self.scale / 255 if frames.dtype == torch.uint8 else self.scale
-        x = torch.addcmul(self.shift, frames.to(self.scale.dtype), scale)
+        x = frames.to(self.scale.dtype)
+        if self.size is not None and x.shape[-1] != self.size:
+            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
+        x = torch.addcmul(self.shift, x, scale)
         return self.backbone.maps(x) if self.reads == "maps" else self.backbone.vectors(x)
 
 
@@ -116,12 +129,13 @@ def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int, kee
             f"backbone.freeze=true trains nothing of the backbone, and backbone.tune={backbone.tune} a part of it",
             "leave one of the two out",
         )
+    size = backbone.size or size
     built = create_backbone(backbone, size, keep)
     if backbone.layer_decay is not None:
         # A mistake is told before there is a run.
         layers_of(built.model, f"backbone.layer_decay={backbone.layer_decay}", coarse=False)
     reader = create_head(head, built.width(head.reads))
-    detector = Detector(built, reader, head.reads, freeze=backbone.freeze, chunk=backbone.chunk)
+    detector = Detector(built, reader, head.reads, freeze=backbone.freeze, chunk=backbone.chunk, size=backbone.size)
     detector.based = bool(built.fixed) and (backbone.pretrained or backbone.weights is not None)
     if head.reads == "maps" and not backbone.freeze:
         _drop_unread(detector, size)

@@ -29,6 +29,8 @@ class BackboneOptions:
     layer_decay: float | None = ranged(None, above=0, high=1)
     drop_rate: float = ranged(0.0, low=0, high=0.99)
     drop_path_rate: float = ranged(0.0, low=0, high=0.99)
+    # Frames are brought to this side before they are read; None reads them as they are stored.
+    size: int | None = ranged(None, low=16, high=1024)
     # Frames a forward pass reads at once; None reads the whole batch.
     chunk: int | None = ranged(None, low=1, high=MOST)
     grad_checkpointing: bool = False

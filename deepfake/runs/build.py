@@ -322,7 +322,7 @@ def load_detector(config: RunConfig, weights: Path, anew: bool = False) -> Detec
 
 def size_note(config: RunConfig) -> str:
     """What to say of weights that read images of another size than they were made for; empty where they do not."""
-    backbone, size = config.backbone, config.dataset.size
+    backbone, size = config.backbone, config.backbone.size or config.dataset.size
     if config.trainer.init_from is not None or not (backbone.pretrained or backbone.weights):
         return ""
     from deepfake.models.backbone import made_for

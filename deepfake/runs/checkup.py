@@ -276,7 +276,7 @@ def _weights(config: RunConfig) -> str:
 
     options = config.backbone
     if options.weights is not None:
-        create_backbone(options, int(config.dataset.size))
+        create_backbone(options, options.size or int(config.dataset.size))
         return str(options.weights)
     if not options.pretrained:
         return f"none needed: {options.name} begins with random ones"

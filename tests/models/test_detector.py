@@ -42,6 +42,31 @@ def test_the_backbones_own_mean_and_std_are_used() -> None:
     torch.testing.assert_close(seen[0], torch.zeros_like(seen[0]))
 
 
+def test_frames_are_brought_to_the_side_that_is_asked_for() -> None:
+    seen: list[torch.Tensor] = []
+    detector = detector_of(size=32)
+    detector.backbone.model.forward_features = lambda x: seen.append(x) or torch.zeros(len(x), 128, 2, 2)
+    detector.extract(clips_of())
+    assert seen[0].shape == (6, 3, 32, 32)
+    small = torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8)
+    detector.extract(small)
+    assert seen[1].shape == (1, 3, 32, 32)
+
+
+def test_a_side_smaller_than_stored_averages_and_does_not_skip() -> None:
+    detector = detector_of(size=32).eval()
+    stripes = torch.zeros(1, 1, 3, 64, 64)
+    stripes[..., ::2] = 1.0
+    grey = torch.full((1, 1, 3, 64, 64), 0.5)
+    torch.testing.assert_close(detector.extract(stripes), detector.extract(grey), rtol=0.1, atol=0.15)
+
+
+def test_the_same_side_as_stored_changes_nothing() -> None:
+    torch.testing.assert_close(
+        detector_of(size=64).eval().extract(clips_of()), detector_of().eval().extract(clips_of())
+    )
+
+
 def test_chunks_change_nothing() -> None:
     whole, parts = detector_of().eval(), detector_of(chunk=2).eval()
     torch.testing.assert_close(whole.extract(clips_of()), parts.extract(clips_of()))

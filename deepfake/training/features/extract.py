@@ -32,7 +32,9 @@ class FeatureReader(Detector):
     """
 
     def __init__(self, detector: Detector, dtype: torch.dtype) -> None:
-        super().__init__(detector.backbone, detector.head, detector.reads, freeze=True, chunk=detector.chunk)
+        super().__init__(
+            detector.backbone, detector.head, detector.reads, freeze=True, chunk=detector.chunk, size=detector.size
+        )
         self.dtype = dtype
 
     def extract(self, clips: Tensor) -> Tensor:

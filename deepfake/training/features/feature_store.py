@@ -82,7 +82,7 @@ class FeatureSpec:
         clips: :attr:`FeatureLayout.digest`.
         backbone: Its name.
         weights: Digest of its parameters and statistics.
-        normalisation: Mean and deviation of the pixels it reads.
+        normalisation: Mean and deviation of the pixels it reads, and the side they are brought to where there is one.
         tap: ``vectors`` or ``maps``.
         precision: As Fabric calls it, with the kind of device and whether it takes TensorFloat-32.
         views: How many changed versions of each clip are stored; 0 for the clips as they are.
@@ -117,6 +117,11 @@ def trains_exactly(fabric: Fabric) -> bool:
     return _precision(fabric) == [EXACT, fabric.device.type]
 
 
+def _normalisation(detector: Detector) -> str:
+    known = (detector.backbone.mean, detector.backbone.std)
+    return str(known if detector.size is None else (*known, detector.size))
+
+
 def describe(
     detector: Detector,
     name: str,
@@ -143,7 +148,7 @@ def describe(
         clips=layout.digest,
         backbone=name,
         weights=weights_digest(detector.backbone),
-        normalisation=str((detector.backbone.mean, detector.backbone.std)),
+        normalisation=_normalisation(detector),
         tap=detector.reads,
         precision=" ".join(parts),
         views=views,
