@@ -102,7 +102,7 @@ def _colour(strength: float, rng: np.random.Generator) -> Floats:
     saturation, contrast, brightness = 1 + rng.uniform(-1, 1, 3) * [2 * strength, strength, strength]
     grey = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
     linear = contrast * brightness * (saturation * np.eye(3) + (1 - saturation) * grey)
-    shift = rng.uniform(-1, 1, 3) * 0.5 * strength * 255 + 118 * brightness * (1 - contrast)
+    shift = rng.uniform(-1, 1, 3) * 0.25 * strength * 255 + 118 * brightness * (1 - contrast)
     return np.column_stack([linear, shift])
 
 
