@@ -40,6 +40,8 @@ _PIXELS = 96  # of a face's side
 _METHODS = 40  # the largest are told apart
 _KEYS, _LETTERS = 2000, 400  # of a config that are shown, and of a value
 _FILES = 60
+#: Metrics whose intervals are not drawn beside those of the others.
+_OTHER_SCALES = ("gain_over_probe", "drop_crop", "drop_jpeg", "saliency_face")
 #: What a confusion matrix is kept as.
 _COUNTS = ("threshold", "real_as_real", "real_as_fake", "fake_as_real", "fake_as_fake")
 _KEY = re.compile(r"[0-9a-f]{8,64}")
@@ -247,7 +249,8 @@ def _value(read: _Read, key: str) -> Any:
 def _result(read: _Read) -> str:
     """Every metric with its interval, at the other threshold or calibrated, and why one is missing."""
     names = [name for reads in READS for name in metric_names(reads)] + [f"tpr_at_fpr_{rate:g}" for rate in RATES]
-    names[1:1] = ["probe_roc_auc", "gain_over_probe"]
+    names[1:1] = ["probe_roc_auc"]
+    names += _OTHER_SCALES
     rows, drawn = [], []
     for name in names:
         value, (low, high) = read.metrics.get(f"{read.split}/{name}"), read.interval(name)
@@ -268,7 +271,7 @@ def _result(read: _Read) -> str:
                 "remark": why or how,
             }
         )
-        if math.isfinite(low) and name != "gain_over_probe":  # which is on another scale
+        if math.isfinite(low) and name not in _OTHER_SCALES:
             drawn.append((title, math.nan if value is None else value, low, high))
     if not rows:
         return page.text("The run has no numbers.")

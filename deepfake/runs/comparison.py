@@ -261,7 +261,11 @@ def metric_named(by: str, board: pd.DataFrame) -> tuple[str, bool]:
         raise UserError(f"no run has the metric {by!r}", nearest(by, numbers))
     base = name.rsplit("/", 1)[-1].removesuffix("_fitted").removesuffix("_calibrated")
     costs = is_timing(name) and not base.endswith("per_second")
-    return name, not ((base in METRICS and METRICS[base].less_is_better) or costs or base in ("loss", "parameters"))
+    return name, not (
+        (base in METRICS and METRICS[base].less_is_better)
+        or costs
+        or base in ("loss", "parameters", "drop_crop", "drop_jpeg")
+    )
 
 
 def _ends(name: str, found: Interval) -> list[tuple[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -194,13 +194,21 @@ def epoch_line(epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
-def end_lines(folder: Path, metrics: Mapping[str, float], ui_command: str | None) -> str:
-    """The test split's metrics, the run's folder, and how to look at it; a sweep says that for all of its runs."""
+def end_lines(folder: Path, metrics: Mapping[str, float], ui_command: str | None, leaning: Sequence[str] = ()) -> str:
+    """The test split's metrics, the run's folder, and how to look at it; a sweep says that for all of its runs.
+
+    Args:
+        folder: The run's.
+        metrics: Its numbers.
+        ui_command: Opens it in the browser; None leaves that out.
+        leaning: What it leans on beside the face, a sentence each.
+    """
     shown = ", ".join(
         f"{name} {metrics[f'test/{name}']:.4f}" if f"test/{name}" in metrics else f"{name} not available"
         for name in metric_names(headline=True)
     )
-    lines = [f"test: {shown} (epoch {int(metrics['best_epoch'])})", *_probe_line(metrics), f"run: {folder}"]
+    told = [*_probe_line(metrics), *leaning]
+    lines = [f"test: {shown} (epoch {int(metrics['best_epoch'])})", *told, f"run: {folder}"]
     return "\n".join([*lines, *([] if ui_command is None else [f"look at it in the browser: {ui_command}"])])
 
 

@@ -38,6 +38,7 @@ from deepfake.runs.checks import check_blending, check_features
 from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import evaluate_run
+from deepfake.runs.leaning import lean
 from deepfake.runs.probing import add_gain, probe
 from deepfake.runs.selection import selection_of, trained_on, with_selected
 from deepfake.sweeping import trial
@@ -114,7 +115,11 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
             result.notes += [note] if note else []
             evaluated = evaluate_run(current, result)
             add_gain(evaluated.found, probed, current, evaluated.predictions, config.evaluation.level)
+            leaning = lean(current, result, evaluated)
+            result.notes += leaning
         if fabric.is_global_zero:
+            if leaning:
+                log.tags({"leaning": "; ".join(leaning)})
             keep_results(current, result, evaluated)
             keep_card(current)
         log_model(current)
@@ -122,7 +127,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
             folder.end()
     metrics = evaluated.found.values
     shown = None if context.number is not None else store.ui_command(log.id or str(folder.path))
-    console.say(end_lines(folder.path, metrics, shown))
+    console.say(end_lines(folder.path, metrics, shown, leaning))
     return RunResult(log.id, str(folder.path), context.name or config.name, "finished", metrics)
 
 

@@ -177,6 +177,8 @@ class EvaluationOptions:
     min_coverage: float = ranged(0.95, low=0, high=1)
     # What a linear model makes of the backbone's features before training; auto: of pretrained ones, where it is cheap.
     probe: str | bool = chosen("auto", SWITCH)
+    # What a run leans on beside the face, on up to 200 test samples; auto: for a tenth of what training costs at most.
+    leaning: str | bool = chosen("auto", SWITCH)
 
 
 @dataclass

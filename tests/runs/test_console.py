@@ -96,3 +96,8 @@ def test_what_was_solved_before_training_is_told_beside_the_result() -> None:
     metrics |= {"test/gain_over_probe_low": -0.02, "test/gain_over_probe_high": 0.005}
     assert "-0.0100 [-0.0200, +0.0050]" in end_lines(Path("run"), metrics, None)
     assert "probe" not in end_lines(Path("run"), {"best_epoch": 1.0}, None)
+
+
+def test_what_a_run_leans_on_is_told_between_its_result_and_its_folder() -> None:
+    lines = end_lines(Path("run"), {"best_epoch": 1.0}, None, ["leans on framing: …"]).splitlines()
+    assert lines[1:] == ["leans on framing: …", "run: run"]

@@ -12,46 +12,16 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.making import make_splits
-from deepfake.config import PathOptions, RunConfig
-from deepfake.data.audit import Audit
-from deepfake.data.manifest import Manifest, make_rows
 from deepfake.metrics import Interval
-from deepfake.models.options import BackboneOptions, Mean
 from deepfake.runs import probing
-from deepfake.runs.build import Cache, Data, Run, prepare_reading
-from deepfake.runs.console import Console
+from deepfake.runs.build import Cache, Run, prepare_reading
 from deepfake.runs.probing import add_gain, probe
 from deepfake.runs.solved import FACT
-from deepfake.tracking.run import RunLog
-from deepfake.tracking.run_folder import AUDIT, RunFolder
+from deepfake.tracking.run_folder import AUDIT
 from deepfake.training.baselines import Baseline
 from deepfake.training.evaluation import Evaluation
-from deepfake.training.options import EvaluationOptions, FeatureOptions, TrainerOptions
-from tests.training.fakes import cpu, tiny_detector
-
-
-def run_of(place: Path, asked: str | bool = "auto", *, cached: bool = False, **backbone: Any) -> Run:
-    """A run at its start, on fakes that a random backbone sees: 40 samples to train on, 24 to test."""
-    (place / "crops").mkdir(parents=True)
-    splits = make_splits(place / "crops", {"train": 40, "val": 4, "test": 24}, 2, 16)
-    table = pd.concat([clips.table for clips in splits.values()])
-    rows = [
-        {**row, "path": row["sample_id"], "kind": "video"} for row in table.drop(columns="status").to_dict("records")
-    ]
-    config = RunConfig(
-        paths=PathOptions(str(place / "outputs")),
-        backbone=BackboneOptions(**{"name": "tiny", "pretrained": False, "freeze": cached, **backbone}),
-        head=Mean(),
-        evaluation=EvaluationOptions(probe=asked),
-        features=FeatureOptions(cached=cached),
-        trainer=TrainerOptions(accelerator="cpu"),
-    )
-    (place / "run").mkdir()
-    data = Data(Manifest(make_rows(rows), {"made": place}), splits["train"].store, Audit(), dict(splits))
-    detector = tiny_detector(Mean(), 16, freeze=cached)
-    context: Any = None
-    return Run(config, context, RunFolder(place / "run"), RunLog(), Console(quiet=True), cpu(), data, detector)
+from deepfake.training.options import TrainerOptions
+from tests.runs.begun import run_of
 
 
 @pytest.mark.parametrize(
