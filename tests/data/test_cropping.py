@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from deepfake.data.cropping import CutSettings, KnownTrack, cut_sample, dhash, thumbnail
+from deepfake.data.faces import create_detector
 from deepfake.data.faces.base import Face
 from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.manifest import Manifest, make_rows
@@ -90,6 +91,18 @@ def test_a_real_fake_is_framed_as_its_original(shared_data: Path, tmp_path: Path
     store = prepare_crops(Manifest(table, {"set": root}), options, True, tmp_path, workers=0)
     boxes = [store.frame_records(name)[["x0", "y0", "x1", "y1"]].tolist() for name in ("real", "fake")]
     assert boxes[0] == boxes[1]
+
+
+def test_the_landmarks_of_a_real_face_lie_where_a_face_has_them(shared_data: Path) -> None:
+    path = shared_data / "FaceForensics++/original_sequences/youtube/c23/videos/519.mp4"
+    settings = CutSettings(ClipPlan(True, 1, 3), "mtcnn", None, 0.3, 100, False)
+    crops = cut_sample(path, "video", settings, create_detector("mtcnn", None))
+    assert crops.landmarks is not None
+    left, right, nose, *mouth = crops.landmarks[0].mean(0).tolist()
+    assert left[0] < nose[0] < right[0]
+    assert max(left[1], right[1]) < nose[1] < min(corner[1] for corner in mouth)
+    assert crops.landmarks.min() > 20
+    assert crops.landmarks.max() < 85
 
 
 class Elsewhere:
