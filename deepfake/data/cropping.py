@@ -165,25 +165,12 @@ def cut_sample(
         MediaError: The file cannot be used: ``no_face``, ``too_small``, ``timeout`` and the reasons of
             :func:`read_video` and :func:`read_image`.
     """
-    if kind == "image":
-        clips = settings.plan.clips if settings.view == "patches" else 1
-        frames, chosen = read_image(file), ClipIndices(np.zeros((clips, 1), np.int64), np.ones(clips, np.int64))
-    else:
-        plan = settings.plan if settings.plan.stride_seconds is None else settings.plan.at(frame_rate(file, until))
-        frames = read_video(file, lambda count: plan.indices(count).indices.reshape(-1).tolist(), until)
-        chosen = plan.indices(frames.info.frames)
+    frames, chosen = _read(file, kind, settings, until)
     views = Views(frames.images)
-    known_there = _known_boxes(frames, settings, known, detector)
-    cutter, found = known_there or _boxes(frames, settings, detector)
+    followed = _known_boxes(frames, settings, known, detector)
+    cutter, found = followed or _boxes(frames, settings, detector)
     places = np.searchsorted(frames.indices, chosen.indices)  # [clips, T]
-    if settings.view == "patches":
-        cut = _cut_patches(views, places, cutter, settings)
-    elif settings.box == "clip":
-        cut = _cut_steadily(views, places, cutter, known if known_there else None)
-    else:
-        crops = np.stack([cutter(image, i) for i, image in enumerate(views)])  # [N, S, S, 3]
-        landmarks = None if cutter.landmarks is None else cutter.landmarks[places]
-        cut = _Cut(places, crops[places], cutter.boxes[places], landmarks)
+    cut = _cut(views, places, cutter, settings, known if followed else None)
     if settings.normalise:
         for crop in cut.pixels.reshape(-1, *cut.pixels.shape[2:]):
             normalise(crop)
@@ -195,7 +182,7 @@ def cut_sample(
     first, middle, last = 0, len(frames.images) // 2, len(frames.images) - 1
     return Crops(
         pixels=cut.pixels,
-        lengths=chosen.lengths[: len(cut.places)],
+        lengths=chosen.lengths[cut.clips],
         frames=laid_out,
         info=frames.info,
         dhashes=tuple(dhash(views[i]) for i in sorted({first, middle, last})),
@@ -204,14 +191,43 @@ def cut_sample(
     )
 
 
+def _read(file: Path, kind: str, settings: CutSettings, until: Deadline | None) -> tuple[Frames, ClipIndices]:
+    """The frames that are looked at, and which of them make which clip."""
+    if kind == "image":
+        clips = settings.plan.clips if settings.view == "patches" else 1
+        return read_image(file), ClipIndices(np.zeros((clips, 1), np.int64), np.ones(clips, np.int64))
+    plan = settings.plan if settings.plan.stride_seconds is None else settings.plan.at(frame_rate(file, until))
+    frames = read_video(file, lambda count: plan.indices(count).indices.reshape(-1).tolist(), until)
+    return frames, plan.indices(frames.info.frames)
+
+
 @dataclass(frozen=True)
 class _Cut:
-    """Which frames are in which clip [clips, T], what was cut of them and where: pixels, boxes, landmarks."""
+    """What was cut.
 
+    Attributes:
+        clips: Which of the clips that were planned there are.
+        places: Which frames are in each of them, [clips, T]; and what was cut there: pixels, boxes, landmarks.
+    """
+
+    clips: NDArray[np.int64]
     places: NDArray[np.int64]
     pixels: Pixels
     boxes: NDArray[np.float32]
     landmarks: Landmarks | None
+
+
+def _cut(
+    views: Views, places: NDArray[np.int64], cutter: _Cutter, settings: CutSettings, known: KnownTrack | None
+) -> _Cut:
+    """Cut frames as they are laid out in clips; ``known`` is the track that the cutter follows, if it does."""
+    if settings.view == "patches":
+        return _cut_patches(views, places, cutter, settings)
+    if settings.box == "clip":
+        return _cut_steadily(views, places, cutter, known)
+    crops = np.stack([cutter(image, i) for i, image in enumerate(views)])  # [N, S, S, 3]
+    landmarks = None if cutter.landmarks is None else cutter.landmarks[places]
+    return _Cut(np.arange(len(places)), places, crops[places], cutter.boxes[places], landmarks)
 
 
 def _cut_steadily(views: Views, places: NDArray[np.int64], cutter: _Cutter, known: KnownTrack | None) -> _Cut:
@@ -220,7 +236,7 @@ def _cut_steadily(views: Views, places: NDArray[np.int64], cutter: _Cutter, know
         boxes = np.stack([known.frames[name] for name in _BOX], -1)
     else:
         boxes = square_boxes(steady_boxes(cutter.boxes[places]).reshape(-1, 4), 0).reshape(*places.shape, 4)
-    return _cut_boxes(views, places, boxes, cutter)
+    return _cut_boxes(views, np.arange(len(places)), places, boxes, cutter)
 
 
 def _cut_patches(views: Views, places: NDArray[np.int64], cutter: _Cutter, settings: CutSettings) -> _Cut:
@@ -234,10 +250,12 @@ def _cut_patches(views: Views, places: NDArray[np.int64], cutter: _Cutter, setti
     boxes = patch_boxes(regions, settings.size, width, height)
     shown = np.concatenate([places[..., None], boxes], 2).reshape(len(places), -1)
     apart = np.sort(np.unique(shown, axis=0, return_index=True)[1])
-    return _cut_boxes(views, places[apart], boxes[apart], cutter)
+    return _cut_boxes(views, apart, places[apart], boxes[apart], cutter)
 
 
-def _cut_boxes(views: Views, places: NDArray[np.int64], boxes: NDArray[np.float32], cutter: _Cutter) -> _Cut:
+def _cut_boxes(
+    views: Views, clips: NDArray[np.int64], places: NDArray[np.int64], boxes: NDArray[np.float32], cutter: _Cutter
+) -> _Cut:
     """Each clip's own box of each of its frames [clips, T, 4]."""
     size = cutter.size
     pixels = np.empty((*places.shape, size, size, 3), np.uint8)
@@ -246,10 +264,10 @@ def _cut_boxes(views: Views, places: NDArray[np.int64], boxes: NDArray[np.float3
         for clip, time in np.argwhere(places == place).tolist():
             pixels[clip, time] = cut_square(image, boxes[clip, time], size)
     if cutter.landmarks is None:
-        return _Cut(places, pixels, boxes, None)
+        return _Cut(clips, places, pixels, boxes, None)
     seen = landmarks_in_frames(cutter.landmarks, cutter.boxes, size)[places].reshape(-1, 5, 2)
     placed = landmarks_in_boxes(seen, boxes.reshape(-1, 4), size).reshape(*places.shape, 5, 2)
-    return _Cut(places, pixels, boxes, placed)
+    return _Cut(clips, places, pixels, boxes, placed)
 
 
 class _Cutter:
