@@ -6,9 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
-from deepfake.config import load_config
 from deepfake.errors import UserError
-from deepfake.hydra_app import compose_config
+from deepfake.hydra_app import compose_run
 from deepfake.runs.capsules import SUFFIX
 from deepfake.runs.console import Console
 from deepfake.runs.packing import Contents, collect, write_capsule
@@ -43,7 +42,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Collect, then write; nothing appears before all of it is there."""
     console = Console()
     read_overrides(arguments.places, EVALUATE)
-    here = load_config(compose_config(arguments.places))
+    here = compose_run(arguments.places)
     store = locate(here.tracking, here.outputs)
     record = find_run(arguments.run, store, here.outputs)
     _check_result(record)

@@ -130,7 +130,7 @@ def _chosen(
 
 
 def _once(records: Sequence[RunRecord]) -> list[RunRecord]:
-    return list({record.run_id or str(record.places[0]): record for record in records}.values())
+    return list({record.reference: record for record in records}.values())
 
 
 def _differences(ordered: Sequence[Entry], shared: Shared, by: str, options: EvaluationOptions) -> Section:

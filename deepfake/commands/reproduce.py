@@ -213,12 +213,12 @@ def _references(run: str, places: Sequence[str], sample: int | None, console: Co
     study, rest = match["name"], []
     for record in sweep_runs(study, store, here.outputs):
         if record.status == "FINISHED" and "pruned" not in record.tags:
-            rest.append(record.run_id or str(record.places[0]))
+            rest.append(record.reference)
     if not rest:
         raise UserError(f"the study {study!r} has no run that came to its end", "wait for one")
     try:
         record = find_run(f"best:{study}", store, here.outputs)
-        best = record.run_id or str(record.places[0])
+        best = record.reference
     except UserError as error:
         console.warn(f"{error.message}: it is not picked out")
         best = None

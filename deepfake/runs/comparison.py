@@ -156,7 +156,7 @@ def _labels(records: Sequence[RunRecord]) -> list[str]:
         labels.append(record.name if names.count(record.name) == 1 else f"{record.name} {apart}")
     counts = {label: labels.count(label) for label in labels}
     return [
-        label if counts[label] == 1 else f"{label} {(record.run_id or str(record.places[0]))[-24:]}"
+        label if counts[label] == 1 else f"{label} {record.reference[-24:]}"
         for label, record in zip(labels, records, strict=True)
     ]
 

@@ -27,7 +27,7 @@ from deepfake.runs.build import Inputs
 from deepfake.runs.context import RunContext
 from deepfake.tracking.run_folder import write_json
 
-#: More than one machine runs; what says so is no number of processes.
+#: More than any one machine starts: a larger number in a file is a damaged one.
 MOST = 64
 
 

@@ -276,7 +276,7 @@ def train_again(record: RunRecord, restored: Restored, surroundings: Surrounding
     Raises:
         KeyboardInterrupt: It was stopped; says how to go on.
     """
-    tags = {"reproduced_from": _source(record), "reproduced_from.name": record.name}
+    tags = {"reproduced_from": record.reference, "reproduced_from.name": record.name}
     if restored.changes:
         tags["reproduced_with"] = " ".join(f"{key}={now}" for key, (_, now) in restored.changes.items())
     context = replace(restored.context, tags=tags)
@@ -329,7 +329,7 @@ def keep_report(
     write_json(
         path,
         {
-            "reproduced_from": _source(source),
+            "reproduced_from": source.reference,
             "verdict": verdict.word,
             "tolerance": verdict.tolerance,
             "changed": {key: {"then": then, "now": now} for key, (then, now) in restored.changes.items()},
@@ -356,10 +356,6 @@ def read_causes(record: RunRecord) -> list[str]:
     path = record.places[0] / REPORT
     found = json.loads(path.read_text(encoding="utf-8")).get("causes", [])
     return [str(Cause(one["kind"], one["what"], one["known"])) for one in found]
-
-
-def _source(record: RunRecord) -> str:
-    return record.run_id or str(record.places[0])
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, object]]:

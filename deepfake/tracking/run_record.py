@@ -168,7 +168,12 @@ class RunRecord:
     logged: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.name!r} ({self.run_id})" if self.run_id else f"{self.name!r} ({self.places[0]})"
+        return f"{self.name!r} ({self.reference})"
+
+    @property
+    def reference(self) -> str:
+        """What finds it again: its id, or the folder of one that no store knows."""
+        return self.run_id or str(self.places[0])
 
     def has(self, name: str) -> bool:
         """Whether a file of the run is still there."""
