@@ -177,7 +177,7 @@ def take_statistics(detector: Detector, clips: Callable[[], Iterable[Batch]], fa
     with torch.no_grad(), fabric.autocast():
         for batch in clips():
             moved = move(batch)
-            images, _ = changed(moved)
+            images, _ = changed(moved, detector.size)
             detector(images, moved.mask)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

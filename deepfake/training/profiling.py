@@ -159,7 +159,12 @@ def latency_ms(detector: Detector, frames: int, size: int, fabric: Fabric) -> fl
     whole = detector
     if type(detector).extract is not Detector.extract:
         whole = Detector(
-            detector.backbone, detector.head, detector.reads, freeze=detector.freeze, chunk=detector.chunk
+            detector.backbone,
+            detector.head,
+            detector.reads,
+            freeze=detector.freeze,
+            chunk=detector.chunk,
+            size=detector.size,
         ).to(fabric.device)
     was_training = detector.training
     whole.eval()

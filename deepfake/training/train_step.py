@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from deepfake.data.augment import apply_draws, mix_pairs
 from deepfake.data.clips import Batch
 from deepfake.errors import UserError
+from deepfake.models.detector import resized
 from deepfake.models.heads import Output
 from deepfake.models.heads.base import masked_mean
 from deepfake.training.autotune import is_out_of_memory, split_batch
@@ -198,7 +199,7 @@ class Updater:
 
     def _backward(self, batch: Batch, clips: int) -> tuple[Tensor, Tensor, Tensor]:
         with self.clock("forward"):
-            images, labels = changed(batch)
+            images, labels = changed(batch, self.model.size)
             output = self.model(images, batch.mask)
             losses = self.loss(output.logits, labels)
             trained = self.loss.trained(losses, output, labels, batch.mask)
@@ -223,9 +224,12 @@ class Updater:
         return True
 
 
-def changed(batch: Batch) -> tuple[Tensor, Tensor]:
-    """A batch's clips and labels once what was drawn for the device is done to them."""
+def changed(batch: Batch, side: int | None = None) -> tuple[Tensor, Tensor]:
+    """A batch's clips, brought to a side, and labels once what was drawn for the device is done to them."""
     images, labels = batch.clips, batch.labels
+    if side is not None:
+        frames = resized(images.flatten(0, 1), side)
+        images = frames.reshape(*images.shape[:2], *frames.shape[1:])
     if batch.draws is not None:
         images = apply_draws(images.float().div_(255), batch.draws)
     if batch.mix is not None:

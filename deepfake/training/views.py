@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepfake.models.detector import Detector
+from deepfake.models.detector import Detector, resized
 from deepfake.models.heads import Output
 from deepfake.training.options import EvaluationOptions
 
@@ -30,21 +30,27 @@ class View:
     down: float = 0.5
     mirrored: bool = False
 
-    def of(self, clips: Tensor) -> Tensor:
-        """The look at clips [B, T, C, H, W], uint8 in 0..255 or floating point in 0..1; the same shape.
+    def of(self, clips: Tensor, side: int | None = None) -> Tensor:
+        """The look at clips [B, T, C, H, W], uint8 in 0..255 or floating point in 0..1; [B, T, C, S, S].
 
-        A part is enlarged by cubic interpolation, and is floating point in 0..1.
+        S is ``side``, or as it was where that is None. A part that is enlarged is so by cubic interpolation, and is
+        floating point in 0..1.
         """
         height, width = clips.shape[-2:]
         high, wide = max(2, round(self.scale * height)), max(2, round(self.scale * width))
         if (high, wide) != (height, width):
             top, left = round((height - high) * self.down), round((width - wide) * self.across)
             part = clips[..., top : top + high, left : left + wide].flatten(0, 1)
-            part = part.float().div_(255) if part.dtype == torch.uint8 else part
-            part = part.contiguous(memory_format=torch.channels_last)
-            enlarged = F.interpolate(part, (height, width), mode="bicubic", align_corners=False).clamp_(0, 1)
-            clips = enlarged.reshape(clips.shape)
+            to = (side or height, side or width)
+            made = resized(part, side) if side is not None and side <= min(high, wide) else _enlarged(part, to)
+            clips = made.reshape(*clips.shape[:2], *made.shape[1:])
         return clips.flip(-1) if self.mirrored else clips
+
+
+def _enlarged(frames: Tensor, to: tuple[int, int]) -> Tensor:
+    frames = frames.float().div_(255) if frames.dtype == torch.uint8 else frames
+    frames = frames.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(frames, to, mode="bicubic", align_corners=False).clamp_(0, 1)
 
 
 WHOLE = View()
@@ -89,7 +95,7 @@ class Viewed(nn.Module):
 
     def forward(self, clips: Tensor, mask: Tensor) -> Output:
         """Clips [B, T, C, H, W] and mask bool [B, T] to logits."""
-        outputs: list[Output] = [self.detector(view.of(clips), mask) for view in self.views]
+        outputs: list[Output] = [self.detector(view.of(clips, self.detector.size), mask) for view in self.views]
         frames = [output.frame_logits for output in outputs if output.frame_logits is not None]
         logits = torch.stack([output.logits for output in outputs]).mean(0)
         return Output(logits, torch.stack(frames).mean(0) if frames else None)

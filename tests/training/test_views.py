@@ -51,6 +51,13 @@ def test_a_part_of_bytes_and_of_numbers_is_the_same() -> None:
     torch.testing.assert_close(look.of(gradient()), look.of(gradient().float() / 255))
 
 
+def test_a_part_is_brought_to_the_side_that_the_backbone_reads() -> None:
+    for side in (16, 24, 36):
+        look = View(0.6).of(gradient(), side)
+        assert look.shape == (1, 2, 3, side, side)
+        assert float(look.float().mean()) / (255 if look.dtype == torch.uint8 else 1) == pytest.approx(0.5, abs=0.02)
+
+
 def test_a_part_of_a_picture_of_two_pixels_is_one() -> None:
     assert View(0.1).of(gradient(2)).shape == (1, 2, 3, 2, 2)
 

@@ -12,13 +12,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from deepfake.data.augment import apply_draws
 from deepfake.data.clips import Batch, ClipSource
 from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
 from deepfake.training.autotune import is_out_of_memory
 from deepfake.training.features.feature_store import FeatureLayout, FrameKind, Written
 from deepfake.training.scoring import full_precision
+from deepfake.training.train_step import changed
 
 
 class FeatureReader(Detector):
@@ -209,9 +209,7 @@ class Extractor:
         """Features [frames that are no fillers, ...] of a batch, one clip after another."""
         moved = batch.to(self._fabric.device, non_blocking=True)
         with torch.inference_mode(), full_precision() if self._exact else self._fabric.autocast():
-            clips = moved.clips
-            if self._changed and moved.draws is not None:
-                clips = apply_draws(clips.float().div_(255), moved.draws)
+            clips = changed(moved, self._detector.size)[0] if self._changed else moved.clips
             # Gathered with channels last, as they lie in memory and as the backbone likes them.
             frames = clips.permute(0, 1, 3, 4, 2)[moved.mask].permute(0, 3, 1, 2)
             return torch.cat([self._read(part) for part in torch.split(frames, self._most)])

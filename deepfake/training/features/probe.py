@@ -15,7 +15,14 @@ _CLIPS = 256  # read at once
 
 def frozen_copy(detector: Detector) -> Detector:
     """The backbone as it is now, kept from what training does to it, as a detector that reads vectors."""
-    return Detector(copy.deepcopy(detector.backbone), detector.head, "vectors", freeze=True, chunk=detector.chunk)
+    return Detector(
+        copy.deepcopy(detector.backbone),
+        detector.head,
+        "vectors",
+        freeze=True,
+        chunk=detector.chunk,
+        size=detector.size,
+    )
 
 
 def sample_vectors(features: ClipSource) -> np.ndarray:
