@@ -16,8 +16,8 @@ from deepfake.training.trainer import FitOptions, Trainer
 from tests.training.fakes import FakeClips, small_detector
 
 
-def main(folder: Path) -> None:
-    options = TrainerOptions(epochs=2, batch_size=8, accumulate=2, accelerator="cpu")
+def main(folder: Path, keys: str = "{}") -> None:
+    options = TrainerOptions(epochs=2, batch_size=8, accumulate=2, accelerator="cpu", **json.loads(keys))
     fabric = create_fabric(options)
     seed_everything(0, True)
     detector = small_detector(Mean(dropout=0.0))
@@ -39,4 +39,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -17,24 +17,30 @@ from tests.end_to_end import parallel
 ROOT = Path(__file__).parents[2]
 
 
-def launch(folder: Path) -> list[dict[str, Any]]:
+#: Plain, and all that changes what a step or an epoch is.
+KEYS: list[dict[str, Any]] = [{}, {"sam": 0.1, "swa": 1.0, "pairs": True, "balance": "method", "frame_loss": 0.5}]
+
+
+def launch(folder: Path, keys: str) -> list[dict[str, Any]]:
     """What each of two processes wrote."""
     folder.mkdir()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, *launcher, str(ROOT / "tests" / "end_to_end" / "parallel.py"), str(folder)]
+    command = [sys.executable, *launcher, str(ROOT / "tests" / "end_to_end" / "parallel.py"), str(folder), keys]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+@pytest.fixture(scope="module", params=[json.dumps(keys) for keys in KEYS])
+def outcomes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("parallel")
     (folder / "one").mkdir()
-    parallel.main(folder / "one")
+    parallel.main(folder / "one", request.param)
     one = json.loads((folder / "one" / "rank0.json").read_text())
-    return one, launch(folder / "two")
+    return one, launch(folder / "two", request.param)
 
 
 @pytest.mark.slow
