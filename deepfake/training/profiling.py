@@ -116,7 +116,8 @@ def peak_memory(device: torch.device) -> float:
 def clip_flops(detector: Detector, clips: torch.Tensor, mask: torch.Tensor) -> float:
     """Floating-point operations of training on one clip, as torch counts them.
 
-    A trained part costs its forward pass three times (Kaplan et al. 2020, arXiv:2001.08361), a frozen one once.
+    What is trained costs its forward pass three times (Kaplan et al. 2020, arXiv:2001.08361), a frozen backbone once.
+    Of one that is trained in part the gradients are counted.
 
     Args:
         detector: Its mode is put back afterwards.
@@ -125,13 +126,17 @@ def clip_flops(detector: Detector, clips: torch.Tensor, mask: torch.Tensor) -> f
     """
     was_training = detector.training
     detector.eval()
-    with torch.no_grad():
-        with FlopCounterMode(display=False) as backbone:
-            features = detector.extract(clips)
-        with FlopCounterMode(display=False) as head:
-            detector.classify(features, mask)
+    in_part = bool(detector.backbone.fixed)
+    with FlopCounterMode(display=False) as backbone, torch.set_grad_enabled(in_part):
+        features = detector.extract(clips)
+        if in_part:
+            features.sum().backward()  # type: ignore[no-untyped-call]
+    with FlopCounterMode(display=False) as head, torch.no_grad():
+        detector.classify(features, mask)
+    detector.zero_grad(set_to_none=True)
     detector.train(was_training)
-    return float(backbone.get_total_flops() * (1 if detector.freeze else 3) + 3 * head.get_total_flops())
+    times = 1 if detector.freeze or in_part else 3
+    return float(times * backbone.get_total_flops() + 3 * head.get_total_flops())
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:

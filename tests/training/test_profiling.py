@@ -3,6 +3,7 @@ from __future__ import annotations
 import mmap
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -138,6 +139,23 @@ def test_operations_of_a_clip_are_counted(freeze: bool, passes: int) -> None:
     classifier = 2 * 6
     expected = 2 * (passes * convolution + 3 * classifier)  # two frames
     assert clip_flops(detector, batch.clips, batch.mask) == expected
+
+
+def flops(**changes: Any) -> float:
+    options = BackboneOptions("vit_tiny_patch16_224", pretrained=False, **changes)
+    detector = create_detector(options, Mean(), 32).train()
+    found = clip_flops(detector, torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8), torch.ones(1, 2, dtype=torch.bool))
+    assert detector.training
+    assert all(parameter.grad is None for parameter in detector.parameters())
+    return found
+
+
+def test_what_is_trained_in_part_costs_what_its_gradients_do() -> None:
+    frozen = flops(freeze=True)
+    assert flops() == pytest.approx(3 * frozen, rel=0.01)
+    # Activations' gradients, and hardly any of weights.
+    assert flops(tune="norms") == pytest.approx(2 * frozen, rel=0.05)
+    assert flops(tune="last_n", last_n=1) == pytest.approx(frozen * (1 + 2 / 12), rel=0.1)
 
 
 def test_a_cpu_has_no_peak_in_the_tables() -> None:
