@@ -67,6 +67,10 @@ class Detector(nn.Module):
             self.backbone.train(mode)
         return self
 
+    def of_pixels(self, *, freeze: bool) -> Detector:
+        """A detector of the same modules that reads pixels, whatever this one reads."""
+        return Detector(self.backbone, self.head, self.reads, freeze=freeze, chunk=self.chunk, size=self.size)
+
     @property
     def fixed(self) -> frozenset[str]:
         """The names in its state that training leaves as they came with the backbone."""

@@ -132,7 +132,7 @@ def _whole(run: Run) -> Detector:
     """The run's detector where it reads pixels, not stored features."""
     from deepfake.training.features.extract import FeatureReader
 
-    return run.detector.whole() if isinstance(run.detector, FeatureReader) else run.detector
+    return run.detector.of_pixels(freeze=True) if isinstance(run.detector, FeatureReader) else run.detector
 
 
 def _known(clips: pd.DataFrame, looked: ClipSource) -> np.ndarray:

@@ -111,7 +111,7 @@ def saliency_inside(
     """
     looked = np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(np.int64))
     # A frozen detector's backbone gives no gradients.
-    whole = Detector(detector.backbone, detector.head, detector.reads, chunk=detector.chunk).to(fabric.device).eval()
+    whole = detector.of_pixels(freeze=False).to(fabric.device).eval()
     found = []
     # cuDNN's recurrent layers give gradients in training mode only.
     with full_precision(), torch.backends.cudnn.flags(enabled=False):

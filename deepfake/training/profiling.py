@@ -163,14 +163,7 @@ def latency_ms(detector: Detector, frames: int, size: int, fabric: Fabric) -> fl
     """
     whole = detector
     if type(detector).extract is not Detector.extract:
-        whole = Detector(
-            detector.backbone,
-            detector.head,
-            detector.reads,
-            freeze=detector.freeze,
-            chunk=detector.chunk,
-            size=detector.size,
-        ).to(fabric.device)
+        whole = detector.of_pixels(freeze=detector.freeze).to(fabric.device)
     was_training = detector.training
     whole.eval()
     clip = torch.zeros(1, frames, 3, size, size, dtype=torch.uint8, device=fabric.device)

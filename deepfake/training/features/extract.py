@@ -37,10 +37,6 @@ class FeatureReader(Detector):
         )
         self.dtype = dtype
 
-    def whole(self) -> Detector:
-        """The detector that reads pixels, of the same modules."""
-        return Detector(self.backbone, self.head, self.reads, freeze=True, chunk=self.chunk)
-
     def extract(self, clips: Tensor) -> Tensor:
         """Features [B, T, D] or [B, T, D, h, w]: as the backbone gives them where 16 bits are in use, else whole."""
         return clips.to(self.dtype) if torch.is_autocast_enabled(clips.device.type) else clips.float()
