@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import harmless, printable
-from deepfake.runs.answers import Answer, predict_inputs
+from deepfake.runs.answers import Answer, FaceAnswer, predict_inputs
 from deepfake.runs.console import Console
 from deepfake.runs.inputs import Input, named_inputs
 from deepfake.runs.load import Ensemble, Trained, open_any
@@ -79,6 +79,16 @@ def _fields(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _face(number: int, face: FaceAnswer) -> dict[str, Any]:
+    return {
+        "face": number,
+        "score": face.score,
+        "probability": face.probability,
+        "frame": face.frame,
+        "box": list(face.box),
+    }
+
+
 def _result(answer: Answer) -> dict[str, Any]:
     clips = np.array(answer.clips)
     return {
@@ -93,6 +103,7 @@ def _result(answer: Answer) -> dict[str, Any]:
         if answer.score is not None
         else None,
         "faces": None if answer.faces is None else {"found": answer.faces, "frames": answer.frames},
+        **({"each_face": [_face(n, face) for n, face in enumerate(answer.each_face)]} if answer.each_face else {}),
         **({"members": [{"run": name, "score": score} for name, score in answer.members]} if answer.members else {}),
         "reason": {"code": answer.reason, "detail": answer.detail} if answer.reason else None,
     }
@@ -157,16 +168,29 @@ def _threshold(decision: Decision) -> str:
 
 
 def _explanation(answer: Answer, decision: Decision) -> str:
-    """Why a class is named that is the less probable one, or one that is as probable as the threshold."""
+    """Why a class is named that is the less probable one, or one that is as probable as the threshold; and what each
+    run of an ensemble and each of several faces was scored."""
+    told = [_contradiction(answer, decision), *(f"{name} {score:.3f}" for name, score in answer.members)]
+    if len(answer.each_face) > 1:
+        told += [f"face {number} at {_where(face)}: {face.score:.3f}" for number, face in enumerate(answer.each_face)]
+    return ", ".join(filter(None, told))
+
+
+def _contradiction(answer: Answer, decision: Decision) -> str:
     threshold = decision.applied_probability
-    members = ", ".join(f"{name} {score:.3f}" for name, score in answer.members)
     if threshold is None or answer.confidence is None:
-        return members
+        return ""
     if answer.tied:
         return f"as probable as the threshold, {threshold:.4f}: decided by its score"
     if answer.confidence < 0.5:
         return f"{answer.predicted} though less probable: the threshold lies at {threshold:.4f}"
-    return members
+    return ""
+
+
+def _where(face: FaceAnswer) -> str:
+    """The middle of a face's box and its frame, which is enough to tell it from others."""
+    x0, y0, x1, y1 = face.box
+    return f"({(x0 + x1) / 2:.0f}, {(y0 + y1) / 2:.0f}) of frame {face.frame}"
 
 
 def _warn_of_kinds(record: RunRecord, kinds: Sequence[str], console: Console) -> None:

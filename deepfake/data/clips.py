@@ -79,6 +79,7 @@ class ClipSource:
         labels: float32 [n]; 1 is fake.
         lengths: int64 [n]: how many frames of each clip are no fillers.
         made_fake: How many of the real clips are made fakes as they are read, as a fraction.
+        faces: int64 [n]: which of its sample's faces each clip shows, 0 for the largest; None where each shows that.
     """
 
     #: Whether fetching costs next to nothing, or happens on the device, so that no process reads ahead.
@@ -89,6 +90,7 @@ class ClipSource:
     labels: np.ndarray
     lengths: np.ndarray
     made_fake: float = 0.0
+    faces: np.ndarray | None = None
 
     _kept: _Ahead | None = None
 
@@ -125,7 +127,7 @@ class ClipSource:
     def describe_as(self, clips: ClipSource) -> None:
         """Take over another source's table, items, labels and lengths: the same clips, held in another form."""
         self.table, self.items, self.labels, self.lengths = clips.table, clips.items, clips.labels, clips.lengths
-        self.made_fake = clips.made_fake
+        self.made_fake, self.faces = clips.made_fake, clips.faces
 
     def close(self) -> None:
         """End the processes that read ahead; reading again starts new ones."""
@@ -206,7 +208,8 @@ class ClipSet(ClipSource):
     Args:
         store: Where their crops are.
         table: Manifest rows; those that could not be prepared are kept, and give no clips.
-        augment: Random changes, for training; None leaves clips as they are.
+        augment: Random changes, for training; None leaves clips as they are. Where clips are trained on, a sample's
+            largest face is all there is: whoever else is in a fake need not be one.
         seed: Of the random changes.
 
     Attributes:
@@ -241,12 +244,22 @@ class ClipSet(ClipSource):
         self._start = _repeat([record["offset"] for _, record in ready], counts) + self._size * clip
         self._runs = np.array([length for _, record in ready for length in record["lengths"]], np.int64)
         self._frames = _repeat([_without_slack(record["shape"][1], self.slack) for _, record in ready], counts)
+        if any("faces" in record for _, record in ready):
+            shown = [face for _, record in ready for face in record.get("faces", [0] * record["clips"])]
+            self.faces = np.array(shown, np.int64)
+            if augment is not None:
+                self._keep(self.faces == 0)
         self.lengths = np.minimum(self._runs, self._frames)
         self._faces: dict[int, Landmarks] = {}
         self._may_blend = np.zeros(len(self.labels), bool)
         self._made: tuple[int, np.ndarray] = (-1, self._may_blend)
         if augment is not None and augment.self_blend:
             self._prepare_blending(augment)
+
+    def _keep(self, kept: np.ndarray) -> None:
+        """Leave out all but some items, bool [n]."""
+        for name in ("items", "labels", "faces", "_part", "_size", "_start", "_runs", "_frames"):
+            setattr(self, name, getattr(self, name)[kept])
 
     def _prepare_blending(self, augment: AugmentOptions) -> None:
         """Find the clips that may become fakes: real ones, whose face is known where the mask goes with it."""
@@ -370,6 +383,7 @@ class PartOfClips(ClipSource):
         self.items[:, 0] = place[self.items[:, 0]]
         self.labels, self.lengths = clips.labels[self._chosen], clips.lengths[self._chosen]
         self.made_fake = clips.made_fake
+        self.faces = None if clips.faces is None else clips.faces[self._chosen]
 
     def labels_in(self, epoch: int) -> np.ndarray:
         """See :meth:`ClipSource.labels_in`."""

@@ -304,7 +304,7 @@ def _slack_of(folder: Path) -> int:
 
 def _cutting(settings: CutSettings) -> dict[str, Any]:
     """What came later is told where it changes a crop, so that stores of before are found."""
-    rest = {"box": "frame", "view": "face"}
+    rest = {"box": "frame", "view": "face", "max_faces": 1}
     return {name: value for name, value in asdict(settings).items() if name not in rest or rest[name] != value}
 
 

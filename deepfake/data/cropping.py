@@ -21,7 +21,7 @@ from deepfake.data.crop_geometry import (
     steady_boxes,
     warp,
 )
-from deepfake.data.faces.base import Face, FaceDetector, Landmarks, Track, look_near, overlap, track_face
+from deepfake.data.faces.base import Face, FaceDetector, Landmarks, Track, look_near, overlap, track_faces
 from deepfake.data.frame_sampling import ClipIndices, ClipPlan
 from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, Views, read_image
 from deepfake.data.video import frame_rate, read_video
@@ -85,6 +85,7 @@ class CutSettings:
         normalise: Compress every crop alike, whatever it came from.
         box: ``frame`` follows the face from frame to frame; ``clip`` is one box for all frames of a run.
         view: ``face``, or ``patches``: squares of ``size`` pixels as they are, spread over the face's box.
+        max_faces: How many faces of a sample are cut at most.
     """
 
     plan: ClipPlan
@@ -96,6 +97,7 @@ class CutSettings:
     normalise: bool = False
     box: str = "frame"
     view: str = "face"
+    max_faces: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class KnownTrack:
 
 @dataclass(frozen=True)
 class Crops:
-    """The crops of one sample.
+    """The crops of one sample, the clips of its largest face first.
 
     Attributes:
         pixels: uint8 [clips, T, S, S, 3], RGB.
@@ -126,6 +128,7 @@ class Crops:
         thumbnail: uint8 [16, 16] of the frame in the middle.
         landmarks: float32 [clips, T, 5, 2], in the crops' pixels, as :class:`deepfake.data.faces.base.Face` orders
             them; None where no face was looked for.
+        faces: int64 [clips]: the face that each clip shows, 0 for the largest; None where there is one only.
     """
 
     pixels: Pixels
@@ -135,6 +138,7 @@ class Crops:
     dhashes: tuple[int, ...]
     thumbnail: Pixels
     landmarks: Landmarks | None = None
+    faces: NDArray[np.int64] | None = None
 
     @property
     def filled(self) -> int:
@@ -168,27 +172,36 @@ def cut_sample(
     frames, chosen = _read(file, kind, settings, until)
     views = Views(frames.images)
     followed = _known_boxes(frames, settings, known, detector)
-    cutter, found = followed or _boxes(frames, settings, detector)
+    faces = [followed] if followed else _boxes(frames, settings, detector)
     places = np.searchsorted(frames.indices, chosen.indices)  # [clips, T]
-    cut = _cut(views, places, cutter, settings, known if followed else None)
+    cuts = [_cut(views, places, cutter, settings, known if followed else None) for cutter, _ in faces]
+    pixels = np.concatenate([cut.pixels for cut in cuts])
     if settings.normalise:
-        for crop in cut.pixels.reshape(-1, *cut.pixels.shape[2:]):
+        for crop in pixels.reshape(-1, *pixels.shape[2:]):
             normalise(crop)
+    landmarks = [cut.landmarks for cut in cuts if cut.landmarks is not None]
+    counts = [len(cut.clips) for cut in cuts]
+    first, middle, last = 0, len(frames.images) // 2, len(frames.images) - 1
+    return Crops(
+        pixels=pixels,
+        lengths=np.concatenate([chosen.lengths[cut.clips] for cut in cuts]),
+        frames=np.concatenate([_laid_out(frames, cut, found) for cut, (_, found) in zip(cuts, faces, strict=True)]),
+        info=frames.info,
+        dhashes=tuple(dhash(views[i]) for i in sorted({first, middle, last})),
+        thumbnail=thumbnail(views[middle]),
+        landmarks=np.concatenate(landmarks) if landmarks else None,
+        faces=np.repeat(np.arange(len(cuts)), counts) if len(cuts) > 1 else None,
+    )
+
+
+def _laid_out(frames: Frames, cut: _Cut, found: NDArray[np.bool_] | bool) -> np.ndarray:
+    """The :data:`FRAME` records [clips, T] of what was cut of one face."""
     records = np.zeros(len(frames.images), FRAME)
     records["frame_index"], records["pts"], records["found"] = frames.indices, frames.pts, found
     laid_out = records[cut.places]
     for name, column in zip(_BOX, np.moveaxis(cut.boxes, -1, 0), strict=True):
         laid_out[name] = column
-    first, middle, last = 0, len(frames.images) // 2, len(frames.images) - 1
-    return Crops(
-        pixels=cut.pixels,
-        lengths=chosen.lengths[cut.clips],
-        frames=laid_out,
-        info=frames.info,
-        dhashes=tuple(dhash(views[i]) for i in sorted({first, middle, last})),
-        thumbnail=thumbnail(views[middle]),
-        landmarks=cut.landmarks,
-    )
+    return laid_out
 
 
 def _read(file: Path, kind: str, settings: CutSettings, until: Deadline | None) -> tuple[Frames, ClipIndices]:
@@ -302,21 +315,25 @@ class _Aligner(_Cutter):
 
 def _boxes(
     frames: Frames, settings: CutSettings, detector: FaceDetector | None
-) -> tuple[_Cutter, NDArray[np.bool_] | bool]:
-    """What cuts each frame, and in which of them the face was found."""
+) -> list[tuple[_Cutter, NDArray[np.bool_] | bool]]:
+    """For each face what cuts each frame, and in which of them it was found; the largest first."""
     height, width = frames.images.shape[1:3]
     if detector is None:
         side = min(height, width)
         x, y = ((width - side) // 2, (height - side) // 2) if settings.faces == "center" else (0, 0)
         whole = (x, y, width - x, height - y) if settings.faces == "none" else (x, y, x + side, y + side)
-        return _Cutter(np.tile(np.array(whole, np.float32), (len(frames.images), 1)), settings.size), True
-    track = track_face(Views(frames.images), frames.pts, detector)
-    if track is None:
+        return [(_Cutter(np.tile(np.array(whole, np.float32), (len(frames.images), 1)), settings.size), True)]
+    tracks = track_faces(Views(frames.images), frames.pts, detector, settings.max_faces)
+    if not tracks:
         raise MediaError("no_face", f"no face in any of the frames looked at, {width}x{height}")
+    return [(_cutter(track, settings), track.found) for track in tracks]
+
+
+def _cutter(track: Track, settings: CutSettings) -> _Cutter:
     if settings.align:
-        return _Aligner(track, settings.margin, settings.size), track.found
+        return _Aligner(track, settings.margin, settings.size)
     boxes = square_boxes(track.boxes, settings.margin)
-    return _Cutter(boxes, settings.size, landmarks_in_boxes(track.landmarks, boxes, settings.size)), track.found
+    return _Cutter(boxes, settings.size, landmarks_in_boxes(track.landmarks, boxes, settings.size))
 
 
 def _known_boxes(
@@ -324,7 +341,8 @@ def _known_boxes(
 ) -> tuple[_Cutter, NDArray[np.bool_]] | None:
     """The crops of the video this one was made from, if it has every frame wanted here and the face is there too."""
     info = frames.info
-    own = settings.align or settings.view == "patches"
+    # Where one face is known, others are not.
+    own = settings.align or settings.view == "patches" or settings.max_faces > 1
     if known is None or own or known.size != (info.width, info.height, info.frames):
         return None
     indices, first = np.unique(known.frames["frame_index"], return_index=True)

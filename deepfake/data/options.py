@@ -39,6 +39,8 @@ class DatasetOptions:
     # Face crops. auto: none for sets that are face crops already, else mtcnn.
     faces: str = chosen("mtcnn", FACE_MODES)
     face_model: str | None = environment(None, of_data=True)
+    # Faces of a video that are kept, the largest that stay first; all are scored, only the first is trained on.
+    max_faces: int = ranged(1, low=1, high=16)
     margin: float = ranged(0.3, low=0, high=2)
     align: bool = False
     # Where a temporal clip is cut: in each frame about its face, or for all frames in one box that holds the face.

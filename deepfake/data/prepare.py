@@ -107,6 +107,7 @@ def cut_settings(options: DatasetOptions, temporal: bool, cache: Path) -> CutSet
         normalise=options.normalise_format,
         box="clip" if steady else "frame",
         view=options.view,
+        max_faces=options.max_faces if finds else 1,
     )
 
 
@@ -176,7 +177,7 @@ def _check_room(folder: Path, jobs: list[Job], settings: CutSettings) -> None:
 
 def needed_bytes(jobs: Iterable[Job], settings: CutSettings) -> int:
     """What the crops of these samples take at most."""
-    frame = settings.size**2 * 3
+    frame = settings.max_faces * settings.size**2 * 3
     video = settings.plan.clips * settings.plan.length * frame
     image = settings.plan.clips * frame if settings.view == "patches" else frame
     return sum(video if job.kind == "video" else image for job in jobs)

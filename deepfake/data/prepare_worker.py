@@ -140,6 +140,7 @@ def describe(crops: Crops) -> Record:
         "dhashes": list(crops.dhashes),
         "thumbnail": base64.b64encode(crops.thumbnail.tobytes()).decode(),
         "landmarks": None if crops.landmarks is None else pack_landmarks(crops.landmarks),
+        **({} if crops.faces is None else {"faces": crops.faces.tolist()}),
     }
 
 
@@ -200,7 +201,7 @@ def _limit_memory(settings: CutSettings) -> None:
         return
     used = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
     plan = settings.plan
-    crops = 2 * plan.clips * plan.length * settings.size**2 * 3  # once by frame, once by clip
+    crops = 2 * settings.max_faces * plan.clips * plan.length * settings.size**2 * 3  # once by frame, once by clip
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = (int(used.split()[1]) << 10) + _MEMORY + crops
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))

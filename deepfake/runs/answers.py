@@ -24,10 +24,30 @@ from deepfake.runs.load import Ensemble, Trained
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import log_odds, sigmoid
+from deepfake.training.scoring import pool_clips
+
+Box = tuple[float, float, float, float]
 
 _FILES = 64  # whose crops lie on the disk at once
 #: Seconds for one file, and one more for each megabyte, unless more were asked for: somebody waits for the answer.
 _SECONDS = 25.0
+
+
+@dataclass(frozen=True)
+class FaceAnswer:
+    """What is said of one of several faces in a file.
+
+    Attributes:
+        score: The detector's own; ``probability`` is calibrated, None without a calibrator.
+        probability: See ``score``.
+        frame: A frame in which the face is.
+        box: Where it is there: x0, y0, x1, y1 of what was cut, in pixels of the upright frame.
+    """
+
+    score: float
+    probability: float | None
+    frame: int
+    box: Box
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,7 @@ class Answer:
         reason: Why there is no answer, in a word; empty where there is one.
         detail: The same for people.
         members: Of an ensemble, each run's name and its own score.
+        each_face: What is said of each face, the largest first, where ``dataset.max_faces`` looks for several.
     """
 
     input: Input
@@ -61,6 +82,7 @@ class Answer:
     reason: str = ""
     detail: str = ""
     members: tuple[tuple[str, float], ...] = ()
+    each_face: tuple[FaceAnswer, ...] = ()
 
 
 def predict_inputs(
@@ -92,12 +114,17 @@ def _seconds(trained: Trained | Ensemble) -> float:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one detector makes of a file: its crops' record, its score, its clips' probabilities."""
+    """What one detector makes of a file: its crops' record, its score, its clips' probabilities, its faces' scores.
+
+    ``places`` says where each face is: a frame and a box.
+    """
 
     member: Trained
     record: Record
     score: float
     clips: np.ndarray
+    faces: np.ndarray
+    places: list[tuple[int, Box]]
 
 
 def _alike(trained: Trained | Ensemble) -> list[tuple[CutSettings, list[Trained]]]:
@@ -127,10 +154,33 @@ def _look(
             scored = member.score(ClipSet(store, table), "")
             member.rest()
             scores = dict(zip(inputs, scored.samples["score"], strict=True))
-            clips = dict(iter(scored.clips.groupby("sample_id")["logit"]))
+            clips = dict(iter(scored.clips.groupby("sample_id")))
             for name in inputs:
-                probabilities = sigmoid(clips[name].to_numpy()) if name in clips else np.empty(0)
-                yield name, _Look(member, records[name], float(scores[name]), probabilities)
+                own = clips.get(name, scored.clips.iloc[:0])
+                places = _places(store, name) if settings.max_faces > 1 and len(own) else []
+                faces = _face_scores(own, len(places), member)
+                probabilities = sigmoid(own["logit"].to_numpy())
+                yield name, _Look(member, records[name], float(scores[name]), probabilities, faces, places)
+
+
+def _face_scores(clips: pd.DataFrame, faces: int, member: Trained) -> np.ndarray:
+    """The score of each face [faces], from the clips of one sample."""
+    options = member.config.evaluation
+    owners = clips["face"].to_numpy() if "face" in clips else np.zeros(len(clips), np.int64)
+    return pool_clips(owners, clips["logit"].to_numpy(), faces, options.clips, options.top_k) if faces else np.empty(0)
+
+
+def _places(store: CropStore, name: str) -> list[tuple[int, Box]]:
+    """A frame of each face, in the middle of those in which it was found, and its box there."""
+    found, frames = [], store.frame_records(name)
+    faces = np.array(store.records[name].get("faces", [0] * len(frames)))
+    for face in range(int(faces.max()) + 1):
+        seen = frames[faces == face].reshape(-1)
+        seen = seen[seen["found"]] if seen["found"].any() else seen
+        middle = seen[np.argsort(seen["frame_index"], kind="stable")[len(seen) // 2]]
+        x0, y0, x1, y1 = (round(float(middle[side]), 1) for side in ("x0", "y0", "x1", "y1"))
+        found.append((int(middle["frame_index"]), (x0, y0, x1, y1)))
+    return found
 
 
 def _answer(trained: Trained | Ensemble, one: Input, looks: Sequence[_Look]) -> Answer:
@@ -141,9 +191,24 @@ def _answer(trained: Trained | Ensemble, one: Input, looks: Sequence[_Look]) -> 
     score = scores[0] if len(looks) == 1 else sigmoid(log_odds(scores).mean())
     clips = np.concatenate([look.clips for look in looks])
     answer = _read(trained, one, record, float(score), clips, any(finds))
-    if len(looks) == 1 or answer.reason:
+    if answer.reason:
         return answer
-    return replace(answer, members=tuple((look.member.record.name, look.score) for look in looks))
+    members = tuple((look.member.record.name, look.score) for look in looks) if len(looks) > 1 else ()
+    return replace(answer, members=members, each_face=_each_face(trained, looks))
+
+
+def _each_face(trained: Trained | Ensemble, looks: Sequence[_Look]) -> tuple[FaceAnswer, ...]:
+    """Of each face what is said of it; nothing where detectors of an ensemble do not see as many."""
+    if len({len(look.places) for look in looks}) > 1:
+        return ()
+    tables = np.stack([look.faces for look in looks])
+    scores = tables[0] if len(looks) == 1 else sigmoid(log_odds(tables).mean(axis=0))
+    calibrator = trained.decision.calibrator
+    probabilities = [None] * len(scores) if calibrator is None else trained.decision.calibrated(scores).tolist()
+    return tuple(
+        FaceAnswer(float(score), probability, frame, box)
+        for score, probability, (frame, box) in zip(scores, probabilities, looks[0].places, strict=True)
+    )
 
 
 def _read(

@@ -39,7 +39,15 @@ from deepfake.training.evaluation import (
     usual_columns,
 )
 from deepfake.training.options import EvaluationOptions
-from deepfake.training.scoring import Scored, average_samples, average_scored, sample_table, score, score_clips
+from deepfake.training.scoring import (
+    Scored,
+    average_samples,
+    average_scored,
+    join_clips,
+    sample_table,
+    score,
+    score_clips,
+)
 from deepfake.training.views import viewed
 
 if TYPE_CHECKING:
@@ -156,7 +164,7 @@ def measure_splits(
     return replace(
         tested,
         predictions=pd.concat([val.samples, test.samples], ignore_index=True),
-        clips=pd.concat([val.clips, test.clips], ignore_index=True),
+        clips=join_clips([val.clips, test.clips]),
         frames=None,
         found=found,
     )

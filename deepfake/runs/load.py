@@ -27,7 +27,7 @@ from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
 from deepfake.training.decision import Decision, fit_decision, load_decision, pooling_name
 from deepfake.training.options import EvaluationOptions
-from deepfake.training.scoring import Scored, average_samples, pool_clips, score
+from deepfake.training.scoring import Scored, average_samples, pool_faces, score
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -185,7 +185,7 @@ def _load(
 
 def _open_ensemble(record: RunRecord, config: RunConfig, changes: Changes, store: Store) -> Ensemble:
     # Every member's samples are scored as the ensemble's own were.
-    pooling: Any = {"clips": config.evaluation.clips, "top_k": config.evaluation.top_k}
+    pooling: Any = {name: getattr(config.evaluation, name) for name in ("clips", "top_k", "faces")}
     found = [find_member(record, one, store, changes.outputs) for one in record.members()]
     configs = [with_changes(one, changes) for one in found]
     configs = [replace(own, evaluation=replace(own.evaluation, **pooling)) for own in configs]
@@ -280,10 +280,11 @@ def pooled(record: RunRecord, options: EvaluationOptions, split: str) -> pd.Data
     clips = record.clips()
     clips = clips[clips["split"] == split]
     rows = pd.Index(part["sample_id"]).get_indexer(clips["sample_id"])
-    scores = pool_clips(rows, clips["logit"].to_numpy(), len(part), options.clips, options.top_k)
+    faces = clips["face"].to_numpy() if "face" in clips else None
+    scores = pool_faces(rows, faces, clips["logit"].to_numpy(), len(part), options)
     return part.assign(score=scores)
 
 
 def _same_fit(then: EvaluationOptions, now: EvaluationOptions) -> bool:
-    same = all(getattr(then, name) == getattr(now, name) for name in ("clips", "threshold", "calibration"))
-    return same and (now.clips != "topk" or then.top_k == now.top_k)
+    same = all(getattr(then, name) == getattr(now, name) for name in ("clips", "faces", "threshold", "calibration"))
+    return same and ("topk" not in (now.clips, now.faces) or then.top_k == now.top_k)

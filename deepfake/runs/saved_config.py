@@ -72,8 +72,8 @@ EVALUATE = Use(
 ENSEMBLE = Use(
     # What is done with clips' scores; the scores themselves are those that the runs kept.
     (
-        *(f"evaluation.{name}" for name in ("clips", "top_k", "threshold", "calibration", "resamples", "level")),
-        "evaluation.min_coverage",
+        *(f"evaluation.{name}" for name in ("clips", "top_k", "faces", "threshold", "calibration")),
+        *(f"evaluation.{name}" for name in ("resamples", "level", "min_coverage")),
         "paths",
         "tracking",
     ),

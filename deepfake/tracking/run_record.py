@@ -116,6 +116,7 @@ _COLUMNS: dict[str, tuple[Callable[[pd.Series], bool], str]] = {
     "sha256": (_texts_or_nothing, "digests"),
     "label": (_classes, "0 and 1"),
     "bytes": (_whole, "whole numbers"),
+    "face": (_whole, "whole numbers"),
     "score": (_probabilities_or_nan, "numbers from 0 to 1"),
     "logit": (_numbers_or_nan, "numbers"),
 }

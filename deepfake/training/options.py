@@ -164,6 +164,8 @@ class EvaluationOptions:
     # A video's score from its clips': their mean, median, the mean of the top_k highest, or of their log-odds.
     clips: str = chosen("mean", ("mean", "median", "topk", "log_odds"))
     top_k: int = ranged(2, low=1, high=MOST)
+    # A video's score from its faces', where dataset.max_faces kept several: the highest, the mean of top_k or of all.
+    faces: str = chosen("max", ("max", "topk", "mean"))
     # The looks at each clip whose logits are averaged (training/views.py), and the side of those that are a part of it.
     views: list[str] = chosen(["whole"], VIEWS)
     view_scale: float = ranged(0.65, low=0.1, high=1)

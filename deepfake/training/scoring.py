@@ -66,6 +66,46 @@ def pool_clips(rows: np.ndarray, logits: np.ndarray, samples: int, how: str = "m
     return pooled
 
 
+def pool_faces(
+    rows: np.ndarray, faces: np.ndarray | None, logits: np.ndarray, samples: int, options: EvaluationOptions
+) -> np.ndarray:
+    """One probability for each sample: of a face's clips by ``options.clips``, then of its faces by ``options.faces``.
+
+    Args:
+        rows: Each clip's sample, as for :func:`pool_clips`.
+        faces: Each clip's face within its sample, int [clips]; None where each sample has one.
+        logits: Of the clips.
+        samples: How many there are.
+        options: How.
+
+    Returns:
+        Probabilities [samples]; NaN for a sample without clips, or with a clip whose logit is NaN.
+    """
+    if faces is None or len(rows) == 0:
+        return pool_clips(rows, logits, samples, options.clips, options.top_k)
+    owners, own = np.unique(np.stack([rows, faces]), axis=1, return_inverse=True)
+    each = pool_clips(own.reshape(-1), logits, owners.shape[1], options.clips, options.top_k)
+    table = np.full((samples, int(owners[1].max()) + 1), np.nan)
+    table[owners[0], owners[1]] = np.nan_to_num(each)
+    pooled = np.full(samples, np.nan)
+    there = np.unique(rows)
+    pooled[there] = OVER_FACES[options.faces](table[there], options.top_k)
+    pooled[owners[0][np.isnan(each)]] = np.nan
+    return pooled
+
+
+def _highest(scores: np.ndarray, top_k: int) -> np.ndarray:
+    return np.nanmean(-np.sort(-scores, axis=1)[:, :top_k], axis=1)
+
+
+#: What a sample's score can be, from its faces' [samples, faces], NaN where it has fewer.
+OVER_FACES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "max": lambda scores, top_k: np.nanmax(scores, axis=1),
+    "mean": lambda scores, top_k: np.nanmean(scores, axis=1),
+    "topk": _highest,
+}
+
+
 def _mean(logits: np.ndarray, top_k: int) -> np.ndarray:
     return np.nanmean(sigmoid(logits), axis=1)
 
@@ -243,7 +283,7 @@ def sample_table(
     frames = np.bincount(rows, weights=scores.mask.sum(1) if len(rows) else None, minlength=n)
     table = clips.table[list(_COLUMNS)].reset_index(drop=True)
     table["split"] = split
-    table["score"] = pool_clips(rows, scores.logits, n, options.clips, options.top_k)
+    table["score"] = pool_faces(rows, clips.faces, scores.logits, n, options)
     table["frames_used"] = frames.astype(np.int64)
     known = clips.table["status"].to_numpy() if "status" in clips.table else np.full(n, "failed")
     table["status"] = np.where(counts > 0, "ok", np.where(known == "ok", "failed", known))
@@ -277,14 +317,21 @@ def average_scored(parts: Sequence[Scored]) -> Scored:
     """Several detectors' :class:`Scored` of one split as one; clips are of all of them, told apart by ``member``."""
     if len(parts) == 1:
         return parts[0]
-    clips = pd.concat([part.clips.assign(member=n) for n, part in enumerate(parts)], ignore_index=True)
+    clips = join_clips([part.clips.assign(member=n) for n, part in enumerate(parts)])
     return Scored(average_samples([part.samples for part in parts]), None, clips)
+
+
+def join_clips(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of clips as one; where only some tell faces apart, the others' clips are of their samples' first."""
+    joined = pd.concat(tables, ignore_index=True)
+    return joined.assign(face=joined["face"].fillna(0).astype(np.int64)) if "face" in joined else joined
 
 
 def clip_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame:
     """One row per clip, with its logit."""
     table = clips.table[list(_COLUMNS)].iloc[clips.items[:, 0]].reset_index(drop=True)
-    return table.assign(split=split, clip=clips.items[:, 1], logit=scores.logits)
+    faces = {} if clips.faces is None else {"face": clips.faces}
+    return table.assign(split=split, clip=clips.items[:, 1], **faces, logit=scores.logits)
 
 
 def frame_table(clips: ClipSource, scores: ClipScores, split: str) -> pd.DataFrame | None:

@@ -303,3 +303,24 @@ def test_landmarks_of_a_short_clip_are_filled_as_its_frames_are(tmp_path: Path) 
     table = pd.DataFrame({"sample_id": ["s0", "s1"], "label": [0, 0]})
     clips = ClipSet(CropStore(tmp_path, read_records(tmp_path)), table, augment=BLEND)
     assert {clips.fetch([2, 3], epoch).labels.sum().item() for epoch in range(8)} == {0.0, 1.0, 2.0}
+
+
+def test_the_clips_of_each_face_are_told_apart(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path)
+    writer.append({"sample_id": "two", "status": "ok", "clips": 2, "faces": [0, 1]}, _crops(1))
+    writer.append({"sample_id": "one", "status": "ok", "clips": 2}, _crops(2))
+    writer.close()
+    store = CropStore(tmp_path, read_records(tmp_path))
+    clips = ClipSet(store, _table("two", "one"))
+    assert clips.faces is not None
+    assert (clips.items.tolist(), clips.faces.tolist()) == ([[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 0, 0])
+    trained = ClipSet(store, _table("two", "one"), augment=AugmentOptions())
+    assert trained.items.tolist() == [[0, 0], [1, 0], [1, 1]]
+    assert torch.equal(trained.fetch([0, 2]).clips, clips.fetch([0, 3]).clips)
+    part = PartOfClips(clips, np.array([0]))
+    assert part.faces is not None
+    assert part.faces.tolist() == [0, 1]
+
+
+def test_where_each_sample_has_one_face_none_is_told_apart(store: CropStore) -> None:
+    assert ClipSet(store, _table("s0")).faces is None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from deepfake.data.crop_store import list_stores, prune_stores
-from deepfake.data.prepare import prepare_crops
+from deepfake.data.crop_store import create_store, list_stores, prune_stores, store_folder
+from deepfake.data.manifest import Manifest, make_rows
+from deepfake.data.options import DatasetOptions
+from deepfake.data.prepare import cut_settings, prepare_crops
 from deepfake.errors import DataError
 from tests.data.making import write_video
 from tests.data.test_prepare import manifest_of, options
@@ -61,3 +64,14 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
     (tmp_path / "cache").write_text("a file stands in the way")
     with pytest.raises(DataError, match="crops cannot be kept"):
         prepare_crops(manifest_of(tmp_path / "videos"), options(), False, tmp_path / "cache", workers=0)
+
+
+def test_stores_of_one_face_are_those_of_before(tmp_path: Path) -> None:
+    settings = cut_settings(DatasetOptions(faces="mtcnn"), False, tmp_path)
+    manifest = Manifest(make_rows([]), {"set": tmp_path})
+    described = json.loads((create_store(manifest, settings, tmp_path) / "store.json").read_text())
+    assert "max_faces" not in described["settings"]
+    several = cut_settings(DatasetOptions(faces="mtcnn", max_faces=2), False, tmp_path)
+    assert store_folder(manifest, several, tmp_path) != store_folder(manifest, settings, tmp_path)
+    whole = cut_settings(DatasetOptions(faces="none", max_faces=2), False, tmp_path)
+    assert whole.max_faces == 1

@@ -11,7 +11,7 @@ import pytest
 
 from deepfake.data.cropping import CutSettings, KnownTrack, cut_sample, dhash, thumbnail
 from deepfake.data.faces import create_detector
-from deepfake.data.faces.base import Face
+from deepfake.data.faces.base import Face, overlap
 from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.manifest import Manifest, make_rows
 from deepfake.data.media import MediaError
@@ -285,3 +285,39 @@ def test_a_stride_in_seconds_takes_frames_by_a_videos_own_rate(tmp_path: Path) -
         path = write_video(tmp_path / f"{ticks}.mp4", 60, steps=[ticks] * 60)
         frames = cut_sample(path, "video", settings, None).frames
         assert np.diff(frames["frame_index"]).tolist() == [[stride, stride]]
+
+
+class Two:
+    """Sees two faces that do not move."""
+
+    def __init__(self) -> None:
+        points = np.zeros((5, 2), np.float32)
+        self.faces = [
+            Face(np.array([x, 20, x + w, 20 + w], np.float32), 0.99, points) for x, w in ((10, 40), (100, 30))
+        ]
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return self.faces
+
+    def follow(self, image: np.ndarray, box: np.ndarray) -> Face | None:
+        return max(self.faces, key=lambda face: overlap(face.box, box))
+
+
+def test_each_face_has_clips_of_its_own(video: Path) -> None:
+    changes = {"faces": "mtcnn", "margin": 0.0, "max_faces": 3, "plan": ClipPlan(False, 2, 4)}
+    crops = cut_sample(video, "video", CutSettings(**{**vars(SETTINGS), **changes}), Two())
+    assert crops.faces is not None
+    assert (crops.faces.tolist(), crops.pixels.shape[:2], crops.lengths.tolist()) == ([0, 0, 1, 1], (4, 4), [4] * 4)
+    assert crops.frames["x0"][:, 0].tolist() == [10, 10, 100, 100]
+    one = cut_sample(video, "video", CutSettings(**{**vars(SETTINGS), **changes, "max_faces": 1}), Two())
+    assert one.faces is None
+    assert np.array_equal(one.pixels, crops.pixels[:2])
+    assert np.array_equal(one.frames, crops.frames[:2])
+
+
+def test_patches_of_each_face_are_told_apart(video: Path) -> None:
+    changes = {"faces": "mtcnn", "margin": 0.0, "max_faces": 3, "plan": ClipPlan(False, 2, 4), "view": "patches"}
+    crops = cut_sample(video, "video", CutSettings(**{**vars(SETTINGS), **changes}), Two())
+    assert crops.faces is not None
+    assert len(crops.faces) == len(crops.pixels) == len(crops.frames)
+    assert crops.frames["x0"][crops.faces == 0].max() < 60 <= crops.frames["x0"][crops.faces == 1].min()

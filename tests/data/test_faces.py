@@ -10,7 +10,7 @@ import pytest
 
 from deepfake.data.crop_geometry import cut_box, cut_square, resize, similarity, square_boxes, warp
 from deepfake.data.faces import create_detector, find_face_model
-from deepfake.data.faces.base import Box, Face, FaceDetector, overlap, track_face
+from deepfake.data.faces.base import Box, Face, FaceDetector, overlap, track_face, track_faces
 from deepfake.data.media import Pixels, read_image
 from deepfake.data.options import DatasetOptions
 from deepfake.data.video import read_video
@@ -221,3 +221,26 @@ def test_an_aligned_crop_shows_the_face(size: int) -> None:
     places = np.rint(face.landmarks @ matrix[:, :2].T + matrix[:, 2]).astype(int)
     assert crop.shape == (size, size, 3)
     assert all(crop[y, x, 0] > 120 for x, y in places)
+
+
+def test_every_steady_face_is_followed_the_largest_first() -> None:
+    images = [_painted([(10 + 2 * i, 50, 60, 200), (180, 50 + i, 40, 100)]) for i in range(30)]
+    tracks = track_faces(images, np.arange(30.0), Scripted((100, 200)), most=4)
+    assert [round(float(track.boxes[0, 0])) for track in tracks] == [10, 180]
+    assert np.abs(tracks[1].boxes[:, 1] - (50 + np.arange(30))).max() <= 1
+
+
+def test_no_more_faces_are_followed_than_are_asked_for() -> None:
+    images = [_painted([(10, 50, 60, 200), (180, 50, 40, 100)]) for _ in range(30)]
+    (track,) = track_faces(images, np.arange(30.0), Scripted((100, 200)), most=1)
+    assert track.boxes[0, 0] == pytest.approx(10, abs=1)
+
+
+def test_a_face_that_passes_by_is_none_of_them() -> None:
+    images = [_painted([(10, 50, 60, 200), (180, 50, 40, 100) if i == 15 else None]) for i in range(30)]
+    assert len(track_faces(images, np.arange(30.0), Scripted((100, 200)), most=4)) == 1
+
+
+def test_in_a_picture_each_face_is_one() -> None:
+    image = _painted([(10, 50, 60, 200), (180, 50, 40, 100)])
+    assert len(track_faces([image], np.zeros(1), Scripted((100, 200)), most=4)) == 2

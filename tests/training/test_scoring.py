@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from deepfake.errors import UserError
 from deepfake.models.options import Gru
-from deepfake.training.scoring import full_precision, pool_clips, score, score_clips
+from deepfake.training.calibration import log_odds
+from deepfake.training.options import EvaluationOptions
+from deepfake.training.scoring import (
+    average_samples,
+    full_precision,
+    join_clips,
+    pool_clips,
+    pool_faces,
+    score,
+    score_clips,
+)
 from tests.training.fakes import FakeClips, cpu, small_detector
 
 ROWS = np.array([0, 0, 0, 2])
@@ -138,3 +149,46 @@ def test_full_precision_ends_when_it_is_left() -> None:
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(("how", "expected"), [("max", 0.9), ("mean", 0.5), ("topk", 0.75)])
+def test_a_samples_faces_are_pooled_after_their_clips(how: str, expected: float) -> None:
+    scores = np.array([[0.0, 0.0], [0.8, 1.0], [0.5, 0.7]])  # of three faces with two clips each
+    logits = log_odds(scores.reshape(-1))
+    rows, faces = np.zeros(6, np.int64), np.repeat([0, 1, 2], 2)
+    found = pool_faces(rows, faces, logits, 2, EvaluationOptions(faces=how))
+    assert found[0] == pytest.approx(expected, abs=1e-9)
+    assert np.isnan(found[1])
+
+
+def test_one_face_each_is_no_other_than_none_told_apart() -> None:
+    rows, logits = np.array([0, 0, 1]), np.array([1.0, -1.0, 2.0])
+    options = EvaluationOptions()
+    expected = pool_clips(rows, logits, 2)
+    np.testing.assert_array_equal(pool_faces(rows, None, logits, 2, options), expected)
+    np.testing.assert_array_equal(pool_faces(rows, np.zeros(3, np.int64), logits, 2, options), expected)
+
+
+def test_a_face_whose_score_is_no_number_takes_its_sample_along() -> None:
+    found = pool_faces(np.array([0, 0]), np.array([0, 1]), np.array([1.0, np.nan]), 1, EvaluationOptions())
+    assert np.isnan(found[0])
+
+
+def test_clips_whose_faces_are_not_told_apart_are_of_the_first() -> None:
+    joined = join_clips([pd.DataFrame({"logit": [1.0]}), pd.DataFrame({"logit": [2.0], "face": [1]})])
+    assert joined["face"].tolist() == [0, 1]
+    assert joined["face"].dtype == np.int64
+
+
+def test_several_detectors_are_averaged_by_their_log_odds() -> None:
+    tables = [
+        pd.DataFrame({"sample_id": list("abc"), "score": scores, "status": status, "frames_used": used})
+        for scores, status, used in (
+            ([0.5, 0.9, 0.2], ["ok", "ok", "ok"], [4, 4, 4]),
+            ([0.5, 0.5, np.nan], ["ok", "ok", "no_face"], [8, 2, 0]),
+        )
+    ]
+    found = average_samples(tables)
+    assert found["score"].tolist() == pytest.approx([0.5, 0.75, np.nan], nan_ok=True)
+    assert found["status"].tolist() == ["ok", "ok", "no_face"]
+    assert found["frames_used"].tolist() == [8, 4, 4]
