@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -213,8 +214,10 @@ def _holds(when: Mapping[str, tuple[str, ...]], fixed: Mapping[str, str], key: s
 
 
 def _parse(key: str, text: str) -> Override:
+    # Hydra's choice() takes no null; the same values without the word do.
+    values = re.fullmatch(r"\s*choice\((.*\bnull\b.*)\)\s*", text, re.DOTALL)
     try:
-        return OverridesParser.create().parse_override(f"{key}={text}")
+        return OverridesParser.create().parse_override(f"{key}={values[1] if values else text}")
     except Exception as error:
         raise UserError(f"sweep.params.{key}={text!r} cannot be read", _GRAMMAR) from error
 

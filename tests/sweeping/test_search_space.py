@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from deepfake.errors import UserError
 from deepfake.sweeping.search_space import all_points, count_points, example_points, parse_space, to_text
+from tests import PROJECT
 
 
 def parsed(text: object) -> BaseDistribution:
@@ -23,6 +26,10 @@ def parsed(text: object) -> BaseDistribution:
         ("a,b", CategoricalDistribution(["a", "b"])),
         ("choice(true,false)", CategoricalDistribution([True, False])),
         ([64, 128], CategoricalDistribution([64, 128])),
+        ("choice(null,0.65,0.8)", CategoricalDistribution([None, 0.65, 0.8])),
+        ([None, 0.65], CategoricalDistribution([None, 0.65])),
+        ("choice([0.2,0.7],[0.3,null])", CategoricalDistribution(["[0.2,0.7]", "[0.3,null]"])),
+        ("choice(null)", CategoricalDistribution([None])),
         ("range(1,5)", IntDistribution(1, 4)),
         ("range(16,65,16)", IntDistribution(16, 64, step=16)),
         ("range(0.0,0.5,0.25)", FloatDistribution(0.0, 0.25, step=0.25)),
@@ -35,6 +42,12 @@ def parsed(text: object) -> BaseDistribution:
 )
 def test_each_form_of_the_grammar(text: object, expected: BaseDistribution) -> None:
     assert parsed(text) == expected
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "sweeps" / "search").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_space_that_comes_along_can_be_read(file: Path) -> None:
+    params = yaml.safe_load(file.read_text())["sweep"].get("params") or {}
+    assert {one.key for one in parse_space(params, [], {})} == params.keys()
 
 
 @pytest.mark.parametrize(
