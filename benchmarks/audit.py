@@ -160,13 +160,18 @@ def main() -> None:
     missed = ", ".join(name for name in PLANTS if name not in found)
     what = f"planted shortcuts found in {PLANTED_IN} samples, of {len(PLANTS)}"
     rows = [row(what, len(found), str(len(PLANTS)), missed=missed or "none")]
+    alarms = {}
     for count in SIZES:
-        alarms = false_alarms(count, draws)
-        rows.append(row(f"sound sets of {count} samples that raise an alarm, of {draws}", alarms, "<= 1"))
-        print(count, alarms, flush=True)
+        alarms[count] = false_alarms(count, draws)
+        print(f"{count} samples: {alarms[count]} alarms", flush=True)
+    sizes = {f"of_{count}": found for count, found in alarms.items()}
+    what = f"sound sets that raise an alarm, of {draws}, at the size of {len(SIZES)} where most do"
+    rows.append(row(what, max(alarms.values()), "<= 1", **sizes))
     with tempfile.TemporaryDirectory() as folder:
         seconds = timed(Path(folder))
-    rows.append(row(f"seconds for {SAMPLES:,} samples, without the probe", seconds["wall"], "<= 60", **seconds))
+    rows.append(
+        row(f"seconds for the audit of {SAMPLES:,} samples, without the probe", seconds["wall"], "<= 60", **seconds)
+    )
     report("audit", f"{draws} draws of each size", rows, machine("numpy", "scikit-learn"))
 
 

@@ -61,12 +61,17 @@ class Kind:
     advice: str
 
 
-CROP = Kind("drop_crop", "framing", "when pictures are cropped at random", "augment=strong trains on other framings")
+CROP = Kind(
+    "drop_crop",
+    "framing",
+    "when pictures are cropped at random",
+    "augment=strong trains on other framings, see docs/evaluation.md",
+)
 JPEG = Kind(
     "drop_jpeg",
     "fine detail",
     f"when pictures are compressed (JPEG quality {_JPEG})",
-    "augment=forensic trains on compressed pictures",
+    "augment=forensic trains on compressed pictures, see docs/evaluation.md",
 )
 
 
@@ -102,7 +107,7 @@ def lean(run: Run, result: FitResult, evaluated: Evaluated) -> list[str]:
     lines, level = [], run.config.evaluation.level
     for kind, clips in changed.items():
         found = fall(labels, before, _logits(run, detector, clips, result), units, level)
-        _add(evaluated.found, kind.metric, found)
+        _add(evaluated.found, kind.metric, found, units)
         lines += _line(kind, found, units, run)
     return lines + _looks_beside(run, detector, looked, units, evaluated.found)
 
@@ -159,13 +164,14 @@ def _logits(run: Run, detector: Detector, clips: ClipSource, result: FitResult) 
     return scored.clips["logit"].to_numpy(np.float64)
 
 
-def _add(found: Evaluation, metric: str, one: Fall) -> None:
+def _add(found: Evaluation, metric: str, one: Fall, units: Units) -> None:
     name = f"test/{metric}"
     found.values[name] = one.drop.value
     if one.reason:
         found.unavailable[f"{name}_low"] = one.reason
     else:
         found.values |= {f"{name}_low": one.drop.low, f"{name}_high": one.drop.high}
+        found.intervals[name] = f"DeLong over {len(units)} {units.name}"
 
 
 def _line(kind: Kind, found: Fall, units: Units, run: Run) -> list[str]:
@@ -205,5 +211,5 @@ def _looks_beside(run: Run, detector: Detector, looked: ClipSource, units: Units
         return []
     return [
         f"leans on what is beside the face: {mean.value:.0%} of its gradient lies in the face box, "
-        f"which is {side**2:.0%} of the picture; a smaller dataset.margin shows less of the rest"
+        f"which is {side**2:.0%} of the picture; a smaller dataset.margin shows less of the rest, see docs/evaluation.md"
     ]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ def probe(run: Run) -> Baseline | None:
         file.parent.mkdir(parents=True, exist_ok=True)
         scores = {} if found.scores is None else found.scores.to_dict()
         write_json(file, {**asdict(found), "scores": scores})
+    # A sweep's runs share their data's audit, and not their backbones.
+    run.data = replace(run.data, audit=deepcopy(run.data.audit))
     state_solved(run.data.audit, {"probe": found})
     write_text(run.folder.path / files.AUDIT_TEXT, run.data.audit.text())
     write_json(run.folder.path / files.AUDIT, run.data.audit.as_dict())

@@ -57,9 +57,12 @@ def test_a_run_that_begins_with_anothers_weights_is_not_probed_by_itself(tmp_pat
 def test_the_probe_stands_in_the_audit_and_leaves_the_detector_as_it_was(tmp_path: Path) -> None:
     run = run_of(tmp_path, True)
     before = {name: tensor.clone() for name, tensor in run.detector.state_dict().items()}
+    shared = run.data.audit
     found = probe(run)
     assert found is not None
     assert found.how == "train (40) to test (24)"
+    assert FACT in run.data.audit.facts
+    assert FACT not in shared.facts  # other runs of a sweep have other backbones
     kept = json.loads((tmp_path / "run" / AUDIT).read_text())
     assert kept[FACT]["probe"]["how"] == found.how
     assert all(parameter.requires_grad for parameter in run.detector.parameters())
