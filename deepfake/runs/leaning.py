@@ -210,6 +210,6 @@ def _looks_beside(run: Run, detector: Detector, looked: ClipSource, units: Units
     if mean.high >= _BESIDE * side**2:
         return []
     return [
-        f"leans on what is beside the face: {mean.value:.0%} of its gradient lies in the face box, "
-        f"which is {side**2:.0%} of the picture; a smaller dataset.margin shows less of the rest, see docs/evaluation.md"
+        f"leans on what is beside the face: {mean.value:.0%} of its gradient lies in the face box, which is "
+        f"{side**2:.0%} of the picture; a smaller dataset.margin shows less of the rest, see docs/evaluation.md"
     ]
