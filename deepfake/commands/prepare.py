@@ -18,6 +18,8 @@ from deepfake.hydra_app import compose_run
 from deepfake.options import split_override
 from deepfake.runs.build import audit, describe_splits, prepare, read_manifest
 from deepfake.runs.console import Console
+from deepfake.runs.probing import probed_audit
+from deepfake.training.options import switched
 
 EXAMPLES = (
     ("deepfake prepare dataset=faceforensics dataset.root=/data/FaceForensics++", "read, audit, cut faces"),
@@ -64,7 +66,10 @@ def main(arguments: argparse.Namespace) -> int:
     if shard[1] > 1:
         console.say(f"the audit waits for all {shard[1]} shares: run this once more without prepare.shard")
     else:
-        console.say(f"\n{audit(manifest, store).text()}")
+        found = audit(manifest, store)
+        if switched(config.evaluation.probe, auto=False):
+            found = probed_audit(config, manifest, console)
+        console.say(f"\n{found.text()}")
     return 0
 
 

@@ -62,8 +62,7 @@ def keep_inputs(run: Run, parameters: dict[str, Any]) -> None:
     failed = failures(data.store)
     if not failed.empty:
         write_text(folder.path / FAILURES, failed.to_csv())
-    write_text(folder.path / files.AUDIT_TEXT, data.audit.text())
-    write_json(folder.path / files.AUDIT, data.audit.as_dict())
+    keep_audit(run)
     run.log.tags({"audit.warnings": len(data.audit.warnings)})
     device = str(run.fabric.device)
     seeds, crops = run.config.seeds, data.store.key
@@ -77,6 +76,12 @@ def keep_inputs(run: Run, parameters: dict[str, Any]) -> None:
         # A sweep's jobs mostly share their data.
         name = run.config.dataset.name
         run.log.experiment_note(experiment_note(name, counts(data.manifest.table), data.audit.warnings))
+
+
+def keep_audit(run: Run) -> None:
+    """What is wrong with a run's data, and how far it is solved, in its folder."""
+    write_text(run.folder.path / files.AUDIT_TEXT, run.data.audit.text())
+    write_json(run.folder.path / files.AUDIT, run.data.audit.as_dict())
 
 
 def provenance(

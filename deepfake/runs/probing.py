@@ -9,25 +9,31 @@ import hashlib
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
 
+from deepfake.config import RunConfig
+from deepfake.data.audit import Audit
 from deepfake.data.clips import ClipSet, ClipSource
+from deepfake.data.manifest import Manifest
 from deepfake.metrics import Interval, class_counts
-from deepfake.runs.build import Run
+from deepfake.runs.build import Cache, Data, Run, first_detector, open_data
+from deepfake.runs.console import Console
 from deepfake.runs.solved import state_solved
-from deepfake.tracking import run_folder as files
-from deepfake.tracking.run_folder import write_json, write_text
+from deepfake.tracking.run_folder import write_json
+from deepfake.tracking.store import locate
 from deepfake.training.baselines import Baseline, baseline, linear
 from deepfake.training.evaluation import Evaluation, Units, resampling_units
 from deepfake.training.intervals import auc_difference, auc_interval, too_few
 from deepfake.training.options import switched
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from deepfake.models.detector import Detector
 
 #: The metrics, below the split's name.
@@ -39,11 +45,48 @@ _PARTS = ("train", "test")
 _VERSION = 1  # another number computes all of them anew
 
 
-def probe(run: Run) -> Baseline | None:
-    """Fit the probe, or read what was kept of it, and say it in the run's audit; None where it is not wanted.
+class Probed(Protocol):
+    """What a probe is fitted on: a run before its first step, or as much of one."""
+
+    config: RunConfig
+    console: Console
+    fabric: Fabric
+    data: Data
+    detector: Detector
+
+
+@dataclass
+class _Prepared:
+    """As much of a run as a probe asks for."""
+
+    config: RunConfig
+    console: Console
+    fabric: Fabric
+    data: Data
+    detector: Detector
+
+
+def probed_audit(config: RunConfig, manifest: Manifest, console: Console) -> Audit:
+    """The audit of prepared data with the probe of the configured backbone, which is fitted whatever it costs.
+
+    Raises:
+        UserError: The backbone or its weights cannot be had.
+    """
+    from deepfake.training.runtime import create_fabric
+
+    asked = replace(config, evaluation=replace(config.evaluation, probe="true"))
+    detector = first_detector(config, locate(config.tracking, config.outputs), Cache())
+    data = open_data(config, manifest, console)
+    prepared = _Prepared(asked, console, create_fabric(config.trainer), data, detector)
+    probe(prepared)
+    return prepared.data.audit
+
+
+def probe(run: Probed) -> Baseline | None:
+    """Fit the probe, or read what was kept of it, and say it in the data's audit; None where it is not wanted.
 
     Args:
-        run: Before its first step; what it reads is ready.
+        run: Before its first step; what it reads is ready. Its audit is exchanged.
     """
     stored = run.config.features.cached and _holds_features(run)
     clips = {name: run.data.splits[name] for name in _PARTS}
@@ -61,8 +104,6 @@ def probe(run: Run) -> Baseline | None:
     # A sweep's runs share their data's audit, and not their backbones.
     run.data = replace(run.data, audit=deepcopy(run.data.audit))
     state_solved(run.data.audit, {"probe": found})
-    write_text(run.folder.path / files.AUDIT_TEXT, run.data.audit.text())
-    write_json(run.folder.path / files.AUDIT, run.data.audit.as_dict())
     return found
 
 
@@ -108,7 +149,7 @@ def _add(found: Evaluation, intervals: Mapping[str, Interval], labels: np.ndarra
         found.intervals[name] = f"DeLong over {len(units)} {units.name}"
 
 
-def _is_cheap(run: Run, clips: Mapping[str, ClipSource], stored: bool) -> bool:
+def _is_cheap(run: Probed, clips: Mapping[str, ClipSource], stored: bool) -> bool:
     backbone = run.config.backbone
     if run.config.trainer.init_from is not None or not (backbone.pretrained or backbone.weights):
         return False
@@ -116,13 +157,13 @@ def _is_cheap(run: Run, clips: Mapping[str, ClipSource], stored: bool) -> bool:
     return stored or sum(map(len, clips.values())) <= few
 
 
-def _holds_features(run: Run) -> bool:
+def _holds_features(run: Probed) -> bool:
     from deepfake.training.features.extract import FeatureSet
 
     return isinstance(run.data.splits["train"], FeatureSet)
 
 
-def _key(run: Run, clips: Mapping[str, ClipSource]) -> str:
+def _key(run: Probed, clips: Mapping[str, ClipSource]) -> str:
     """A digest of all that the probe depends on: samples, what was cut of them, and the backbone as it is now."""
     from deepfake.training.checkpoint import weights_digest
 
@@ -137,7 +178,7 @@ def _key(run: Run, clips: Mapping[str, ClipSource]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
-def _frozen(run: Run) -> Mapping[str, ClipSource] | None:
+def _frozen(run: Probed) -> Mapping[str, ClipSource] | None:
     """Features of the parts by the backbone as it is now; None where there is no room for them."""
     from deepfake.training.features.cache import FeatureCache
     from deepfake.training.features.probe import frozen_copy
@@ -155,7 +196,7 @@ def _nothing(line: str) -> None:
     """What is told of features that the user did not ask for."""
 
 
-def _fitted(run: Run, features: Mapping[str, ClipSource] | None) -> Baseline | None:
+def _fitted(run: Probed, features: Mapping[str, ClipSource] | None) -> Baseline | None:
     from deepfake.training.features.probe import sample_vectors
 
     if features is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deepfake.config import RunConfig, is_environment_key
 from deepfake.errors import Interrupted, UserError, first_line
 from deepfake.options import flatten
-from deepfake.runs.artifacts import keep_inputs, keep_results, log_model
+from deepfake.runs.artifacts import keep_audit, keep_inputs, keep_results, log_model
 from deepfake.runs.build import (
     Cache,
     Data,
@@ -111,6 +111,8 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         with _cut_short(current, epochs):
             prepare_reading(current, cache, stored)
             probed = probe(current) if fabric.is_global_zero else None
+            if probed is not None:
+                keep_audit(current)
             result = _fit(current, began, epochs)
             result.notes += [note] if note else []
             evaluated = evaluate_run(current, result)

@@ -83,3 +83,13 @@ def test_stores_are_listed_and_freed(prepared: list[str], capsys: pytest.Capture
     assert "none 32 px" in capsys.readouterr().out
     main(["prepare", "--prune"])
     assert "1 crop stores removed" in capsys.readouterr().out
+
+
+def test_the_probe_of_a_backbone_is_stated_where_it_is_asked_for(
+    prepared: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = ["backbone=tiny", "backbone.pretrained=false", "trainer.accelerator=cpu"]
+    assert main([*prepared, *backbone]) == 0
+    assert "linear probe" not in capsys.readouterr().out
+    assert main([*prepared, *backbone, "evaluation.probe=true"]) == 0
+    assert "a linear probe on the backbone's frozen features" in capsys.readouterr().out

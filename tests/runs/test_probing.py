@@ -14,6 +14,7 @@ import torch
 
 from deepfake.metrics import Interval
 from deepfake.runs import probing
+from deepfake.runs.artifacts import keep_audit
 from deepfake.runs.build import Cache, Run, prepare_reading
 from deepfake.runs.probing import add_gain, probe
 from deepfake.runs.solved import FACT
@@ -63,6 +64,7 @@ def test_the_probe_stands_in_the_audit_and_leaves_the_detector_as_it_was(tmp_pat
     assert found.how == "train (40) to test (24)"
     assert FACT in run.data.audit.facts
     assert FACT not in shared.facts  # other runs of a sweep have other backbones
+    keep_audit(run)
     kept = json.loads((tmp_path / "run" / AUDIT).read_text())
     assert kept[FACT]["probe"]["how"] == found.how
     assert all(parameter.requires_grad for parameter in run.detector.parameters())
