@@ -279,13 +279,18 @@ def _ancestor(key: str, reference: str, store: Store, outputs: Path) -> tuple[Pa
 
 def _other_weights(child: RunRecord, config: RunConfig, key: str, weights: Path) -> str:
     """Why these are not the weights that the run began with; empty where they are, or nobody noted which."""
+    import torch
+
     from deepfake.training.checkpoint import weights_digest
 
     then = child.provenance().get("weights", {})
     if key != "trainer.init_from" or not then:
         return ""
     try:
-        detector = load_detector(config, weights)
+        with torch.random.fork_rng(devices=[]):
+            # Additions to a backbone begin as the run's own did, which were drawn from its seed.
+            torch.manual_seed(config.seed)
+            detector = load_detector(config, weights, anew=True)
     except UserError as error:
         return error.message
     now = {"backbone": weights_digest(detector.backbone), "head": weights_digest(detector.head)}

@@ -79,6 +79,18 @@ def test_what_mlflow_has_is_whole(adapted: Path, outputs: Path) -> None:
     assert model.predict(np.zeros((1, 4, 3, 32, 32), np.uint8)).shape == (1,)
 
 
+def test_a_capsule_brings_the_run_that_additions_began_on(command: Command, tmp_path: Path, here: Here) -> None:
+    small = [word for word in SMALL if not word.startswith("head.")]
+    chosen = [*small, "model=cnn", f"backbone.name={VIT}", "backbone.pretrained=false", "tracking.log_model=false"]
+    for words in (["backbone.freeze=true", "name=head"], ["backbone.tune=lora", "trainer.init_from=head", "name=on"]):
+        done = command("train.py", *chosen, *words)
+        assert done.returncode == 0, done.stderr
+    said = here("capsule", "on", "--output", str(tmp_path / "on.zip"))
+    assert said.status == 0, said.err
+    assert "ancestor: head (trainer.init_from)" in said.out
+    assert "not in the capsule" not in said.err
+
+
 def test_without_the_base_it_is_refused(adapted: Path, weights: Path, here: Here) -> None:
     away = weights.rename(weights.with_suffix(".away"))
     try:
