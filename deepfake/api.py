@@ -374,7 +374,7 @@ def load(run: str | os.PathLike[str] | Run, *overrides: str, **values: object) -
     Raises:
         UserError: No such run, an unfinished one, or an override that would change the model.
     """
-    from deepfake.runs.load import open_any
+    from deepfake.runs.load import open_run
 
     words = _words(overrides, values)
     with called_from_python():
@@ -383,7 +383,7 @@ def load(run: str | os.PathLike[str] | Run, *overrides: str, **values: object) -
             reference = str(run.folder)
         else:
             reference = os.fspath(run)
-        trained = open_any(reference, words, Console())
+        trained = open_run(reference, words, Console())
         return Predictor(trained, _run_of(trained.record, _places(words)))
 
 

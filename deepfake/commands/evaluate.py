@@ -19,7 +19,7 @@ from deepfake.runs.console import Console
 from deepfake.runs.evaluate import EvaluatedData, Target, evaluate_data, open_target, robustness_curves
 from deepfake.runs.evaluation_table import breakdown_table, curves_table, scorecard
 from deepfake.runs.file_damage import file_curves
-from deepfake.runs.load import Ensemble, Trained, open_any
+from deepfake.runs.load import Ensemble, Trained, open_run
 from deepfake.runs.saved_config import read_changes
 from deepfake.runs.suite import Entry, beside_published, open_suite, published_table, sources
 from deepfake.tracking.run import reopen
@@ -105,7 +105,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def evaluate(reference: str, request: Request, console: Console) -> EvaluatedData:
     """A run on one data set, as :func:`evaluate_one`; the run is found first."""
-    trained = open_any(reference, request.overrides, console)
+    trained = open_run(reference, request.overrides, console)
     target = open_target(trained.record, trained.changes, request.split, console)
     return evaluate_one(trained, target, request, console)
 
@@ -169,7 +169,7 @@ def run_suite(runs: Sequence[str], request: Request, console: Console) -> int:
     rows: list[dict[str, object]] = []
     covered = True
     for reference in runs:
-        trained = open_any(reference, request.overrides, console)
+        trained = open_run(reference, request.overrides, console)
         targets = [_target(trained, entry, request, console) for entry in suite.entries]
         _check_names(targets)
         results = [evaluate_one(trained, target, request, console) for target in targets]

@@ -18,7 +18,7 @@ from deepfake.errors import harmless, printable
 from deepfake.runs.answers import Answer, FaceAnswer, predict_inputs
 from deepfake.runs.console import Console
 from deepfake.runs.inputs import Input, named_inputs
-from deepfake.runs.load import Ensemble, Trained, open_any
+from deepfake.runs.load import Ensemble, Trained, open_run
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
 from deepfake.training.decision import Decision
@@ -129,7 +129,7 @@ def main(arguments: argparse.Namespace) -> int:
     overrides = [text for text in arguments.paths if _OVERRIDE.match(text) and not Path(text).exists()]
     inputs = named_inputs([text for text in arguments.paths if text not in overrides])
     console = Console(aside=arguments.json)
-    trained = open_any(arguments.run, overrides, console)
+    trained = open_run(arguments.run, overrides, console)
     answers = answer_all(trained, inputs, console)
     if arguments.json:
         print(json.dumps(as_json(trained, answers), indent=2, ensure_ascii=False, allow_nan=False))

@@ -126,8 +126,8 @@ def find_trained(reference: str, overrides: Sequence[str]) -> tuple[RunRecord, C
     return record, changes, store
 
 
-def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trained:
-    """Find a run that has one detector, and load it.
+def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trained | Ensemble:
+    """Find a run, or an ensemble of runs, and load it.
 
     Args:
         reference: As :func:`deepfake.tracking.search.find_run` takes it.
@@ -135,21 +135,8 @@ def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trai
         console: Told what is not as it was.
 
     Raises:
-        UserError: No such run, unfinished, its weights deleted or of another model, an ensemble, or an override that
-            would change the model.
-    """
-    found = open_any(reference, overrides, console)
-    if isinstance(found, Ensemble):
-        found.record.refuse_ensemble("has no detector of its own", "name one of these runs")
-    assert isinstance(found, Trained)
-    return found
-
-
-def open_any(reference: str, overrides: Sequence[str], console: Console) -> Trained | Ensemble:
-    """Find a run, or an ensemble of runs, and load it; see :func:`open_run`.
-
-    Raises:
-        UserError: As there; a member of an ensemble is gone, or has other weights than it had.
+        UserError: No such run, unfinished, its weights deleted or of another model, or an override that would
+            change the model; a member of an ensemble is gone, or has other weights than it had.
     """
     record, changes, store = find_trained(reference, overrides)
     config = with_changes(record, changes)
