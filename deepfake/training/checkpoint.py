@@ -252,13 +252,13 @@ def create_monitor(
         mode: ``max`` or ``min``; must fit the metric.
         patience: See :class:`Monitor`.
         val_labels: Labels of the validation clips, to see whether both classes are there.
-        selected: Metrics of what else counts, all ROC-AUCs of both classes.
+        selected: Metrics of what else counts, which has both classes.
 
     Raises:
         UserError: No such metric is logged, or ``mode`` would keep its worst epoch.
     """
     known = {LOSS: True} | {f"val/{metric.name}": metric.less_is_better for metric in METRICS.values()}
-    known |= dict.fromkeys(selected, False)
+    known |= {metric: METRICS[metric.rpartition("/")[2]].less_is_better for metric in selected}
     if name.startswith("select/") and not selected:
         raise UserError(
             f"trainer.monitor={name} is a metric of a selection, and only validation counts",

@@ -11,12 +11,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deepfake.data.clips import ClipSource
+from deepfake.metrics import METRICS
 
-#: The metric of all that counts together.
-SELECTED = "select/roc_auc"
-#: What each epoch's validation metric is called here.
-VALIDATION = "val/roc_auc"
-COMBINE: Mapping[str, Callable[[list[float]], float]] = {"mean": lambda of: float(np.mean(of)), "worst": min}
+#: What is told of each part and of all that counts together. A detector that orders validation without a mistake can be
+#: improved by the second only.
+MEASURES = ("roc_auc", "log_loss")
+#: The metric of all together that chooses by default, and what each fold is chosen by.
+SELECTED, VALIDATION = "select/roc_auc", "val/roc_auc"
+
+
+def _mean(values: list[float], measure: str) -> float:
+    return float(np.mean(values))
+
+
+def _worst(values: list[float], measure: str) -> float:
+    return max(values) if METRICS[measure].less_is_better else min(values)
+
+
+COMBINE: Mapping[str, Callable[[list[float], str], float]] = {"mean": _mean, "worst": _worst}
 
 
 @dataclass(frozen=True)
@@ -51,26 +63,25 @@ class Selection:
     @property
     def metrics(self) -> list[str]:
         """The names of what each epoch is told of it."""
-        return [*(metric_of(name) for name in (*self.sets, *self.folds)), SELECTED]
+        parts = [f"{name}/{measure}" for name in (*self.sets, *self.folds) for measure in MEASURES]
+        return [f"select/{name}" for name in (*parts, *MEASURES)]
 
-    def combined(self, values: Mapping[str, float], validation: float | None) -> dict[str, float]:
-        """Each ROC-AUC, by the name of its metric, and that of all.
+    def combined(self, values: Mapping[str, Mapping[str, float]], epoch: Mapping[str, float]) -> dict[str, float]:
+        """Each of :data:`MEASURES` of each part, by the name of its metric, and that of all.
 
         Args:
             values: By the names of sets and folds.
-            validation: Of the validation split; None where it has none.
+            epoch: An epoch's metrics, of which those of validation count.
 
         Example:
-            >>> Selection(combine="worst").combined({"JPEG": 0.75}, 0.875)
+            >>> Selection(combine="worst").combined({"JPEG": {"roc_auc": 0.75}}, {"val/roc_auc": 0.875})
             {'select/JPEG/roc_auc': 0.75, 'select/roc_auc': 0.75}
         """
-        counted = list(values.values())
-        if self.val and validation is not None:
-            counted.append(validation)
-        found = {metric_of(name): value for name, value in values.items()}
-        return found | ({SELECTED: COMBINE[self.combine](counted)} if counted else {})
-
-
-def metric_of(name: str) -> str:
-    """What the ROC-AUC of a set or fold is called."""
-    return f"select/{name}/roc_auc"
+        found: dict[str, float] = {}
+        for measure in MEASURES:
+            parts = {name: value[measure] for name, value in values.items() if measure in value}
+            own = [epoch[f"val/{measure}"]] if self.val and f"val/{measure}" in epoch else []
+            found |= {f"select/{name}/{measure}": value for name, value in parts.items()}
+            if counted := [*parts.values(), *own]:
+                found[f"select/{measure}"] = COMBINE[self.combine](counted, measure)
+        return found

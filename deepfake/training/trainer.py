@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memo
 from deepfake.training.runtime import Interruption, gather, share_buffers
 from deepfake.training.sampler import part_of, plan_batches
 from deepfake.training.scoring import ClipScores, sample_table, score_clips
-from deepfake.training.selection import VALIDATION, Selection
+from deepfake.training.selection import MEASURES, VALIDATION, Selection
 from deepfake.training.train_step import EpochSums, Loss, Updater
 from deepfake.training.views import viewed
 
@@ -255,7 +255,7 @@ class Trainer:
         with self.updater.clock("validation"):
             self._take_average()
             metrics |= self._validate()
-            metrics |= self._selected(metrics.get(VALIDATION))
+            metrics |= self._selected(metrics)
         metrics["epoch_seconds"] = time.perf_counter() - began
         metrics |= self._profile(metrics["samples_per_second"])
         self.history.append({"epoch": float(self.epoch), **metrics})
@@ -350,18 +350,18 @@ class Trainer:
         self.unavailable = {f"val/{name}": reason for name, reason in found.unavailable.items()}
         return {"val/loss": loss.item()} | {f"val/{name}": value for name, value in found.values.items()}
 
-    def _selected(self, validation: float | None) -> dict[str, float]:
+    def _selected(self, epoch: Mapping[str, float]) -> dict[str, float]:
         """What else counts, as of this epoch; nothing where validation alone does."""
         selection = self.options.selection
         if not selection.sets and not selection.folds:
             return {}
-        values = {}
+        values: dict[str, Mapping[str, float]] = {}
         for name, clips in selection.sets.items():
             table = sample_table(clips, self._scores(clips, name), "val", self.options.evaluation)
-            values[name] = sample_metrics(table, self.keys.threshold).values["roc_auc"]
+            values[name] = sample_metrics(table, self.keys.threshold).values
         for name, fold in self.folds.items():
-            values[name] = fold.history[self.epoch][VALIDATION]
-        return selection.combined(values, validation)
+            values[name] = {measure: fold.history[self.epoch][f"val/{measure}"] for measure in MEASURES}
+        return selection.combined(values, epoch)
 
     def _scores(self, clips: ClipSource, text: str) -> ClipScores:
         return score_clips(

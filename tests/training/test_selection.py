@@ -29,14 +29,26 @@ def _chosen(folder: Path, **changes: Any) -> Any:
     return run(folder, **{"monitor": SELECTED, "selection": BOTH, "epochs": 3, **changes})
 
 
-@pytest.mark.parametrize(("combine", "value"), [("mean", 0.7), ("worst", 0.6)])
-def test_what_counts_is_combined(combine: str, value: float) -> None:
-    found = Selection(combine=combine).combined({"a": 0.6, "b": 0.7}, 0.8)
-    assert found == {"select/a/roc_auc": 0.6, "select/b/roc_auc": 0.7, SELECTED: pytest.approx(value)}
+@pytest.mark.parametrize(("combine", "area", "loss"), [("mean", 0.7, 0.4), ("worst", 0.6, 0.6)])
+def test_what_counts_is_combined(combine: str, area: float, loss: float) -> None:
+    parts = {"a": {"roc_auc": 0.6, "log_loss": 0.4, "f1": 1.0}, "b": {"roc_auc": 0.7, "log_loss": 0.6}}
+    found = Selection(combine=combine).combined(parts, {"val/roc_auc": 0.8, "val/log_loss": 0.2, "val/f1": 0.1})
+    assert {name for name in found if name.count("/") == 2} == {
+        f"select/{name}/{measure}" for name in "ab" for measure in ("roc_auc", "log_loss")
+    }
+    assert (found[SELECTED], found["select/log_loss"]) == (pytest.approx(area), pytest.approx(loss))
 
 
 def test_validation_counts_only_where_it_is_to() -> None:
-    assert Selection(val=False).combined({"a": 0.6}, 1.0)[SELECTED] == 0.6
+    assert Selection(val=False).combined({"a": {"roc_auc": 0.6}}, {"val/roc_auc": 1.0})[SELECTED] == 0.6
+
+
+def test_the_loss_of_what_counts_can_choose(tmp_path: Path) -> None:
+    result, _ = _chosen(tmp_path, monitor="select/log_loss", mode="min")
+    losses = [epoch["select/log_loss"] for epoch in result.history]
+    assert result.best_epoch == losses.index(min(losses))
+    with pytest.raises(UserError, match="worst epoch"):
+        _chosen(tmp_path / "other", monitor="select/log_loss", mode="max")
 
 
 def test_every_epoch_tells_each_part_and_all_of_them(tmp_path: Path) -> None:
