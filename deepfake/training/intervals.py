@@ -226,7 +226,7 @@ def auc_difference(
         >>> labels = np.tile([0, 1], 100)
         >>> scores = 0.1 + 0.8 * np.where(np.arange(200) % 5 == 0, 1 - labels, labels)
         >>> print(auc_difference(labels, labels, scores))
-        0.200 [0.137, 0.260]
+        0.200 [0.146, 0.261]
     """
     (a, b), covariance = auc_covariance(labels, np.stack([first, second]), groups)
     one, other = (auc_interval(labels, scores, level, groups) for scores in (first, second))

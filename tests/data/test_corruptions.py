@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deepfake.data.clips import Batch
+from deepfake.data.clips import Batch, ClipSource
 from deepfake.data.corruptions import KINDS, DamagedClips
 from tests.data.making import numbered
 
@@ -16,7 +16,7 @@ def clip(frames: int = 6, size: int = 48) -> np.ndarray:
     return np.stack([numbered(n, size, size) for n in range(frames)])
 
 
-class OneClip:
+class OneClip(ClipSource):
     """Two clips of four frames, the second of which is one frame short."""
 
     def __init__(self) -> None:

@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -17,6 +16,8 @@ from deepfake.models.options import BackboneOptions, ConvLstm, HeadOptions, Mean
 from deepfake.models.tuning import AdaptedLinear, layers_of
 
 prepare_torchvision()
+import timm  # noqa: E402
+
 VIT, CNN = "vit_tiny_patch16_224", "tf_efficientnet_lite0"
 
 
