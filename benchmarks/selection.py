@@ -167,13 +167,13 @@ def _images(key: str, folders: Sequence[Path]) -> str:
     return f"{key}={override_value(parts)}"
 
 
-def measured(folder: Path, outputs: Path) -> pd.DataFrame:
-    """One row for each target, setting and seed."""
+def measured(folder: Path, outputs: Path, seeds: int, most: int) -> pd.DataFrame:
+    """One row for each target, setting and seed; ``most`` is how many kinds of shift are tried."""
     rows = []
-    for number, shift in enumerate(shifts(folder)):
+    for number, shift in enumerate(shifts(folder)[:most]):
         cache = Cache()
         for setting, keys in enumerate(settings(number)):
-            for seed in range(SEEDS):
+            for seed in range(seeds):
                 found = trial(shift, folder, {**keys, "seed": seed}, outputs, cache)
                 scores = {name: found[name] for name in ("val", "check")}
                 for name in shift.targets:
@@ -189,9 +189,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--outputs", type=Path, default=Path(tempfile.gettempdir()) / "selection")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--shifts", type=int, default=2, help="1 leaves the damaged test part out")
     asked = parser.parse_args()
-    table = measured(asked.folder.resolve(), asked.outputs.resolve())
-    title = f"{SETTINGS} heads x {SEEDS} seeds"
+    table = measured(asked.folder.resolve(), asked.outputs.resolve(), asked.seeds, asked.shifts)
+    title = f"{SETTINGS} heads x {asked.seeds} seeds"
     shown = Table("shift", "Spearman of val", "of the selection", "gain", "95 %", title=title)
     rows = []
     for name, part in table.groupby("shift", sort=False):
