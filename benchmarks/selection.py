@@ -39,13 +39,14 @@ from deepfake.options import override_value
 from deepfake.runs.build import Cache, Run, clips_key, first_detector, open_data, prepare_reading, read_manifest
 from deepfake.runs.console import Console
 from deepfake.runs.context import RunContext
-from deepfake.runs.selection import selection_of, with_selected
+from deepfake.runs.selection import with_selected
+from deepfake.runs.train import fit_options
 from deepfake.tracking.run import RunLog
 from deepfake.tracking.run_folder import RunFolder
 from deepfake.tracking.store import locate
 from deepfake.training.runtime import create_fabric, seed_everything
 from deepfake.training.scoring import score
-from deepfake.training.trainer import FitOptions, Trainer
+from deepfake.training.trainer import Trainer
 
 SETTINGS, SEEDS = 60, 3
 AUGMENTS = ("none", "basic", "forensic", "strong")
@@ -125,17 +126,8 @@ def trial(shift: Shift, folder: Path, keys: dict[str, object], outputs: Path, ca
         run.data = replace(data, selected={**data.selected, **unseen})
         prepare_reading(run, cache)
         targets = {name: run.data.selected.pop(name)[0] for name in shift.targets}
-        options = FitOptions(
-            config.trainer,
-            config.optimizer,
-            config.scheduler,
-            config.backbone.lr,
-            config.evaluation,
-            config.seed,
-            selection_of(run),
-        )
         trainer = Trainer(
-            run.detector, run.data.splits["train"], run.data.splits["val"], options, run.fabric, Path(place)
+            run.detector, run.data.splits["train"], run.data.splits["val"], fit_options(run), run.fabric, Path(place)
         )
         fitted = trainer.fit(lambda epoch, metrics: None)
         scored = {

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from deepfake.data.manifest import Manifest
     from deepfake.models.detector import Detector
-    from deepfake.training.trainer import FitResult
+    from deepfake.training.trainer import FitOptions, FitResult
 
 
 @dataclass
@@ -229,12 +229,12 @@ def _warn_of_data(run: Run) -> None:
         run.console.warn(warning)
 
 
-def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
-    """Train; ``began`` is when the run did, by the monotonic clock, and ``epochs`` gets each epoch's metrics."""
-    from deepfake.training.trainer import FitOptions, Trainer
+def fit_options(run: Run) -> FitOptions:
+    """How a run's detector is trained, by its config and its clips."""
+    from deepfake.training.trainer import FitOptions
 
-    config, reporting = run.config, trial.current()
-    options = FitOptions(
+    config = run.config
+    return FitOptions(
         config.trainer,
         config.optimizer,
         config.scheduler,
@@ -244,6 +244,14 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
         selection_of(run),
         config.backbone.layer_decay,
     )
+
+
+def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
+    """Train; ``began`` is when the run did, by the monotonic clock, and ``epochs`` gets each epoch's metrics."""
+    from deepfake.training.trainer import Trainer
+
+    config, reporting = run.config, trial.current()
+    options = fit_options(run)
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
         epochs.append({"epoch": float(epoch), **metrics})
