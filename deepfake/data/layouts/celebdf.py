@@ -29,8 +29,7 @@ class CelebDf:
     def probe(self, root: Path) -> Path | None:
         """The folder that holds Celeb-synthesis or Celeb-real; not Celeb-DF++, which has the same."""
         for folder in inside(root):
-            fakes = child(folder, "Celeb-synthesis")
-            if fakes and child(folder / fakes, *SCENARIOS):
+            if _has_scenarios(folder):
                 continue
             if child(folder, "Celeb-synthesis") or child(folder, "Celeb-real"):
                 return folder
@@ -70,8 +69,7 @@ class CelebDfPp:
     def probe(self, root: Path) -> Path | None:
         """The folder whose Celeb-synthesis holds one of the three scenarios."""
         for folder in inside(root):
-            fakes = child(folder, "Celeb-synthesis")
-            if fakes and child(folder / fakes, *SCENARIOS):
+            if _has_scenarios(folder):
                 return folder
         return None
 
@@ -95,6 +93,12 @@ class CelebDfPp:
             notes.append(f"{LIST} names {len(absent)} of {len(test)} videos that are not there: {listed(absent)}")
         table = make_rows({key: value for key, value in row.items() if key != "stem"} for row in rows)
         return Manifest(table, {options.name: root}, notes, official=bool(test))
+
+
+def _has_scenarios(folder: Path) -> bool:
+    """Whether the fakes lie as Celeb-DF++ has them, in a folder of each scenario."""
+    fakes = child(folder, "Celeb-synthesis")
+    return fakes is not None and child(folder / fakes, *SCENARIOS) is not None
 
 
 def _fakes_by_method(root: Path, folder: str, options: DatasetOptions) -> list[dict[str, object]]:
