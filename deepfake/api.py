@@ -23,6 +23,7 @@ from deepfake.metrics import metric_names
 from deepfake.options import override_value, split_override
 from deepfake.runs.console import Console
 from deepfake.tracking import tables
+from deepfake.tracking.run_folder import pictures
 from deepfake.tracking.run_record import RunRecord, from_folder
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Run:
     @property
     def figures(self) -> dict[str, Path]:
         """The pictures in its folder, by name."""
-        return {path.stem: path for path in sorted((self.folder / "figures").glob("*.png"))}
+        return {path.stem: path for path in pictures(self.folder)}
 
     @property
     def report(self) -> Path | None:

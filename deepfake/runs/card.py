@@ -608,6 +608,6 @@ def _origin(read: _Read) -> list[str]:
     }
     place = read.record.places[0]
     found = sorted(file.relative_to(place) for file in place.glob("*") if file.is_file() and file.name[0] != ".")
-    found += sorted(file.relative_to(place) for file in (place / "figures").glob("*.png"))
+    found += (file.relative_to(place) for file in files.pictures(place))
     targets = {str(name): page.address(str(name)) for name in found[:_FILES] if name.name != page.PAGE}
     return [page.facts(told), page.links(targets)]

@@ -40,6 +40,7 @@ from deepfake.runs.context import RunContext
 from deepfake.runs.evaluate import evaluate_run
 from deepfake.runs.leaning import lean
 from deepfake.runs.probing import add_gain, probe
+from deepfake.runs.seen import draw_seen
 from deepfake.runs.selection import selection_of, trained_on, with_selected
 from deepfake.sweeping import trial
 from deepfake.tracking.run import Ending, Origin, RunLog, track
@@ -113,6 +114,8 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
             probed = probe(current) if fabric.is_global_zero else None
             if probed is not None:
                 keep_audit(current)
+            if fabric.is_global_zero:
+                draw_seen(current)
             result = _fit(current, began, epochs)
             result.notes += [note] if note else []
             evaluated = evaluate_run(current, result)

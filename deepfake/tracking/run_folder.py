@@ -38,6 +38,12 @@ ENSEMBLE = "ensemble.json"
 
 #: What an upload leaves out: the training state is of use only while the run goes on, and a model has its own weights.
 UNFINISHED = (CHECKPOINT, WHOLE_WEIGHTS, ".*", "*.tmp")
+_PICTURES = (".png", ".jpg")
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The figures that lie in a run's folder."""
+    return sorted(file for file in (folder / "figures").glob("*") if file.suffix in _PICTURES)
 
 
 class RunFolder:

@@ -49,5 +49,5 @@ def run_of(place: Path, asked: str | bool = "auto", *, cached: bool = False, **b
     (place / "run").mkdir()
     data = Data(Manifest(make_rows(rows), {"made": place}), splits["train"].store, Audit(), dict(splits))
     detector = tiny_detector(Mean(), 16, freeze=cached)
-    context: Any = SimpleNamespace(number=None)
+    context: Any = SimpleNamespace(number=None, swept={})
     return Run(config, context, RunFolder(place / "run"), RunLog(), Console(quiet=True), cpu(), data, detector)

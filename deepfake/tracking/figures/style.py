@@ -103,9 +103,16 @@ def say_why(axis: Axes, reason: str) -> None:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG that appears whole; returns its path. Halves of it that killed processes left are removed."""
+    """Write a figure, a PNG or by its suffix a JPEG, that appears whole; returns its path.
+
+    Halves of it that killed processes left are removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with appearing(path) as partial, naming(path):
-        # The lightest compression: it costs a fifth of the time for files a tenth larger.
-        figure.savefig(partial, format="png", facecolor="white", pil_kwargs={"compress_level": 1})
+        if path.suffix == ".jpg":
+            # For photographs, a tenth of the bytes.
+            figure.savefig(partial, format="jpeg", facecolor="white", pil_kwargs={"quality": 92})
+        else:
+            # The lightest compression: it costs a fifth of the time for files a tenth larger.
+            figure.savefig(partial, format="png", facecolor="white", pil_kwargs={"compress_level": 1})
     return path
