@@ -7,6 +7,7 @@ itself: whoever calls has the package already.
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import importlib
 import sys
@@ -120,6 +121,24 @@ def reported_values(trial: Any) -> dict[int, float]:
     """
     values: dict[int, float] = trial._cached_frozen_trial.intermediate_values
     return values
+
+
+def study_storage(study: Any) -> Any:
+    """The storage that a study reads and writes.
+
+    optuna 5.0: ``Study._storage``; of a database it is one that remembers ended trials.
+    """
+    return study._storage
+
+
+def with_storage(study: Any, storage: Any) -> Any:
+    """The same study, read and written through another storage.
+
+    optuna 5.0: ``Study._storage``.
+    """
+    other = copy.copy(study)
+    other._storage = storage
+    return other
 
 
 def contains(distribution: Any, internal: float) -> bool:

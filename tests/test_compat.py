@@ -81,6 +81,13 @@ def test_a_trial_has_a_key_and_what_it_reported() -> None:
     assert compat.reported_values(trial) == {}
 
 
+def test_a_study_is_read_through_another_storage() -> None:
+    study, other = optuna.create_study(study_name="s"), optuna.create_study(study_name="s")
+    study.ask()
+    seen = compat.with_storage(other, compat.study_storage(study))
+    assert (len(seen.trials), len(other.trials)) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("distribution", "value", "inside"),
     [

@@ -26,11 +26,12 @@ from deepfake.compat import trial_id
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
 from deepfake.sweeping.outage import is_outage
-from deepfake.sweeping.samplers import Tried, create_sampler, is_pruning
+from deepfake.sweeping.samplers import Tried, create_pruner, create_sampler, is_pruning
 from deepfake.sweeping.schedule import steps_of
 from deepfake.sweeping.search_space import Value, choose, to_overrides
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.trial import Overdue, Stopped, Taken
+from deepfake.sweeping.views import View
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ class Claims:
         return self.study.ride_out(write)
 
     def _claim(self) -> Claim | None:
-        study, plan = self.study, self.plan
+        study = self.study
         with study.exclusively():
             trials = study.read_trials()
             if study.schedule.stop_reason(trials):
@@ -233,11 +234,8 @@ class Claims:
             for trial in self._left_running(trials):
                 if trial.user_attrs.get("owner") is None or self._owns(trial) or self._may_go_on(trial, None):
                     return self._assign(trial_id(trial), trial)
-            begun = study.schedule.begun(trials)
-            if not study.schedule.has_room(begun):
+            if not study.schedule.has_room(study.schedule.begun(trials)):
                 return None
-            tried = None if plan.repeat else self._tried
-            study.optuna.sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, begun, tried)
             return self._assign(None, None)
 
     def _left_running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -262,15 +260,27 @@ class Claims:
             attempt = int(before.user_attrs.get("attempt", 0)) + 1
             owner |= {"attempt": attempt, "steps": steps_of(before)}
         with self.study.writing():
-            trial = study.optuna.ask() if key is None else optuna.Trial(study.optuna, key)
+            asked = study.optuna.ask() if key is None else study.storage.get_trial(key)
+            view = self._view(asked.number)
+            trial = optuna.Trial(view.study, trial_id(asked))
             study.set_facts(trial_id(trial), {"owner": owner} | ({"attempt": attempt} if attempt else {}))
+        view.hold()
         if not trial.params:
             # Drawn before the storage is held again: some samplers need seconds.
             _ = trial.relative_params
         with self.study.writing():
+            # With the point, what its sampler notes for the next ones: a draw is whole or was none.
+            view.let_go()
             chosen: dict[str, Value] = choose(self.plan.parameters, trial)
         self._half_claimed = False
         return Claim(trial, to_overrides(chosen), attempt)
+
+    def _view(self, number: int) -> View:
+        """What a trial's sampler and pruner see; both are made anew, so that they remember nothing of other trials."""
+        study, plan = self.study, self.plan
+        tried = None if plan.repeat else self._tried
+        sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, number, tried)
+        return View(study.optuna, study.read_trials, sampler, create_pruner(plan.pruner))
 
     def _may_go_on(self, trial: FrozenTrial, reason: str | None) -> bool:
         """Count the death of a trial's owner against it, unless it has progressed; fail it once that is too many."""

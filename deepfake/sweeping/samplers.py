@@ -93,15 +93,15 @@ PRUNERS: dict[str, Callable[..., BasePruner]] = {
 
 
 def create_sampler(
-    settings: Mapping[str, Any], parameters: Sequence[Parameter], seed: int, begun: int, tried: Tried | None = None
+    settings: Mapping[str, Any], parameters: Sequence[Parameter], seed: int, number: int, tried: Tried | None = None
 ) -> BaseSampler:
-    """The sampler for the next trial.
+    """The sampler for one trial.
 
     Args:
         settings: ``name`` and Optuna's arguments.
         parameters: The space.
         seed: The sweep's.
-        begun: How many trials the study has begun, so that a resumed study does not draw its first points again.
+        number: The trial's, with which the seed changes.
         tried: Given where it may not draw a point that the study has tried: what is known of those, kept up to date.
 
     Raises:
@@ -111,7 +111,7 @@ def create_sampler(
     kind = SAMPLERS[name]
     if kind.wants_space:
         arguments["search_space"] = {parameter.key: parameter.values() for parameter in parameters}
-    arguments["seed"] = seed if kind.one_seed else (seed * 1_000_003 + begun) % 2**32
+    arguments["seed"] = seed if kind.one_seed else (seed * 1_000_003 + number) % 2**32
     warns = inspect.signature(kind.create).parameters.get("warn_independent_sampling")
     if warns is not None and warns.default is True:
         # Optuna would warn at every trial; sampler_notes says it once.
@@ -119,7 +119,7 @@ def create_sampler(
     sampler: BaseSampler = _create(f"sampler={name}", kind.create, arguments)
     if tried is None or kind.finite or (kind.create in _SELDOM_AGAIN and count_points(parameters) is None):
         return sampler
-    return Distinct(sampler, parameters, (seed * 1_000_003 + begun) % 2**32, tried)
+    return Distinct(sampler, parameters, (seed * 1_000_003 + number) % 2**32, tried)
 
 
 def sampler_notes(settings: Mapping[str, Any], parameters: Sequence[Parameter]) -> list[str]:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
+from optuna.pruners import NopPruner
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -22,7 +24,6 @@ from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.heartbeat import Watch, new_owner
 from deepfake.sweeping.outage import PATIENCE, ride_out
-from deepfake.sweeping.samplers import create_pruner, create_sampler
 from deepfake.sweeping.schedule import RETRY_OF, Schedule, standing, to_retry
 from deepfake.sweeping.storage import (
     check_place,
@@ -160,12 +161,7 @@ class Study:
     def end(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         """End a trial in a state."""
         with quietly():
-            try:
-                self.optuna.tell(trial, values, state=state)
-            except RuntimeError:
-                # Samplers that list every point ask the loop to stop after the last one; there is no such loop.
-                if not self.storage.get_trial(trial_id(trial)).state.is_finished():
-                    raise
+            self.optuna.tell(trial, values, state=state)
 
     def fail(self, trial: FrozenTrial, reason: str) -> None:
         """End a trial of a process that cannot do so itself."""
@@ -253,8 +249,9 @@ class Study:
         settings: dict[str, Any] = {
             "study_name": plan.name,
             "storage": self.storage,
-            "pruner": create_pruner(plan.pruner),
-            "sampler": create_sampler(plan.sampler, plan.parameters, plan.seed, 0),
+            # Each trial has its own, with a view of the study (``Claims``): these draw and judge nothing.
+            "pruner": NopPruner(),
+            "sampler": RandomSampler(seed=plan.seed),
         }
         try:
             study = optuna.create_study(directions=directions(plan.objectives), **settings)
