@@ -282,12 +282,12 @@ def _checked(values: dict[str, Any], record: RunRecord) -> RunConfig:
 
 
 def use_threads_of(record: RunRecord) -> None:
-    """Use as many threads as the run did: another number adds in another order, which changes the last digits."""
-    import torch
+    """Use as many threads as the run did."""
+    from deepfake.training.runtime import use_threads
 
     threads = record.provenance().get("machine", {}).get("threads") if record.has(PROVENANCE) else None
     if threads:
-        torch.set_num_threads(int(threads))
+        use_threads(int(threads))
 
 
 @dataclass(frozen=True)

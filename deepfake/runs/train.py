@@ -76,9 +76,11 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         inputs: What it reads; None finds and prepares what the config leads to.
     """
     began = time.monotonic()
-    from deepfake.training.runtime import create_fabric, seed_everything
+    from deepfake.training.runtime import create_fabric, seed_everything, use_threads
 
     check_blending(config)
+    if (reporting := trial.current()) is not None and reporting.threads is not None:
+        use_threads(reporting.threads)
     fabric = create_fabric(config.trainer)
     console = Console(quiet=not fabric.is_global_zero)
     folder = RunFolder(Path(fabric.broadcast(str(context.folder))))

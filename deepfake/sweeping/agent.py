@@ -190,6 +190,8 @@ class RunningTrial:
         facts = claim.trial.user_attrs
         self._facts = {key: str(facts[key]) for key in _IDENTITY if facts.get(key)}
         self._known_steps = set(reported_values(claim.trial))
+        # Where an earlier attempt was to end, and did not come to it.
+        self._pruned_after: int | None = facts.get("pruned_after")
         self._last_step = int(facts.get("progress", 0))
         self._objectives = claims.plan.objectives
         # What is to be sent, how many reports there were, and how many of them the study has answered.
@@ -198,7 +200,8 @@ class RunningTrial:
         self._new_facts: dict[str, str] = {}
         self._reported = self._answered_up_to = 0
         self._last_answer = time.monotonic()
-        self._sending = self._to_prune = self._ending = False
+        self._sending = self._ending = False
+        self._to_prune = self._pruned_after is not None
         self._failure: BaseException | None = None
 
     @property
@@ -212,6 +215,11 @@ class RunningTrial:
     @property
     def attempt(self) -> int:
         return self._claim.attempt
+
+    @property
+    def threads(self) -> int | None:
+        order = self._claims.study.order
+        return None if order is None else order.threads
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -243,6 +251,8 @@ class RunningTrial:
             return
         if step in self._known_steps:
             self.hold()
+            if self._pruned_after is not None and step >= self._pruned_after:
+                raise Pruned(epoch, dict(metrics))
             return
         self._known_steps.add(step)
         self._submit({step: float(value)}, {})
@@ -263,7 +273,7 @@ class RunningTrial:
 
     def _submit(self, steps: Mapping[int, float | None], facts: Mapping[str, str]) -> None:
         """Report to the study and wait for its answer: for seconds; not at all while earlier reports wait; and without
-        limit once it was silent for so long that the trial may be another process's.
+        limit once it was silent for so long that the trial may be another process's, or where the answer decides.
         """
         with self._noticing_sigterm(), self._changed:
             behind = self._answered_up_to < self._reported
@@ -281,12 +291,14 @@ class RunningTrial:
             def leased() -> bool:
                 return time.monotonic() < self._last_answer + _UNANSWERED * self._claims.plan.heartbeat
 
+            awaited = bool(steps) and self._claims.waits_for_verdicts
             self._wait_for(lambda: answered() or self._ending, 0.0 if behind else _ANSWER_SECONDS)
-            self._wait_for(lambda: answered() or self._ending or leased(), math.inf)
+            self._wait_for(lambda: answered() or self._ending or (leased() and not awaited), math.inf)
             if self._failure is not None:
                 raise self._failure
-            if self._ending and not answered() and not leased():
-                # The process is told to end, and the trial may be another's: nothing more is written in its name.
+            if self._ending and not answered() and (awaited or not leased()):
+                # The process is told to end, and the trial may be another's: nothing more is written in its name. Nor
+                # does it go on unjudged.
                 raise KeyboardInterrupt("SIGTERM")
 
     def _wait_for(self, condition: Callable[[], bool], seconds: float) -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -31,7 +32,7 @@ from deepfake.sweeping.schedule import steps_of
 from deepfake.sweeping.search_space import Value, choose, to_overrides
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.trial import Overdue, Stopped, Taken
-from deepfake.sweeping.views import View
+from deepfake.sweeping.views import Shown, View
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,11 @@ class Claims:
                 for step, value in values.items():
                     claim.trial.report(value, step)
                 # Within, for some pruners write down what they judged by.
-                return bool(values) and self._prunes and claim.trial.should_prune()
+                if not values or not self._prunes or not claim.trial.should_prune():
+                    return False
+                # A process that dies before it ends the trial leaves the verdict to the one that goes on with it.
+                self.study.set_facts(trial_id(claim.trial), {"pruned_after": max(values)})
+                return True
 
         return self.study.ride_out(write)
 
@@ -134,6 +139,11 @@ class Claims:
     def holds(self, claim: Claim) -> bool:
         """Whether a trial is still this process's to work on."""
         return self.study.ride_out(lambda: self._holds(claim))
+
+    @property
+    def waits_for_verdicts(self) -> bool:
+        """Whether a trial may not go on before its pruner has judged: in order, it ends where it is to end."""
+        return self._prunes and self.study.order is not None
 
     def send_heartbeat(self, claim: Claim) -> bool:
         """Give a sign of life; returns whether the trial is still this process's. Waits for no storage."""
@@ -233,10 +243,10 @@ class Claims:
                 return None
             for trial in self._left_running(trials):
                 if trial.user_attrs.get("owner") is None or self._owns(trial) or self._may_go_on(trial, None):
-                    return self._assign(trial_id(trial), trial)
-            if not study.schedule.has_room(study.schedule.begun(trials)):
+                    return self._assign(trial, trials)
+            if not study.schedule.has_room(study.schedule.begun(trials)) or not self._is_next_due(trials):
                 return None
-            return self._assign(None, None)
+            return self._assign(None, trials)
 
     def _left_running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The running trials that nobody runs."""
@@ -250,8 +260,16 @@ class Claims:
             )
         ]
 
-    def _assign(self, key: int | None, before: FrozenTrial | None) -> Claim:
-        """Make a trial this process's, and choose for it what is not chosen yet; None begins a new one."""
+    def _is_next_due(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the next trial may begin; in an ordered study that waits until all is known that it may know."""
+        schedule, order = self.study.schedule, self.study.order
+        if order is None:
+            return True
+        queued = (trial.number for trial in schedule.open(trials) if trial.state is TrialState.WAITING)
+        return order.may_begin(next(queued, len(trials)), trials, schedule.ended_at_first(trials), self.plan)
+
+    def _assign(self, before: FrozenTrial | None, trials: Sequence[FrozenTrial]) -> Claim:
+        """Make a trial this process's, and choose for it what is not chosen yet; None begins the next one."""
         # An error in here leaves a trial that is signed but not returned: the next claim looks for it.
         self._half_claimed = True
         study = self.study
@@ -260,8 +278,8 @@ class Claims:
             attempt = int(before.user_attrs.get("attempt", 0)) + 1
             owner |= {"attempt": attempt, "steps": steps_of(before)}
         with self.study.writing():
-            asked = study.optuna.ask() if key is None else study.storage.get_trial(key)
-            view = self._view(asked.number)
+            asked = before or study.optuna.ask()
+            view = self._view(asked, trials)
             trial = optuna.Trial(view.study, trial_id(asked))
             study.set_facts(trial_id(trial), {"owner": owner} | ({"attempt": attempt} if attempt else {}))
         view.hold()
@@ -269,18 +287,23 @@ class Claims:
             # Drawn before the storage is held again: some samplers need seconds.
             _ = trial.relative_params
         with self.study.writing():
+            chosen: dict[str, Value] = choose(self.plan.parameters, trial)
             # With the point, what its sampler notes for the next ones: a draw is whole or was none.
             view.let_go()
-            chosen: dict[str, Value] = choose(self.plan.parameters, trial)
         self._half_claimed = False
         return Claim(trial, to_overrides(chosen), attempt)
 
-    def _view(self, number: int) -> View:
+    def _view(self, trial: optuna.Trial | FrozenTrial, trials: Sequence[FrozenTrial]) -> View:
         """What a trial's sampler and pruner see; both are made anew, so that they remember nothing of other trials."""
         study, plan = self.study, self.plan
         tried = None if plan.repeat else self._tried
-        sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, number, tried)
-        return View(study.optuna, study.read_trials, sampler, create_pruner(plan.pruner))
+        sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, trial.number, tried)
+        shown: Shown = study.read_trials
+        if study.order is not None:
+            # What it may know has ended or been drawn, and changes no more.
+            seen = [*study.order.seen(trial.number, trials, plan), study.storage.get_trial(trial_id(trial))]
+            shown = partial(list, seen)
+        return View(study.optuna, shown, sampler, create_pruner(plan.pruner))
 
     def _may_go_on(self, trial: FrozenTrial, reason: str | None) -> bool:
         """Count the death of a trial's owner against it, unless it has progressed; fail it once that is too many."""

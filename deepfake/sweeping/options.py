@@ -52,6 +52,9 @@ class SweepOptions:
     # The study's total, over all starts; None: every point of a grid, 20 otherwise.
     n_trials: int | None = ranged(None, low=1, high=MOST)
     n_jobs: int = ranged(1, low=1, high=1024)
+    # Whether timing may decide nothing: a trial knows only those that are ``lag`` before it. None: as the study began.
+    ordered: bool | None = None
+    lag: int | None = ranged(None, low=1, high=MOST)
     # One or several. None: what the app calls it in hydra.sweeper.objective; "objective" where it does not.
     objective: Any = None
     direction: Any = "maximize"

@@ -50,20 +50,21 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
         pynvml.nvmlShutdown()
 
 
-def worker_environment(index: int, workers: int, gpus: list[str], environment: Mapping[str, str]) -> dict[str, str]:
+def worker_environment(
+    index: int, workers: int, gpus: list[str], environment: Mapping[str, str], threads: int | None = None
+) -> dict[str, str]:
     """The environment of one worker.
 
     Args:
         index: Which of them, from 0; with more workers than GPUs, several use one.
         environment: The parent's; numbers of threads set there stay.
+        threads: With how many each trial of the study computes, whatever is set there; None: its share of the cores.
     """
-    threads = max(1, available_cores() // workers)
     child = dict(environment)
     if gpus:
         child["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-    for name in _THREADS:
-        child.setdefault(name, str(threads))
-    return child
+    share = dict.fromkeys(_THREADS, str(threads or max(1, available_cores() // workers)))
+    return {**share, **child} if threads is None else {**child, **share}
 
 
 @dataclass
@@ -90,6 +91,7 @@ class Pool:
         self._runner = runner
         self._count = workers
         self._gpus = visible_gpus(os.environ)
+        self._threads = None if study.order is None else study.order.threads
         self._workers: list[_Worker] = []
         self._deaths = 0
         self._ended = 0
@@ -170,7 +172,7 @@ class Pool:
         token = f"{self._study.owner['token']}-{uuid.uuid4().hex}"
         folder = self._runner.folder / "workers"
         folder.mkdir(parents=True, exist_ok=True)
-        environment = child_environment(worker_environment(index, self._count, self._gpus, os.environ))
+        environment = child_environment(worker_environment(index, self._count, self._gpus, os.environ, self._threads))
         log = folder / f"{os.getpid()}-{index}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(

@@ -192,7 +192,8 @@ def _prepare(study: Study, options: SweepOptions) -> list[str]:
             f"warning: {waiting} points wait to be tried, and the study has room for {max(room, 0)} more trials: "
             f"sweep.n_trials={plan.total + waiting - max(room, 0)} tries them all"
         )
-    return [*plan.notes, *notes]
+    order = [] if study.order is None else study.order.notes(options.n_jobs, plan)
+    return [*plan.notes, *order, *notes]
 
 
 def _resumed_note(study: Study) -> list[str]:

@@ -52,6 +52,8 @@ class SamplerKind:
         wants_space: It is given the space beforehand.
         one_seed: All its draws form one sequence, which one seed numbers through; others are seeded per trial.
         numbers_only: It draws keys that are not numbers at random.
+        blind: It looks at the points of other trials at most, never at their results.
+        ordered: What it draws depends on nothing but its seed and the trials that it is shown.
     """
 
     create: Callable[..., BaseSampler]
@@ -61,6 +63,8 @@ class SamplerKind:
     wants_space: bool = False
     one_seed: bool = False
     numbers_only: bool = False
+    blind: bool = False
+    ordered: bool = True
 
 
 SAMPLERS: dict[str, SamplerKind] = {
@@ -69,10 +73,12 @@ SAMPLERS: dict[str, SamplerKind] = {
     "cmaes": SamplerKind(samplers.CmaEsSampler, several=False, numbers_only=True),
     "nsga2": SamplerKind(samplers.NSGAIISampler),
     "nsga3": SamplerKind(samplers.NSGAIIISampler),
-    "random": SamplerKind(samplers.RandomSampler),
-    "qmc": SamplerKind(samplers.QMCSampler, one_seed=True, numbers_only=True),
-    "grid": SamplerKind(samplers.GridSampler, finite=True, conditional=False, wants_space=True, one_seed=True),
-    "bruteforce": SamplerKind(samplers.BruteForceSampler, finite=True),
+    "random": SamplerKind(samplers.RandomSampler, blind=True),
+    "qmc": SamplerKind(samplers.QMCSampler, one_seed=True, numbers_only=True, blind=True),
+    "grid": SamplerKind(
+        samplers.GridSampler, finite=True, conditional=False, wants_space=True, one_seed=True, blind=True
+    ),
+    "bruteforce": SamplerKind(samplers.BruteForceSampler, finite=True, blind=True),
 }
 
 
@@ -80,15 +86,30 @@ def _patient(patience: int, min_delta: float = 0.0) -> BasePruner:
     return pruners.PatientPruner(pruners.MedianPruner(), patience=patience, min_delta=min_delta)
 
 
-PRUNERS: dict[str, Callable[..., BasePruner]] = {
-    "none": pruners.NopPruner,
-    "median": pruners.MedianPruner,
-    "percentile": pruners.PercentilePruner,
-    "asha": pruners.SuccessiveHalvingPruner,
-    "hyperband": pruners.HyperbandPruner,
-    "wilcoxon": pruners.WilcoxonPruner,
-    "threshold": pruners.ThresholdPruner,
-    "patient": _patient,
+@dataclass(frozen=True)
+class PrunerKind:
+    """One pruner.
+
+    Attributes:
+        create: The class, or what makes one.
+        blind: It looks at no other trial.
+        ordered: What it says depends on nothing but the trial's own reports and the trials that it is shown.
+    """
+
+    create: Callable[..., BasePruner]
+    blind: bool = False
+    ordered: bool = True
+
+
+PRUNERS: dict[str, PrunerKind] = {
+    "none": PrunerKind(pruners.NopPruner, blind=True),
+    "median": PrunerKind(pruners.MedianPruner),
+    "percentile": PrunerKind(pruners.PercentilePruner),
+    "asha": PrunerKind(pruners.SuccessiveHalvingPruner),
+    "hyperband": PrunerKind(pruners.HyperbandPruner),
+    "wilcoxon": PrunerKind(pruners.WilcoxonPruner),
+    "threshold": PrunerKind(pruners.ThresholdPruner, blind=True),
+    "patient": PrunerKind(_patient),
 }
 
 
@@ -258,7 +279,7 @@ def create_pruner(settings: Mapping[str, Any]) -> BasePruner:
         UserError: An unknown name or argument, or a value Optuna refuses.
     """
     name, arguments = _split("pruner", settings, PRUNERS)
-    return _create(f"pruner={name}", PRUNERS[name], arguments)
+    return _create(f"pruner={name}", PRUNERS[name].create, arguments)
 
 
 def check_choice(
@@ -299,6 +320,30 @@ def check_choice(
     if kind.finite:
         return len(all_points(parameters) or ())
     return None if repeat else count_points(parameters)
+
+
+def check_ordered(sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> None:
+    """Hold a sampler and a pruner to an ordered study.
+
+    Raises:
+        UserError: One of them goes by more than the trials that it is shown.
+    """
+    name, _ = _split("sampler", sampler, SAMPLERS)
+    stopper, _ = _split("pruner", pruner, PRUNERS)
+    for word, known in ((f"sampler={name}", SAMPLERS[name].ordered), (f"pruner={stopper}", PRUNERS[stopper].ordered)):
+        if not known:
+            able = [key for key, kind in (SAMPLERS if word.startswith("sampler") else PRUNERS).items() if kind.ordered]
+            raise UserError(
+                f"{word} goes by what runs at the same time, and sweep.ordered=true",
+                f"take one of {', '.join(able)}, or leave sweep.ordered out",
+            )
+
+
+def sees_results(sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> bool:
+    """Whether what becomes of a trial depends on the results of others."""
+    name, _ = _split("sampler", sampler, SAMPLERS)
+    stopper, _ = _split("pruner", pruner, PRUNERS)
+    return not (SAMPLERS[name].blind and PRUNERS[stopper].blind)
 
 
 def lists_all(sampler: Mapping[str, Any]) -> bool:

@@ -48,6 +48,11 @@ class Schedule:
             self._first_open += 1
         return self._first_open + len(self._ended_beyond) - len(self.superseded)
 
+    def ended_at_first(self, trials: Sequence[FrozenTrial]) -> int:
+        """How many trials have ended before the first that has not."""
+        self.count(trials)
+        return self._first_open
+
     def open(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Those that have not ended."""
         self.count(trials)

@@ -113,6 +113,11 @@ def choose(parameters: Sequence[Parameter], trial: optuna.trial.BaseTrial) -> di
     return chosen
 
 
+def is_whole(parameters: Sequence[Parameter], point: Mapping[str, Value]) -> bool:
+    """Whether a point has a value for every parameter that applies."""
+    return all(parameter.key in point for parameter in parameters if parameter.applies(point))
+
+
 def all_points(parameters: Sequence[Parameter]) -> list[dict[str, Value]] | None:
     """Every distinct point of a finite space, or None for a continuous one."""
     if any(parameter.values() is None for parameter in parameters):

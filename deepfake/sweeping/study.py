@@ -23,6 +23,7 @@ from deepfake.compat import trial_id
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.heartbeat import Watch, new_owner
+from deepfake.sweeping.order import Order, check_order, from_record, new_order, to_record
 from deepfake.sweeping.outage import PATIENCE, ride_out
 from deepfake.sweeping.schedule import RETRY_OF, Schedule, standing, to_retry
 from deepfake.sweeping.storage import (
@@ -56,6 +57,7 @@ class Study:
         owner: This process, as it signs the trials that it runs.
         watch: What this process knows of other owners' heartbeats.
         schedule: How far the study is.
+        order: What its trials may know of each other; None where that is left to timing.
         optuna: Optuna's study.
         resumed: Whether the study was there before.
 
@@ -81,6 +83,7 @@ class Study:
             self.storage = self.ride_out(lambda: open_again(plan.location))
         # A user who has just started a study learns at once that its storage does not answer.
         self.optuna, self.resumed = self.ride_out(self._open_exclusively, 0.0 if token is None else None)
+        self.order = _recorded_order(self.optuna)
         if token is None:
             record_place(plan.location, plan.folder)
 
@@ -264,6 +267,8 @@ class Study:
         study.set_user_attr("fingerprint", json.dumps(self._fingerprint()))
         study.set_user_attr("overrides", json.dumps(plan.recorded))
         study.set_user_attr("choices", json.dumps(plan.choices))
+        if (order := new_order(plan)) is not None:
+            study.set_user_attr("order", json.dumps(to_record(order)))
         study.set_user_attr("format", FORMAT)
         return study, False
 
@@ -285,6 +290,11 @@ class Study:
                 f"study {plan.name!r} was begun differently: {'; '.join(changes)}",
                 "give sweep.name=<new name> for a study of its own, or put back what changed",
             )
+        check_order(plan, _recorded_order(study))
+
+
+def _recorded_order(study: optuna.Study) -> Order | None:
+    return from_record(json.loads(study.user_attrs.get("order", "null")))
 
 
 def directions(objectives: Sequence[Objective]) -> list[optuna.study.StudyDirection]:

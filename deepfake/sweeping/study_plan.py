@@ -24,7 +24,7 @@ from deepfake.options import flatten, is_under, split_override
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
-from deepfake.sweeping.samplers import check_choice, lists_all, sampler_notes
+from deepfake.sweeping.samplers import check_choice, check_ordered, lists_all, sampler_notes
 from deepfake.sweeping.search_space import Parameter, Value, example_points, parse_space, to_overrides, to_text
 from deepfake.sweeping.storage import Location, locate
 from deepfake.sweeping.warm_start import warm_start
@@ -92,6 +92,8 @@ class StudyPlan:
         repeat: Whether a point that was tried may be tried again.
         code: What code this start runs; see :func:`code_state`.
         environment: Keys, and groups of keys, that may differ between two starts.
+        ordered: Whether timing may decide nothing; None leaves it as the study was begun.
+        lag: What is given of it; see :class:`deepfake.sweeping.order.Order`.
         notes: What is printed before the first trial.
     """
 
@@ -123,6 +125,8 @@ class StudyPlan:
     notes: Sequence[str] = ()
     trial_timeout: float | None = None
     environment: Sequence[str] = ()
+    ordered: bool | None = None
+    lag: int | None = None
 
 
 def fingerprint(
@@ -248,6 +252,7 @@ def make_plan(
     # A grid whose jobs run side by side, or that is to be gone on with, is a study that tries every point.
     sampler = options.sampler if searching else {"name": "grid"}
     points = check_choice(sampler, options.pruner, parameters, options.objectives, options.repeat)
+    ordered = _ordered(options, sampler)
     _check_keys(runner, parameters, fixed, flat, check)
     keys = {parameter.key for parameter in parameters}
     ignored = options.volatile or []
@@ -300,7 +305,19 @@ def make_plan(
         repeat=options.repeat,
         notes=notes,
         environment=options.environment,
+        ordered=ordered,
+        lag=options.lag,
     )
+
+
+def _ordered(options: SweepOptions, sampler: Mapping[str, Any]) -> bool | None:
+    """Whether an order is asked for, which a lag does as well."""
+    if options.ordered is False and options.lag is not None:
+        raise UserError(f"sweep.lag={options.lag} is of an ordered study, and sweep.ordered=false", "leave one out")
+    ordered = True if options.lag is not None else options.ordered
+    if ordered:
+        check_ordered(sampler, options.pruner)
+    return ordered
 
 
 def _name_folder(runner: JobRunner, name: str) -> Path:

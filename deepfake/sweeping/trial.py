@@ -71,6 +71,10 @@ class TrialHandle(Protocol):
         """0, or how often the trial was begun before by a process that died: resume where one can."""
 
     @property
+    def threads(self) -> int | None:
+        """With how many threads this trial is to compute, so that it comes out as it would elsewhere; None: any."""
+
+    @property
     def identity(self) -> Mapping[str, str]:
         """What :meth:`identify` was given, also by an earlier attempt."""
 

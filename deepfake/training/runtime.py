@@ -157,6 +157,11 @@ def seed_everything(seed: int, deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
+def use_threads(count: int) -> None:
+    """Compute with so many threads: another number adds in another order, which changes the last digits."""
+    torch.set_num_threads(count)
+
+
 def loader_workers(asked: str | int, fabric: Fabric) -> int:
     """How many loader processes each training process gets.
 
