@@ -45,6 +45,7 @@ from deepfake.runs.selection import selection_of, trained_on, with_selected
 from deepfake.sweeping import trial
 from deepfake.tracking.run import Ending, Origin, RunLog, track
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder
+from deepfake.tracking.runs import PAUSED, STATE
 from deepfake.tracking.store import Store, locate
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         options=config.tracking,
         endings={
             trial.Pruned: Ending("FINISHED", "pruned"),
+            # MLflow's word for what is to be run later.
+            trial.Paused: Ending("SCHEDULED", STATE, PAUSED),
             Interrupted: Ending("KILLED", "interrupted"),
             trial.Refused: Ending("KILLED", "refused"),
             # The process that has taken the trial up goes on with this very run.
@@ -203,7 +206,7 @@ def _cut_short(run: Run, epochs: Sequence[dict[str, float]]) -> Iterator[None]:
     """A run that was pruned, or failed, leaves a card too, of the epochs it had."""
     try:
         yield
-    except Interrupted:
+    except (Interrupted, trial.Paused):
         raise
     except Exception as error:
         if run.fabric.is_global_zero:
@@ -258,14 +261,18 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
     config, reporting = run.config, trial.current()
     options = fit_options(run)
 
-    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+    def on_epoch(epoch: int, metrics: dict[str, float]) -> Exception | None:
         epochs.append({"epoch": float(epoch), **metrics})
         if reporting is not None:
             reporting.hold()
         run.log.epoch(epoch, metrics)
         run.console.say(epoch_line(epoch, config.trainer.epochs, metrics))
         if reporting is not None:
-            reporting.report(epoch, metrics)
+            try:
+                reporting.report(epoch, metrics, more=not trainer.in_last_epoch)
+            except trial.Paused as paused:
+                return paused
+        return None
 
     run.log.summary({"startup_seconds": time.monotonic() - began})
     with run.console.progress() as bar:
@@ -278,7 +285,7 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
             run.folder.path,
             bar,
         )
-        # A trial whose process died is begun again in the same folder.
+        # A trial whose process died, or that was paused, is begun again in the same folder.
         result = trainer.fit(on_epoch, resume=run.context.resume or (reporting is not None and reporting.attempt > 0))
     for note in result.notes:
         run.console.warn(note)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from deepfake.files import appearing
 from deepfake.tracking.model import DetectorSpec, send_model
 from deepfake.tracking.notes import NOTE
-from deepfake.tracking.runs import end_abandoned, search
+from deepfake.tracking.runs import STATE, end_abandoned, search
 from deepfake.tracking.spool import Entry
 from deepfake.tracking.store import local_folder
 from deepfake.tracking.view import sweep_view, tag_of
@@ -201,6 +201,8 @@ class Delivery:
         end_abandoned(self.client, self._run_id)
 
     def _going_on(self, entry: Entry) -> None:
+        if STATE in self.client.get_run(self._run_id).data.tags:
+            self.client.delete_tag(self._run_id, STATE)
         self.client.update_run(self._run_id, status="RUNNING")
 
     def _ending(self, entry: Entry) -> None:

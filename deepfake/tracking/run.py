@@ -46,6 +46,7 @@ class Ending:
 
     status: str
     tag: str
+    value: str = "true"
 
 
 @dataclass(frozen=True)
@@ -359,7 +360,7 @@ def _note_ending(
     # A failure to record the ending must not hide the error that ended the run.
     with suppress(Exception):
         if ending is not None:
-            run.tags({ending.tag: "true"})
+            run.tags({ending.tag: ending.value})
             return ending.status
         if isinstance(error, KeyboardInterrupt):
             run.tags({"interrupted": "true"})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from deepfake.tracking.runs import STATE
 from deepfake.tracking.search import experiments_named, filtered, open_existing
 from deepfake.tracking.store import Store
 
@@ -54,7 +55,7 @@ def _row(run: Run, experiments: Mapping[str, str], sweeps: Mapping[str, str]) ->
     fixed = (
         info.run_name,
         info.run_id,
-        "pruned" if "pruned" in tags else info.status.lower(),
+        "pruned" if "pruned" in tags else tags.get(STATE, info.status.lower()),
         experiments[info.experiment_id],
         sweeps.get(tags.get("mlflow.parentRunId", "")),
         pd.Timestamp(info.start_time, unit="ms", tz="UTC"),

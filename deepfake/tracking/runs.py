@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+#: A tag that is there while a run is paused, and its value.
+STATE, PAUSED = "state", "paused"
+
 
 def search(
     client: MlflowClient, experiment_ids: Sequence[str], condition: str = "", *, newest: bool = False

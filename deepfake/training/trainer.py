@@ -49,7 +49,8 @@ from deepfake.training.views import viewed
 
 #: In a run's folder: what fits without a part of the data need to go on; removed once they are done.
 FOLDS = "folds"
-OnEpoch = Callable[[int, dict[str, float]], None]
+#: Told an epoch's number and metrics; what it returns is raised once the epoch is saved.
+OnEpoch = Callable[[int, dict[str, float]], Exception | None]
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ class Trainer:
 
         Args:
             on_epoch: Told each epoch's number and metrics, on every process. It may raise to end the fit. An epoch is
-                saved after this call, so one that was interrupted in between is reported again on resuming.
+                saved after this call, so one that was interrupted in between is reported again on resuming. It may
+                also return an exception, which is raised after that: resuming then goes on with the next epoch.
             resume: Go on from ``last.pt`` where there is one.
 
         Raises:
@@ -192,6 +194,11 @@ class Trainer:
         """The weights that are evaluated and kept: the averaged ones where there is an average."""
         averaged = None if self.average is None else self.average.module
         return self.detector if averaged is None else averaged
+
+    @property
+    def in_last_epoch(self) -> bool:
+        """Whether no epoch comes after the one that is being reported."""
+        return self.epoch + 1 >= self.keys.epochs or self.monitor.exhausted
 
     def seconds(self) -> float:
         """Spent on this fit so far, by all processes that worked on it one after another."""
@@ -264,9 +271,11 @@ class Trainer:
         self.schedule.after_epoch(metrics.get(self.monitor.name))
         # Counts towards the next epoch: this one's numbers are being reported.
         with self.updater.clock("logging"):
-            on_epoch(self.epoch, metrics)
+            stopped = on_epoch(self.epoch, metrics)
             self.epoch, self.batch, self.sums = self.epoch + 1, 0, EpochSums()
             self._save()
+        if stopped is not None:
+            raise stopped
 
     def _train_epoch(self, interruption: Interruption) -> dict[str, float]:
         began = time.perf_counter()
