@@ -21,8 +21,8 @@ from deepfake.installation import TRAIN
 from deepfake.options import flatten, is_under, overrides_by_key
 from deepfake.runs.console import Console
 from deepfake.runs.context import read_parent, write_parent
-from deepfake.runs.sweep_card import SHOWN, write_sweep_card
-from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, SweepInfo, SweepResult
+from deepfake.runs.sweep_card import PLACES, SHOWN, rank_jobs, write_sweep_card
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, SweepInfo, SweepResult
 from deepfake.tracking import tables
 from deepfake.tracking.names import grid_name, plain, run_name, study_name
 from deepfake.tracking.notes import MOST_ROWS, SweepFacts
@@ -162,11 +162,12 @@ class Observer:
             if self._parent is not None:
                 self._parent.note(self._facts(result.info).ended(result.status, runs, []))
             return
-        ranked = tables.rank(runs, objective.metric, larger_is_better=objective.maximize)
+        ranked = rank_jobs(runs, objective)
         metrics = dict.fromkeys([*(item.metric for item in result.info.objectives[1:]), *SHOWN])
         shown = [metric for metric in metrics if metric in ranked and metric != objective.metric]
         chosen_for = [key for key in result.info.space if key in ranked]
-        every = ["run", *chosen_for, "status", objective.metric, *shown]
+        places = [name for name in PLACES if name in ranked]
+        every = ["run", *chosen_for, "status", *places, objective.metric, *shown]
         # A name says what was chosen, which has columns of its own.
         columns = tables.unrepeated(ranked, every[1:] if chosen_for else every)
         title = f"{len(ranked)} runs compared by {objective.metric}"
@@ -176,16 +177,19 @@ class Observer:
         write_text(folder / "comparison.md", tables.to_markdown(ranked, columns, objective.metric))
         if self._parent is not None:
             best = ranked.iloc[0]
-            self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
-            chosen = {f"best.{key}": best[key] for key in result.info.space if key in ranked}
-            # Tags, for a study that goes on may find a better one, and parameters cannot be changed.
-            self._parent.tags({"best.overrides": best["overrides"], **chosen})
+            if best["status"] == "finished":
+                self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
+                chosen = {f"best.{key}": best[key] for key in result.info.space if key in ranked}
+                # Tags, for a study that goes on may find a better one, and parameters cannot be changed.
+                self._parent.tags({"best.overrides": best["overrides"], **chosen})
+                self._parent.best(
+                    *(str(best[key]) if isinstance(best[key], str) else "" for key in ("run_id", "run_dir"))
+                )
             headlines = [name for name in COMPARED if name in ranked]
             note = self._facts(result.info).ended(
                 result.status, ranked, list(dict.fromkeys([*headlines, objective.metric]))
             )
             self._parent.note(note)
-            self._parent.best(*(str(best[key]) if isinstance(best[key], str) else "" for key in ("run_id", "run_dir")))
             figures = [path for path in result.files if path.suffix == ".png"]
             self._parent.files(figures, "figures")
             others = [path for path in result.files if path not in figures]
@@ -226,7 +230,7 @@ def job_table(result: SweepResult) -> pd.DataFrame:
     rows = []
     for job in result.jobs:
         chosen = overrides_by_key(job.overrides)
-        status = {FAILED: "failed", PRUNED: "pruned"}.get(job.status, "finished")
+        status = "finished" if job.status == COMPLETED else job.status
         name = job.name or f"#{job.number}"
         rows.append(
             {
@@ -236,10 +240,14 @@ def job_table(result: SweepResult) -> pd.DataFrame:
                 "run_dir": job.run_dir,
                 "overrides": " ".join(job.overrides),
                 **{key: tables.typed_value(text) for key, text in chosen.items()},
+                **({} if job.bracket is None else {"rung": job.rung, "bracket": job.bracket}),
                 **job.metrics,
             }
         )
     runs = pd.DataFrame(rows)
+    for name in set(PLACES) & set(runs.columns):
+        # Some have reached none.
+        runs[name] = runs[name].astype("Int64")
     if "best_epoch" in runs:
         runs["best_epoch"] = runs["best_epoch"].astype("Int64")
     return runs

@@ -18,7 +18,7 @@ import pandas as pd
 
 from deepfake.metrics import metric_names
 from deepfake.options import overrides_by_key
-from deepfake.sweeping.callbacks import FAILED, PRUNED, Job, Objective, SweepResult
+from deepfake.sweeping.callbacks import FAILED, PAUSED, PRUNED, Job, Objective, SweepResult
 from deepfake.tracking import page, tables
 from deepfake.tracking.figures import svg
 from deepfake.tracking.figures.selection import series
@@ -39,6 +39,8 @@ SHOWN = (
     "best_epoch",
     "train_seconds",
 )
+#: Where a trial is in a study that promotes: the highest rung it has reached, and its bracket.
+PLACES = ("rung", "bracket")
 #: The metric with intervals that is drawn beside what a sweep was sorted by.
 _TESTED = "test/roc_auc"
 
@@ -94,13 +96,11 @@ def sweep_report(result: SweepResult, runs: pd.DataFrame) -> Report:
     runs = _told_apart(runs, result.jobs)
     by, ranked = objectives[0].metric, runs
     if len(runs) and by in runs and runs[by].notna().any():
-        # Of one that was pruned the last epoch is known, not what came of it.
-        ended = runs.assign(pruned=runs["status"] == "pruned")
-        ranked = tables.rank(ended, by, larger_is_better=objectives[0].maximize)
-        ranked = ranked.sort_values("pruned", kind="stable", ignore_index=True).drop(columns="pruned")
+        ranked = rank_jobs(runs, objectives[0])
     else:
         by = ""
     keys = [key for key in info.space if key in ranked]
+    places = [name for name in PLACES if name in ranked]
     finished = ranked[ranked["status"] == "finished"] if len(ranked) else ranked
     board = Board(finished.reset_index(drop=True), keys, objectives, result.importances)
     board = board if result.importances else _with_importances(board)
@@ -108,7 +108,7 @@ def sweep_report(result: SweepResult, runs: pd.DataFrame) -> Report:
     learning, curves = learning_charts(histories, by, list(ranked["run"]) if len(ranked) else [])
     charts = [history(runs, result.jobs, objectives[0]), *board_charts(board), *_fronts(board, result), *learning]
     metrics = dict.fromkeys([*(item.metric for item in objectives), *SHOWN])
-    shown = ["run", *keys, "status", *(name for name in metrics if name in ranked)]
+    shown = ["run", *keys, "status", *places, *(name for name in metrics if name in ranked)]
     failed = pd.DataFrame(
         [{"job": job.number, "chosen": " ".join(job.overrides), "reason": job.reason or ""} for job in result.failed]
     )
@@ -126,6 +126,15 @@ def sweep_report(result: SweepResult, runs: pd.DataFrame) -> Report:
     )
 
 
+def rank_jobs(runs: pd.DataFrame, objective: Objective) -> pd.DataFrame:
+    """The runs of a sweep, best first: of one that was pruned or is paused the last epoch is known, not what came of
+    it, so that those come last.
+    """
+    ended = runs.assign(cut=runs["status"].isin([PRUNED, PAUSED]))
+    ranked = tables.rank(ended, objective.metric, larger_is_better=objective.maximize)
+    return ranked.sort_values("cut", kind="stable", ignore_index=True).drop(columns="cut")
+
+
 def _told_apart(runs: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
     """The runs, those that share a name named by their number too."""
     if runs.empty:
@@ -139,12 +148,12 @@ def _told_apart(runs: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
 
 def _facts(result: SweepResult) -> dict[str, object]:
     info = result.info
-    counts = {"pruned": PRUNED, "failed": FAILED}
-    ended = [f"{sum(job.status == word for job in result.jobs)} {name}" for name, word in counts.items()]
+    counts = {word: sum(job.status == word for job in result.jobs) for word in (PRUNED, FAILED, PAUSED)}
+    ended = [f"{count} {word}" for word, count in counts.items() if count or word != PAUSED]
     of = "" if info.total is None else f" of {info.total}"
     return {
         "ended": result.status,
-        "runs": f"{len(result.jobs)}{of} ended, {', '.join(ended)}",
+        "runs": f"{len(result.jobs) - counts[PAUSED]}{of} ended, {', '.join(ended)}",
         "looks for": ", ".join(f"{item.metric} ({item.direction})" for item in info.objectives),
         "over": ", ".join(f"{key}={text}" for key, text in info.space.items()),
         "for all": " ".join(info.overrides),
@@ -218,7 +227,7 @@ def history(runs: pd.DataFrame, jobs: Sequence[Job], objective: Objective) -> st
             at += [number, number]
             so_far += [so_far[-1] if so_far else best, best]
     plot.line(at, so_far, 2, "best so far")
-    for status, style in (("finished", 0), ("pruned", "open"), ("failed", 1)):
+    for status, style in (("finished", 0), ("pruned", "open"), ("paused", 2), ("failed", 1)):
         chosen = np.flatnonzero((runs["status"] == status) & np.isfinite(values))
         plot.points([numbers[i] for i in chosen], values[chosen].tolist(), style, status, [said[i] for i in chosen])
     without = int((~np.isfinite(values)).sum())

@@ -19,10 +19,11 @@ from hydra.core.utils import JobReturn
 
 from deepfake.compat import job_outcome, reported_values
 from deepfake.errors import UserError, is_device_lost, nearest
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, Job
 from deepfake.sweeping.claims import OVERDUE_STATUS, Claim, Claims, Heartbeat
+from deepfake.sweeping.facts import SPENT, UNTIL
 from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
-from deepfake.sweeping.trial import Overdue, Pruned, Refused, Stopped, running
+from deepfake.sweeping.trial import Overdue, Paused, Pruned, Refused, Stopped, running
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def work(
     """Run trials until none is left.
 
     Args:
-        finished: Called after each trial of this process that ended here.
+        finished: Called after each trial of this process that ended here, or was paused.
         waiting: Called once when only trials of other living processes are left; they may yet die.
         replaceable: End the process after a trial that ran too long: what hung may hang about.
 
@@ -126,8 +127,12 @@ def run_trial(claims: Claims, runner: JobRunner, claim: Claim, replaceable: bool
     except Stopped as late:
         return _stopped(claims, claim, late, handle, replaceable)
     job = replace(to_job(result, claim.number, claim.overrides, objectives, seconds), **handle.identity)
+    job = replace(job, seconds=handle.seconds if handle.counts_time else job.seconds)
+    if job.status == PAUSED:
+        claims.pause(claim, job)
+        return job
     job, mistake = _judge(claims, job)
-    claims.finish(claim, job, mistake)
+    claims.finish(claim, job, handle.mistake or mistake)
     if job.status == FAILED:
         # The exception's frames hold what it was working on, perhaps a whole model on the GPU.
         del result, error
@@ -194,14 +199,16 @@ class RunningTrial:
         self._pruned_after: int | None = facts.get("pruned_after")
         self._last_step = int(facts.get("progress", 0))
         self._objectives = claims.plan.objectives
+        self._began, self._seconds_before = time.monotonic(), float(facts.get(SPENT) or 0.0)
+        self.mistake: UserError | None = None
         # What is to be sent, how many reports there were, and how many of them the study has answered.
         self._changed = threading.Condition()
         self._new_steps: dict[int, float | None] = {}
-        self._new_facts: dict[str, str] = {}
+        self._new_facts: dict[str, Any] = {}
         self._reported = self._answered_up_to = 0
         self._last_answer = time.monotonic()
         self._sending = self._ending = False
-        self._to_prune = self._pruned_after is not None
+        self._outcome: type[Pruned | Paused] | None = None if self._pruned_after is None else Pruned
         self._failure: BaseException | None = None
 
     @property
@@ -226,6 +233,16 @@ class RunningTrial:
         # What was not known at the beginning may be by the end.
         return {key: value for key, value in self._facts.items() if value}
 
+    @property
+    def counts_time(self) -> bool:
+        """Whether the study needs to know how long its trials run for, whoever runs them."""
+        return self._claims.plan.promotion is not None or self._claims.plan.budget is not None
+
+    @property
+    def seconds(self) -> float:
+        """How long the trial has run for, by all that worked on it one after another, as far as they said."""
+        return self._seconds_before + time.monotonic() - self._began
+
     def identify(self, **facts: str) -> None:
         new = {key: value for key, value in facts.items() if self._facts.get(key) != value}
         self._facts.update(new)
@@ -239,15 +256,27 @@ class RunningTrial:
     def hold(self) -> None:
         self._submit({}, {})
 
-    def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    def report(self, epoch: int, metrics: Mapping[str, float], more: bool | None = None) -> None:
+        promoting = self._claims.plan.promotion is not None
+        if promoting and more is None:
+            self.mistake = UserError(
+                "pruner=promote pauses trials and goes on with them later, and this job would begin with its first "
+                "epoch again",
+                "take pruner=asha, or save a state and say so: report(epoch, metrics, more=epoch + 1 < epochs)",
+            )
+            raise self.mistake
         value = metrics.get(self._objectives[0].metric)
+        facts: dict[str, Any] = {SPENT: self.seconds} if self.counts_time else {}
+        # After its last epoch there is nothing left to pause.
+        facts |= {UNTIL: None} if promoting and not more else {}
         # Pruners count epochs done; a value seen in an earlier attempt was judged then.
         step = epoch + 1
         if len(self._objectives) > 1 or value is None or value != value:
             # There is nothing to judge, but the trial progresses.
             if step > self._last_step:
                 self._last_step = step
-                self._submit({step: None}, {})
+                self._submit({step: value}, facts)
+            self._stop_here(epoch, metrics, more)
             return
         if step in self._known_steps:
             self.hold()
@@ -255,9 +284,8 @@ class RunningTrial:
                 raise Pruned(epoch, dict(metrics))
             return
         self._known_steps.add(step)
-        self._submit({step: float(value)}, {})
-        if self._to_prune:
-            raise Pruned(epoch, dict(metrics))
+        self._submit({step: float(value)}, facts)
+        self._stop_here(epoch, metrics, more)
 
     def settle(self) -> None:
         """Wait until the study has answered every report.
@@ -271,7 +299,11 @@ class RunningTrial:
             if self._failure is not None:
                 raise self._failure
 
-    def _submit(self, steps: Mapping[int, float | None], facts: Mapping[str, str]) -> None:
+    def _stop_here(self, epoch: int, metrics: Mapping[str, float], more: bool | None) -> None:
+        if self._outcome is Pruned or (self._outcome is Paused and more):
+            raise self._outcome(epoch, dict(metrics))
+
+    def _submit(self, steps: Mapping[int, float | None], facts: Mapping[str, Any]) -> None:
         """Report to the study and wait for its answer: for seconds; not at all while earlier reports wait; and without
         limit once it was silent for so long that the trial may be another process's, or where the answer decides.
         """
@@ -337,7 +369,7 @@ class RunningTrial:
                 steps, facts, number = self._new_steps, self._new_facts, self._reported
                 self._new_steps, self._new_facts = {}, {}
             try:
-                to_prune = self._claims.report(self._claim, steps, facts)
+                outcome = self._claims.report(self._claim, steps, facts)
             except BaseException as error:
                 # For the job's thread to raise, not this one's.
                 with self._changed:
@@ -346,5 +378,5 @@ class RunningTrial:
                 return
             with self._changed:
                 self._answered_up_to, self._last_answer = number, time.monotonic()
-                self._to_prune = self._to_prune or to_prune
+                self._outcome = self._outcome or outcome
                 self._changed.notify_all()

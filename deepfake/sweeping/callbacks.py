@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 #: In a sweep's folder: held while a callback is called at the start and the end, and while files are written.
 LOCK = "sweep.lock"
 COMPLETED, PRUNED, FAILED = "completed", "pruned", "failed"
+#: Of a trial that waits at a rung, and may be gone on with.
+PAUSED = "paused"
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,11 @@ class SweepInfo:
 
 @dataclass(frozen=True)
 class Job:
-    """One finished job: what was chosen for it and what came back.
+    """One job that has ended, or is paused: what was chosen for it and what came back.
 
-    ``values`` are the objectives in their order (empty unless the job completed), ``reason`` says why it failed,
-    ``traceback`` is the file that holds its exception.
+    ``values`` are the objectives in their order (empty unless the job completed), ``reason`` says why it failed or
+    where it waits, ``traceback`` is the file that holds its exception. In a study that promotes, ``rung`` is the
+    highest that it has reached, from 0, and ``bracket`` where it began.
     """
 
     number: int
@@ -76,6 +79,8 @@ class Job:
     seconds: float | None = None
     reason: str | None = None
     traceback: str | None = None
+    rung: int | None = None
+    bracket: int | None = None
 
 
 @dataclass(frozen=True)

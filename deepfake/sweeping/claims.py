@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -26,13 +27,13 @@ from optuna.trial import FrozenTrial, TrialState
 from deepfake.compat import trial_id
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
+from deepfake.sweeping.facts import BRACKET, PAUSED, PAUSED_AT, SPENT, UNTIL, is_paused, steps_of
 from deepfake.sweeping.outage import is_outage
 from deepfake.sweeping.samplers import Tried, create_pruner, create_sampler, is_pruning
-from deepfake.sweeping.schedule import steps_of
 from deepfake.sweeping.search_space import Value, choose, to_overrides
 from deepfake.sweeping.study import Study
-from deepfake.sweeping.trial import Overdue, Stopped, Taken
-from deepfake.sweeping.views import Shown, View
+from deepfake.sweeping.trial import Overdue, Paused, Pruned, Stopped, Taken
+from deepfake.sweeping.views import Shown, View, as_pruned
 
 log = logging.getLogger(__name__)
 
@@ -88,32 +89,37 @@ class Claims:
         """The next trial for this process, or None: nothing is left, or what is left is with living owners."""
         return self.study.ride_out(self._claim)
 
-    def report(self, claim: Claim, steps: Mapping[int, float | None], facts: Mapping[str, Any] | None = None) -> bool:
-        """Record the objective's value at steps, the trial's progress alone where that is None, and facts.
+    def report(
+        self, claim: Claim, steps: Mapping[int, float | None], facts: Mapping[str, Any] | None = None
+    ) -> type[Pruned | Paused] | None:
+        """Record the objective's value at steps, the trial's progress alone where that is none, and facts.
+
+        Args:
+            steps: A step's value is None where there is nothing to judge, NaN where it is worse than any other.
 
         Returns:
-            Whether the pruner wants the trial to end.
+            What is to become of the trial; None where it goes on.
 
         Raises:
             Taken: The trial is another process's by now.
         """
 
-        def write() -> bool:
+        def write() -> type[Pruned | Paused] | None:
             with self.study.writing():
                 if not self._holds(claim):
                     raise Taken
                 self.study.set_facts(trial_id(claim.trial), facts or {})
-                if reached := [step for step, value in steps.items() if value is None]:
+                values = {step: value for step, value in steps.items() if value is not None and not math.isnan(value)}
+                if reached := steps.keys() - values.keys():
                     self.study.set_facts(trial_id(claim.trial), {"progress": max(reached)})
-                values = {step: value for step, value in steps.items() if value is not None}
                 for step, value in values.items():
                     claim.trial.report(value, step)
                 # Within, for some pruners write down what they judged by.
-                if not values or not self._prunes or not claim.trial.should_prune():
-                    return False
-                # A process that dies before it ends the trial leaves the verdict to the one that goes on with it.
-                self.study.set_facts(trial_id(claim.trial), {"pruned_after": max(values)})
-                return True
+                if values and self._prunes and claim.trial.should_prune():
+                    # A process that dies before it ends the trial leaves the verdict to the one that goes on with it.
+                    self.study.set_facts(trial_id(claim.trial), {"pruned_after": max(values)})
+                    return Pruned
+                return Paused if self.plan.promotion and steps and not self._goes_on(claim, steps) else None
 
         return self.study.ride_out(write)
 
@@ -176,6 +182,24 @@ class Claims:
                     {key: value for key, value in facts.items() if value is not None and known.get(key) != value},
                 )
                 self.study.end(claim.trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
+
+        self.study.ride_out(write)
+
+    def pause(self, claim: Claim, job: Job) -> None:
+        """Let go of a trial that waits at its rung; what it needs to go on is saved by now.
+
+        A process that was killed before this leaves a trial that has arrived, which the next claim pauses.
+        """
+
+        def write() -> None:
+            with contextlib.suppress(Taken), self.study.writing():
+                if not self._holds(claim):
+                    return
+                trial = self.study.storage.get_trial(trial_id(claim.trial))
+                facts: dict[str, Any] = {"run_id": job.run_id, "run_dir": job.run_dir, "name": job.name}
+                facts |= {"metrics": job.metrics or None, SPENT: job.seconds}
+                known = {key: value for key, value in facts.items() if value is not None}
+                self.study.set_facts(trial_id(trial), {**known, **self._pausing(trial), "attempt": claim.attempt})
 
         self.study.ride_out(write)
 
@@ -242,8 +266,17 @@ class Claims:
             if study.schedule.stop_reason(trials):
                 return None
             for trial in self._left_running(trials):
-                if trial.user_attrs.get("owner") is None or self._owns(trial) or self._may_go_on(trial, None):
+                if study.schedule.has_arrived(trial):
+                    # Its process died before it had said so.
+                    with study.writing():
+                        study.set_facts(trial_id(trial), self._pausing(trial))
+                    trials = study.read_trials()
+                elif trial.user_attrs.get("owner") is None or self._owns(trial) or self._may_go_on(trial, None):
                     return self._assign(trial, trials)
+            if study.schedule.is_spent(trials):
+                return None
+            if (promoted := study.schedule.to_promote(trials)) is not None:
+                return self._assign(promoted[0], trials, promoted[1])
             if not study.schedule.has_room(study.schedule.begun(trials)) or not self._is_next_due(trials):
                 return None
             return self._assign(None, trials)
@@ -254,6 +287,7 @@ class Claims:
             trial
             for trial in self.study.schedule.open(trials)
             if trial.state is TrialState.RUNNING
+            and not self.study.schedule.waits(trial)
             and (
                 self.study.watch.is_dead(trial.user_attrs.get("owner"), trial.user_attrs.get("beat"))
                 or (self._half_claimed and self._owns(trial))
@@ -268,8 +302,14 @@ class Claims:
         queued = (trial.number for trial in schedule.open(trials) if trial.state is TrialState.WAITING)
         return order.may_begin(next(queued, len(trials)), trials, schedule.ended_at_first(trials), self.plan)
 
-    def _assign(self, before: FrozenTrial | None, trials: Sequence[FrozenTrial]) -> Claim:
-        """Make a trial this process's, and choose for it what is not chosen yet; None begins the next one."""
+    def _assign(
+        self, before: FrozenTrial | None, trials: Sequence[FrozenTrial], until: int | None = None
+    ) -> Claim:
+        """Make a trial this process's, and choose for it what is not chosen yet; None begins the next one.
+
+        Args:
+            until: The epochs to which one goes on that is promoted.
+        """
         # An error in here leaves a trial that is signed but not returned: the next claim looks for it.
         self._half_claimed = True
         study = self.study
@@ -282,6 +322,7 @@ class Claims:
             view = self._view(asked, trials)
             trial = optuna.Trial(view.study, trial_id(asked))
             study.set_facts(trial_id(trial), {"owner": owner} | ({"attempt": attempt} if attempt else {}))
+            study.set_facts(trial_id(trial), self._course(trial, before, until))
         view.hold()
         if not trial.params:
             # Drawn before the storage is held again: some samplers need seconds.
@@ -298,12 +339,49 @@ class Claims:
         study, plan = self.study, self.plan
         tried = None if plan.repeat else self._tried
         sampler = create_sampler(plan.sampler, plan.parameters, plan.seed, trial.number, tried)
-        shown: Shown = study.read_trials
+        shown: Shown = self._shown
         if study.order is not None:
             # What it may know has ended or been drawn, and changes no more.
             seen = [*study.order.seen(trial.number, trials, plan), study.storage.get_trial(trial_id(trial))]
             shown = partial(list, seen)
         return View(study.optuna, shown, sampler, create_pruner(plan.pruner))
+
+    def _shown(self) -> list[FrozenTrial]:
+        """The trials as samplers and pruners know them: one that is paused as pruned."""
+        return [as_pruned(trial) if is_paused(trial) else trial for trial in self.study.read_trials()]
+
+    def _course(self, begun: optuna.Trial, before: FrozenTrial | None, until: int | None) -> dict[str, Any]:
+        """What is to be recorded of where a trial runs to, as this process takes it up."""
+        if self.plan.promotion is None:
+            # Paused by an earlier start: it runs to its end, or is pruned.
+            paused = before is not None and before.user_attrs.get(PAUSED) is not None
+            return {UNTIL: None, PAUSED: None} if paused else {}
+        trial = before or self.study.storage.get_trial(trial_id(begun))
+        schedule, facts = self.study.schedule, trial.user_attrs
+        if until is None and (UNTIL not in facts or facts.get(PAUSED) is not None):
+            until = schedule.next_rung(trial)
+        course = {BRACKET: schedule.bracket(trial), PAUSED: None} | ({} if until is None else {UNTIL: until})
+        return {key: value for key, value in course.items() if facts.get(key) != value}
+
+    def _goes_on(self, claim: Claim, steps: Mapping[int, float | None]) -> bool:
+        """Whether a trial that has just reported goes on: it has not come to its rung, or is among the best there."""
+        schedule = self.study.schedule
+        trial = self.study.storage.get_trial(trial_id(claim.trial))
+        if not schedule.has_arrived(trial):
+            return True
+        at = steps.get(trial.user_attrs[UNTIL], 0.0)
+        # Without a value there is nothing to judge; what is no number is the worst.
+        if at is None or schedule.rises(trial, self.study.read_trials()):
+            self.study.set_facts(trial_id(trial), {UNTIL: schedule.next_rung(trial)})
+            return True
+        return False
+
+    def _pausing(self, trial: FrozenTrial) -> dict[str, Any]:
+        """What is recorded of a trial that is paused."""
+        halving = self.plan.promotion
+        assert halving is not None
+        rung = halving.rung(steps_of(trial), self.study.schedule.bracket(trial))
+        return {PAUSED: rung, PAUSED_AT: self.plan.clock.now(), "owner": None}
 
     def _may_go_on(self, trial: FrozenTrial, reason: str | None) -> bool:
         """Count the death of a trial's owner against it, unless it has progressed; fail it once that is too many."""

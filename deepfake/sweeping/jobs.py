@@ -25,8 +25,8 @@ from deepfake.compat import job_outcome
 from deepfake.errors import UserError
 from deepfake.files import appearing
 from deepfake.options import split_override
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
-from deepfake.sweeping.trial import Pruned
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, Objective
+from deepfake.sweeping.trial import Paused, Pruned
 
 #: In a failed job's folder: its exception, with where it came from.
 TRACEBACK = "traceback.txt"
@@ -89,9 +89,13 @@ class JobRunner:
             hydra_context=self.context,
         )
         folder = job_folder(result)
-        if result.status is JobStatus.FAILED and not is_interruption(job_outcome(result)):
-            keep_traceback(job_outcome(result), folder)
-        elif folder is not None:
+        outcome = job_outcome(result)
+        if isinstance(outcome, (Pruned, Paused)):
+            _drop_frames(outcome)
+        elif result.status is JobStatus.FAILED and not is_interruption(outcome):
+            keep_traceback(outcome, folder)
+            return result
+        if folder is not None:
             # Of an earlier attempt.
             (folder / TRACEBACK).unlink(missing_ok=True)
         return result
@@ -147,8 +151,9 @@ def to_job(
     """
     returned = job_outcome(result)
     common: dict[str, Any] = {"number": number, "overrides": list(overrides), "seconds": seconds}
-    if isinstance(returned, Pruned):
-        return Job(status=PRUNED, metrics=dict(returned.metrics), **common)
+    if isinstance(returned, (Pruned, Paused)):
+        status = PRUNED if isinstance(returned, Pruned) else PAUSED
+        return Job(status=status, metrics=dict(returned.metrics), **common)
     if result.status is not JobStatus.COMPLETED:
         file = (job_folder(result) or Path()) / TRACEBACK
         return Job(status=FAILED, reason=describe(returned), traceback=str(file) if file.is_file() else None, **common)

@@ -215,7 +215,8 @@ class Launched:
         return sum(trial.state.is_finished() for trial in standing(self._study.trials()))
 
     def _wanted(self) -> int:
-        return min(self._count, self._study.plan.total - self._finished())
+        total = self._study.plan.total
+        return self._count if total is None else min(self._count, total - self._finished())
 
     def _launch(self, count: int) -> None:
         if count <= 0:

@@ -51,6 +51,9 @@ class SweepOptions:
     params: dict[str, Any] = field(default_factory=dict)
     # The study's total, over all starts; None: every point of a grid, 20 otherwise.
     n_trials: int | None = ranged(None, low=1, high=MOST)
+    # What all trials may spend over all starts: a number of epochs, or the hours that they run for, such as 4h. With
+    # it n_trials is no limit unless it is given.
+    budget: str | int | float | None = None
     n_jobs: int = ranged(1, low=1, high=1024)
     # Whether timing may decide nothing: a trial knows only those that are ``lag`` before it. None: as the study began.
     ordered: bool | None = None

@@ -28,12 +28,16 @@ from rich.table import Table
 from deepfake.errors import naming
 from deepfake.files import appearing
 from deepfake.options import overrides_by_key, split_override
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
+from deepfake.sweeping.budget import seconds_of
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, Objective
+from deepfake.sweeping.facts import PAUSED as RUNG
+from deepfake.sweeping.facts import RETRY_OF, is_paused, steps_of
 from deepfake.sweeping.jobs import is_sweep_override
-from deepfake.sweeping.schedule import RETRY_OF, standing
-from deepfake.sweeping.search_space import Parameter, all_points, to_overrides
+from deepfake.sweeping.schedule import bracket_of, standing
+from deepfake.sweeping.search_space import all_points, to_overrides
 from deepfake.sweeping.study import directions, quietly
 from deepfake.sweeping.study_plan import StudyPlan
+from deepfake.sweeping.views import as_pruned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,32 +48,41 @@ _LONG = 8
 _STATUS = {TrialState.COMPLETE: COMPLETED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
 #: Of Okabe and Ito's palette, which colour-blind readers can read.
 _COLOURS = {TrialState.COMPLETE: "#0072B2", TrialState.PRUNED: "#E69F00", TrialState.FAIL: "#D55E00"}
-_RUNNING_COLOUR = "#888888"
+_RUNNING_COLOUR, _PAUSED_COLOUR = "#888888", "#009E73"
 _DPI = 150
 
 
-def trial_to_job(trial: FrozenTrial, parameters: Sequence[Parameter]) -> Job:
-    """A finished trial as a job."""
+def trial_to_job(trial: FrozenTrial, plan: StudyPlan) -> Job:
+    """A trial that has ended, or is paused, as a job."""
     facts = trial.user_attrs
-    chosen = {item.key: trial.params[item.key] for item in parameters if item.key in trial.params}
+    chosen = {item.key: trial.params[item.key] for item in plan.parameters if item.key in trial.params}
+    halving = plan.promotion
+    bracket = None if halving is None else bracket_of(trial, halving)
+    rung = -1 if halving is None or bracket is None else halving.rung(steps_of(trial), bracket)
     return Job(
         number=trial.number,
         overrides=to_overrides(chosen),
-        status=_STATUS[trial.state],
+        status=_STATUS.get(trial.state, PAUSED),
         metrics=dict(facts.get("metrics") or {}),
         run_id=facts.get("run_id"),
         run_dir=facts.get("run_dir"),
         name=facts.get("name"),
         values=list(trial.values or []) if trial.state is TrialState.COMPLETE else [],
-        seconds=facts.get("seconds"),
-        reason=facts.get("reason"),
+        seconds=seconds_of(trial) or None,
+        reason=f"at rung {facts[RUNG]}, after epoch {steps_of(trial)}" if is_paused(trial) else facts.get("reason"),
         traceback=facts.get("traceback"),
+        rung=rung if rung >= 0 else None,
+        bracket=bracket,
     )
 
 
 def finished_jobs(trials: Sequence[FrozenTrial], plan: StudyPlan) -> list[Job]:
-    """All that have ended and count, in order: a failed trial that was tried again is not among them."""
-    return [trial_to_job(trial, plan.parameters) for trial in standing(trials) if trial.state.is_finished()]
+    """All that have ended or are paused, and count, in order: a failed trial that was tried again is not among them."""
+    return [trial_to_job(trial, plan) for trial in standing(trials) if _is_told(trial)]
+
+
+def _is_told(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() or is_paused(trial)
 
 
 def shown(value: float | None) -> str:
@@ -168,18 +181,25 @@ def write_spread(found: Sequence[Spread], folder: Path) -> Path:
 
 
 def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> Path:
-    """``trials.csv``: a row per ended trial with its state, objectives, what was chosen and where its run is."""
+    """``trials.csv``: a row per ended or paused trial with its state, objectives, what was chosen and where its run is.
+
+    Where trials are promoted, also the epochs it has done, and its bracket and the highest rung it has reached there.
+    """
     again = {trial.user_attrs[RETRY_OF]: trial.number for trial in trials if RETRY_OF in trial.user_attrs}
     keys = [parameter.key for parameter in plan.parameters]
     metrics = [item.metric for item in plan.objectives]
     path = folder / "trials.csv"
     with appearing(path) as partial_file, naming(path), partial_file.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", "status", *metrics, *keys, "seconds", "run_id", "run_dir", "reason", "traceback"])
-        for job in (trial_to_job(trial, plan.parameters) for trial in trials if trial.state.is_finished()):
+        columns = ["epochs", "rung", "bracket"] if plan.promotion is not None else []
+        rest = ["seconds", "run_id", "run_dir", "reason", "traceback"]
+        writer.writerow(["trial", "status", *metrics, *keys, *columns, *rest])
+        for trial in filter(_is_told, trials):
+            job = trial_to_job(trial, plan)
             chosen = overrides_by_key(job.overrides)
             values = [job.metrics.get(name, "") for name in metrics]
-            row = [job.number, job.status, *values, *(chosen.get(key, "") for key in keys)]
+            row: list[object] = [job.number, job.status, *values, *(chosen.get(key, "") for key in keys)]
+            row += [steps_of(trial), job.rung, job.bracket] if columns else []
             reason = f"{job.reason}; tried again as trial {again[job.number]}" if job.number in again else job.reason
             writer.writerow([*row, job.seconds, job.run_id, job.run_dir, reason, job.traceback])
     return path
@@ -213,7 +233,8 @@ def draw_study(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> 
     from optuna.visualization import matplotlib as figures
 
     first, metric = plan.objectives[:1], plan.objectives[0].metric
-    study = _in_memory(trials, first)
+    told = [as_pruned(trial) if is_paused(trial) else trial for trial in trials]
+    study = _in_memory(told, first)
     drawings: dict[str, Callable[[], Axes]] = {}
     if any(trial.state is TrialState.COMPLETE for trial in trials):
         drawings["history"] = partial(_history, study, metric)
@@ -226,12 +247,12 @@ def draw_study(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> 
             names = [item.metric for item in plan.objectives[:2]]
             drawings["pareto_front"] = partial(
                 figures.plot_pareto_front,
-                _in_memory(trials, plan.objectives),
+                _in_memory(told, plan.objectives),
                 target_names=names,
                 targets=lambda trial: trial.values[:2],
             )
     if any(trial.intermediate_values for trial in trials):
-        drawings["intermediate_values"] = partial(_intermediate_values, trials, metric)
+        drawings["intermediate_values"] = partial(_intermediate_values, trials, plan)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, draw in drawings.items():
@@ -351,23 +372,43 @@ def _parallel_coordinates(study: optuna.Study, objective: Objective) -> Axes:
     return axes
 
 
-def _intermediate_values(trials: Sequence[FrozenTrial], metric: str) -> Axes:
+def _intermediate_values(trials: Sequence[FrozenTrial], plan: StudyPlan) -> Axes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     axes = Figure(figsize=(7.2, 4.2)).add_subplot()
-    labelled: set[TrialState] = set()
+    labelled: set[str] = set()
     for trial in trials:
         if trial.intermediate_values:
             epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
-            label = None if trial.state in labelled else _STATUS.get(trial.state, "running")
-            colour = _COLOURS.get(trial.state, _RUNNING_COLOUR)
+            word = PAUSED if is_paused(trial) else _STATUS.get(trial.state, "running")
+            colour = _PAUSED_COLOUR if word == PAUSED else _COLOURS.get(trial.state, _RUNNING_COLOUR)
+            label = None if word in labelled else word
             axes.plot(epochs, values, color=colour, alpha=0.7, lw=1.2, marker=".", ms=4, label=label)
-            labelled.add(trial.state)
+            labelled.add(word)
+    for place, name in _rungs(trials, plan).items():
+        axes.axvline(place, color=_RUNNING_COLOUR, lw=0.8, ls=":")
+        axes.annotate(name, (place, 1.0), xycoords=("data", "axes fraction"), fontsize=7, rotation=90, va="top")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel=metric, title="Intermediate Values Plot")
+    axes.set(xlabel="epoch", ylabel=plan.objectives[0].metric, title="Intermediate Values Plot")
     axes.legend()
     return axes
+
+
+def _rungs(trials: Sequence[FrozenTrial], plan: StudyPlan) -> dict[int, str]:
+    """The epochs of the rungs that a trial has reached, with their names."""
+    halving = plan.promotion
+    if halving is None:
+        return {}
+    reached = {(bracket_of(trial, halving), steps_of(trial)) for trial in trials}
+    several = len({bracket for bracket, _ in reached}) > 1
+    names: dict[int, list[str]] = {}
+    for bracket in sorted({bracket for bracket, _ in reached}):
+        most = max(steps for other, steps in reached if other == bracket)
+        for rung in range(halving.rung(most, bracket) + 1):
+            name = f"rung {rung}" + (f" of bracket {bracket}" if several else "")
+            names.setdefault(halving.epochs(rung, bracket), []).append(name)
+    return {epochs: ", ".join(found) for epochs, found in names.items()}
 
 
 def _but_seed(overrides: Sequence[str]) -> str:

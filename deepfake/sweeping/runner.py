@@ -25,8 +25,22 @@ from deepfake.compat import is_basic_launcher
 from deepfake.errors import sigterm_interrupts
 from deepfake.progress import line_console
 from deepfake.sweeping.agent import work
-from deepfake.sweeping.callbacks import COMPLETED, LOCK, PRUNED, Job, SweepCallback, SweepInfo, SweepResult, notify
+from deepfake.sweeping.budget import seconds_of
+from deepfake.sweeping.callbacks import (
+    COMPLETED,
+    FAILED,
+    LOCK,
+    PAUSED,
+    PRUNED,
+    Job,
+    SweepCallback,
+    SweepInfo,
+    SweepResult,
+    notify,
+)
 from deepfake.sweeping.claims import Claims
+from deepfake.sweeping.facts import PAUSED as RUNG
+from deepfake.sweeping.facts import PAUSED_AT, is_paused
 from deepfake.sweeping.jobs import JobRunner, pick_best
 from deepfake.sweeping.launcher import Launched
 from deepfake.sweeping.options import SweepOptions
@@ -109,20 +123,25 @@ def run_study(
 
 
 class _Watcher:
-    """Shows each trial of this start that has ended once, and calls the callback."""
+    """Shows what ends or is paused from this start on, once, and calls the callback for what has ended."""
 
     def __init__(self, study: Study, display: Display, callback: SweepCallback, info: SweepInfo) -> None:
         self._study, self._display, self._callback, self._info = study, display, callback, info
-        self._reported = {trial.number for trial in study.trials() if trial.state.is_finished()}
+        trials = study.trials()
+        self._reported = {trial.number for trial in trials if trial.state.is_finished()}
+        self._paused = {trial.number: trial.user_attrs[PAUSED_AT] for trial in trials if is_paused(trial)}
 
     def look(self) -> list[FrozenTrial]:
         """Report what has ended since the last look; returns all trials."""
         trials = self._study.trials()
         for trial in trials:
+            if is_paused(trial) and self._paused.get(trial.number) != trial.user_attrs[PAUSED_AT]:
+                self._paused[trial.number] = trial.user_attrs[PAUSED_AT]
+                self._display.ended(trial_to_job(trial, self._study.plan), trials)
             if not trial.state.is_finished() or trial.number in self._reported:
                 continue
             self._reported.add(trial.number)
-            job = trial_to_job(trial, self._study.plan.parameters)
+            job = trial_to_job(trial, self._study.plan)
             self._display.ended(job, trials)
             owner = trial.user_attrs.get("owner") or {}
             # Another terminal on the same study reports those that it started.
@@ -186,8 +205,8 @@ def _prepare(study: Study, options: SweepOptions) -> list[str]:
     notes += [f"warning: {changed}"] if changed else []
     trials = standing(study.trials())
     waiting = sum(trial.state is TrialState.WAITING for trial in trials)
-    room = plan.total - (len(trials) - waiting)
-    if waiting > max(room, 0):
+    room = waiting if plan.total is None else plan.total - (len(trials) - waiting)
+    if plan.total is not None and waiting > max(room, 0):
         notes.append(
             f"warning: {waiting} points wait to be tried, and the study has room for {max(room, 0)} more trials: "
             f"sweep.n_trials={plan.total + waiting - max(room, 0)} tries them all"
@@ -203,7 +222,11 @@ def _resumed_note(study: Study) -> list[str]:
     done = sum(trial.state.is_finished() for trial in trials)
     failed = sum(trial.state is TrialState.FAIL for trial in trials)
     of_them = f", {failed} of them failed: sweep.retry=failed tries those again" if failed else ""
-    return [f"study {plan.name} goes on: {done} of {plan.total} trials have ended{of_them}"]
+    paused = sum(map(is_paused, trials))
+    waiting = f"; {paused} are paused" if paused else ""
+    of = f"{done} trials" if plan.total is None else f"{done} of {plan.total} trials"
+    spent = "" if plan.budget is None else f", {plan.budget.describe(study.trials())} spent"
+    return [f"study {plan.name} goes on: {of} have ended{of_them}{waiting}{spent}"]
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -232,7 +255,8 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
         display.say(f"stopped: {reason}; the same command goes on")
     if report == "spread":
         completed = sum(job.status == COMPLETED for job in result.jobs)
-        display.say(f"{plan.name}: mean and spread, {completed} of {plan.total} runs completed")
+        of = len(result.jobs) if plan.total is None else plan.total
+        display.say(f"{plan.name}: mean and spread, {completed} of {of} runs completed")
         display.console.print(spread_table(spread(result.jobs, plan), plan.objectives))
     elif len(plan.objectives) > 1:
         display.say(f"{plan.name}: the Pareto front")
@@ -241,7 +265,9 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
         best = result.best[0]
         value = f"{plan.objectives[0].metric} {shown(best.values[0])}"
         display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
-    if result.status == "finished" and plan.points == plan.total:
+    for line in _left_note(study, result):
+        display.say(line)
+    if result.status == "finished" and plan.points is not None and len(result.jobs) >= plan.points == plan.total:
         display.say(f"all {plan.points} points of the space have been tried")
     for job in result.failed[:_MOST_FAILED]:
         where = f" ({_near(Path(job.traceback))})" if job.traceback else ""
@@ -252,6 +278,17 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
         if path.suffix == ".yaml":
             display.say(f"best: {again}experiment={_near(path)}")
     display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
+
+
+def _left_note(study: Study, result: SweepResult) -> list[str]:
+    """What was spent, and what is paused and may be gone on with."""
+    plan, paused = study.plan, sum(job.status == PAUSED for job in result.jobs)
+    notes = [] if plan.budget is None else [f"spent: {plan.budget.describe(study.trials())}"]
+    if paused:
+        many = f"{paused} trial{' is' if paused == 1 else 's are'} paused"
+        how = "sweep.budget" if plan.budget is not None else "sweep.n_trials"
+        notes.append(f"{many}, resumable: the same command with a larger {how} goes on with those that rise")
+    return notes
 
 
 class Display:
@@ -284,7 +321,7 @@ class Display:
         self.console.print(text, soft_wrap=True, markup=False)
 
     def ended(self, job: Job, trials: Sequence[FrozenTrial]) -> None:
-        """A trial has ended."""
+        """A trial has ended, or is paused."""
         if self._live is None:
             self.say(f"{self._outcome(job)}  {brief(job.overrides)}\n  {self.summary(trials)}")
 
@@ -295,15 +332,17 @@ class Display:
 
     def summary(self, trials: Sequence[FrozenTrial]) -> str:
         """``12/20 ended (3 pruned, 1 failed), 2 running, best val/roc_auc 0.93 (trial 7), about 4 min left``."""
-        jobs = finished_jobs(trials, self._plan)
-        pruned = sum(job.status == PRUNED for job in jobs)
-        failed = sum(job.status not in (PRUNED, COMPLETED) for job in jobs)
-        notes = [f"{count} {word}" for count, word in ((pruned, "pruned"), (failed, "failed")) if count]
-        parts = [
-            f"{self._plan.name}: {len(jobs)}/{self._plan.total} ended" + (f" ({', '.join(notes)})" if notes else "")
-        ]
-        running = sum(trial.state is TrialState.RUNNING for trial in trials)
+        told = finished_jobs(trials, self._plan)
+        jobs = [job for job in told if job.status != PAUSED]
+        counts = ((word, sum(job.status == word for job in jobs)) for word in (PRUNED, FAILED))
+        notes = [f"{count} {word}" for word, count in counts if count]
+        of = "" if self._plan.total is None else f"/{self._plan.total}"
+        parts = [f"{self._plan.name}: {len(jobs)}{of} ended" + (f" ({', '.join(notes)})" if notes else "")]
+        paused = len(told) - len(jobs)
+        parts += [f"{paused} paused"] if paused else []
+        running = sum(trial.state is TrialState.RUNNING and not is_paused(trial) for trial in trials)
         parts += [f"{running} running"] if running else []
+        parts += [self._plan.budget.describe(trials)] if self._plan.budget is not None else []
         best = pick_best(jobs, self._plan.objectives)
         if len(self._plan.objectives) > 1:
             parts += [f"{len(best)} on the Pareto front"] if best else []
@@ -313,14 +352,25 @@ class Display:
         return ", ".join(parts + ([f"about {left} left"] if left else []))
 
     def _time_left(self, jobs: Sequence[Job], trials: Sequence[FrozenTrial]) -> str:
-        seconds = [job.seconds for job in jobs if job.seconds]
-        left = self._plan.total - len(jobs)
-        if not seconds or left <= 0:
+        total = self._seconds_left(jobs, trials)
+        if total <= 0:
             return ""
-        total = sum(seconds) / len(seconds) * left / max(1, min(self._workers, left))
         if self._plan.deadline is not None:
             total = min(total, max(0.0, self._plan.deadline - self._plan.clock.now()))
         return f"{total:.0f} s" if total < 100 else f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} h"
+
+    def _seconds_left(self, jobs: Sequence[Job], trials: Sequence[FrozenTrial]) -> float:
+        plan = self._plan
+        if plan.budget is not None:
+            spent = plan.budget.spent(trials)
+            left = plan.budget.amount - spent
+            return sum(map(seconds_of, trials)) / spent * left / self._workers if spent else 0.0
+        seconds = [job.seconds for job in jobs if job.seconds]
+        if not seconds or plan.total is None or plan.promotion is not None:
+            # How many will be promoted is not known.
+            return 0.0
+        remaining = plan.total - len(jobs)
+        return sum(seconds) / len(seconds) * remaining / max(1, min(self._workers, remaining))
 
     def _outcome(self, job: Job) -> str:
         if job.status == COMPLETED:
@@ -332,19 +382,22 @@ class Display:
         table = Table(box=None, pad_edge=False)
         for name in ("trial", "state", "epoch", "value", "chosen"):
             table.add_column(name, justify="left" if name in ("state", "chosen") else "right", overflow="fold")
-        running = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        ended = [trial for trial in trials if trial.state.is_finished()]
+        running = [trial for trial in trials if trial.state is TrialState.RUNNING and not is_paused(trial)]
+        ended = [trial for trial in trials if trial.state.is_finished() or is_paused(trial)]
         for trial in [*ended[-max(0, _MOST_ROWS - len(running)) :], *running]:
             table.add_row(*self._row(trial))
         return table
 
     def _row(self, trial: FrozenTrial) -> list[str]:
         epoch = "" if trial.last_step is None else str(trial.last_step)
-        if trial.state is TrialState.RUNNING:
+        if trial.state is TrialState.RUNNING and not is_paused(trial):
             value = None if trial.last_step is None else trial.intermediate_values[trial.last_step]
             chosen = " ".join(f"{key}={shown(v) if isinstance(v, float) else v}" for key, v in trial.params.items())
             return [str(trial.number), "running", epoch, shown(value), chosen]
-        job = trial_to_job(trial, self._plan.parameters)
+        job = trial_to_job(trial, self._plan)
+        if job.status == PAUSED:
+            last = shown(trial.intermediate_values.get(trial.last_step or 0))
+            return [str(job.number), f"paused, rung {trial.user_attrs[RUNG]}", epoch, last, brief(job.overrides)]
         chosen = job.reason or brief(job.overrides)
         return [str(job.number), job.status, epoch, " ".join(map(shown, job.values)), chosen]
 

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError, nearest
 from deepfake.sweeping.callbacks import Objective
+from deepfake.sweeping.promotion import Promotion
 from deepfake.sweeping.search_space import Parameter, Value, all_points, count_points, to_text
 
 #: Arguments that are functions or objects, which no config file can hold.
@@ -86,6 +87,14 @@ def _patient(patience: int, min_delta: float = 0.0) -> BasePruner:
     return pruners.PatientPruner(pruners.MedianPruner(), patience=patience, min_delta=min_delta)
 
 
+def _promote(
+    min_resource: int = 1, reduction_factor: int = 3, min_early_stopping_rate: int = 0, brackets: int = 1
+) -> BasePruner:
+    Promotion(min_resource, reduction_factor, min_early_stopping_rate, brackets)
+    # Its trials are paused, by the study: for Optuna nothing is pruned.
+    return pruners.NopPruner()
+
+
 @dataclass(frozen=True)
 class PrunerKind:
     """One pruner.
@@ -101,8 +110,11 @@ class PrunerKind:
     ordered: bool = True
 
 
+#: Pauses trials rather than ending them.
+_PROMOTING = "promote"
 PRUNERS: dict[str, PrunerKind] = {
     "none": PrunerKind(pruners.NopPruner, blind=True),
+    _PROMOTING: PrunerKind(_promote, ordered=False),
     "median": PrunerKind(pruners.MedianPruner),
     "percentile": PrunerKind(pruners.PercentilePruner),
     "asha": PrunerKind(pruners.SuccessiveHalvingPruner),
@@ -280,6 +292,17 @@ def create_pruner(settings: Mapping[str, Any]) -> BasePruner:
     """
     name, arguments = _split("pruner", settings, PRUNERS)
     return _create(f"pruner={name}", PRUNERS[name].create, arguments)
+
+
+def create_promotion(settings: Mapping[str, Any], objectives: Sequence[Objective]) -> Promotion | None:
+    """How trials are paused and promoted; None where the pruner ends them.
+
+    Raises:
+        UserError: As :func:`create_pruner`.
+    """
+    create_pruner(settings)
+    name, arguments = _split("pruner", settings, PRUNERS)
+    return Promotion(**arguments, maximize=objectives[0].maximize) if name == _PROMOTING else None
 
 
 def check_choice(

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError
+from deepfake.sweeping.facts import BRACKET, PAUSED_AT, RETRY_OF, UNTIL, is_paused, steps_of
+from deepfake.sweeping.promotion import Promotion, Standing
 from deepfake.sweeping.study_plan import StudyPlan
-
-#: On a trial: the number of the failed one that it tries again.
-RETRY_OF = "retry_of"
 
 
 class Schedule:
@@ -32,6 +31,7 @@ class Schedule:
         self._ended_beyond: set[int] = set()
         self._recent: list[tuple[float, int, FrozenTrial]] = []
         self._known = 0
+        self._last_pause = 0.0
         self.mistake: UserError | None = None
         self.superseded: set[int] = set()
 
@@ -40,6 +40,8 @@ class Schedule:
         self.superseded |= superseded(trials[self._known :])
         self._known = len(trials)
         for index in range(self._first_open, len(trials)):
+            # One that was paused has got that far.
+            self._last_pause = max(self._last_pause, float(trials[index].user_attrs.get(PAUSED_AT, 0)))
             if index not in self._ended_beyond and trials[index].state.is_finished():
                 self._ended_beyond.add(index)
                 self._note_end(trials[index])
@@ -64,11 +66,68 @@ class Schedule:
 
     def has_room(self, begun: int) -> bool:
         """Whether the total allows another trial to begin after so many."""
-        return begun - len(self.superseded) < self._plan.total
+        return self._plan.total is None or begun - len(self.superseded) < self._plan.total
+
+    def is_spent(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the budget allows nothing more to begin."""
+        return self._plan.budget is not None and self._plan.budget.is_spent(trials)
 
     def is_done(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Whether every trial of the study has ended."""
-        return self.count(trials) >= self._plan.total
+        """Whether every trial of the study has ended, or is paused and there is none to go on with."""
+        plan = self._plan
+        if plan.promotion is None and plan.budget is None:
+            return plan.total is not None and self.count(trials) >= plan.total
+        if any(trial.state is TrialState.RUNNING and not self.waits(trial) for trial in self.open(trials)):
+            return False
+        if self.is_spent(trials):
+            return True
+        return not self.has_room(self.begun(trials)) and self.to_promote(trials) is None
+
+    # ---- promotion
+
+    def waits(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is paused at a rung of this start's."""
+        halving = self._plan.promotion
+        return halving is not None and is_paused(trial) and halving.rung(steps_of(trial), self.bracket(trial)) >= 0
+
+    def has_arrived(self, trial: FrozenTrial) -> bool:
+        """Whether a running trial has come to the rung at which it is looked at again."""
+        until = trial.user_attrs.get(UNTIL)
+        return self._plan.promotion is not None and until is not None and steps_of(trial) >= until
+
+    def to_promote(self, trials: Sequence[FrozenTrial]) -> tuple[FrozenTrial, int] | None:
+        """The paused trial to go on with, and the epochs to which it goes; None where there is none."""
+        halving = self._plan.promotion
+        found = None if halving is None else halving.promoted(self._standings(trials))
+        return None if found is None else (trials[found[0]], found[1])
+
+    def rises(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether a running trial that has come to its rung goes on at once."""
+        halving = self._plan.promotion
+        assert halving is not None
+        if self.stop_reason(trials) is not None or self.is_spent(trials):
+            return False
+        return halving.rises(self._standing(trial), self._standings(trials))
+
+    def bracket(self, trial: FrozenTrial) -> int:
+        """The bracket that a trial began in."""
+        halving = self._plan.promotion
+        assert halving is not None
+        return bracket_of(trial, halving)
+
+    def next_rung(self, trial: FrozenTrial) -> int:
+        """The epochs at which a trial comes to a rung that it has not reached yet."""
+        halving = self._plan.promotion
+        assert halving is not None
+        bracket = self.bracket(trial)
+        return halving.epochs(halving.rung(steps_of(trial), bracket) + 1, bracket)
+
+    def _standings(self, trials: Sequence[FrozenTrial]) -> list[Standing]:
+        return [self._standing(trial) for trial in standing(trials) if trial.state is not TrialState.WAITING]
+
+    def _standing(self, trial: FrozenTrial) -> Standing:
+        bracket, steps = self.bracket(trial), steps_of(trial)
+        return Standing(trial.number, bracket, steps, trial.intermediate_values, self.waits(trial))
 
     def stop_reason(self, trials: Sequence[FrozenTrial]) -> str | None:
         """Why no further trial may start although some are left: a mistake in all of them, failures, or time."""
@@ -88,8 +147,8 @@ class Schedule:
     def _failures_in_a_row(self) -> list[FrozenTrial]:
         """The latest of this start's trials, as far back as they failed, in the order in which they ended."""
         row: list[FrozenTrial] = []
-        for _, _, trial in reversed(self._recent):
-            if trial.state is not TrialState.FAIL:
+        for ended, _, trial in reversed(self._recent):
+            if trial.state is not TrialState.FAIL or ended < self._last_pause:
                 break
             row.append(trial)
         return row[::-1]
@@ -103,9 +162,9 @@ class Schedule:
             self.mistake = UserError(*trial.user_attrs["mistake"])
 
 
-def steps_of(trial: FrozenTrial) -> int:
-    """How many epochs a trial has reported."""
-    return max(len(trial.intermediate_values), int(trial.user_attrs.get("progress", 0)))
+def bracket_of(trial: FrozenTrial, halving: Promotion) -> int:
+    """The bracket that a trial began in; by its number, if it began without any."""
+    return int(trial.user_attrs.get(BRACKET, halving.bracket(trial.number)))
 
 
 def superseded(trials: Sequence[FrozenTrial]) -> set[int]:

@@ -22,10 +22,11 @@ from optuna.trial import FrozenTrial, TrialState
 from deepfake.compat import trial_id
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import Objective
+from deepfake.sweeping.facts import RETRY_OF
 from deepfake.sweeping.heartbeat import Watch, new_owner
 from deepfake.sweeping.order import Order, check_order, from_record, new_order, to_record
 from deepfake.sweeping.outage import PATIENCE, ride_out
-from deepfake.sweeping.schedule import RETRY_OF, Schedule, standing, to_retry
+from deepfake.sweeping.schedule import Schedule, standing, to_retry
 from deepfake.sweeping.storage import (
     check_place,
     exclusively,

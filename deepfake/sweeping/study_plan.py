@@ -21,10 +21,12 @@ from omegaconf.errors import OmegaConfBaseException
 from deepfake import __version__
 from deepfake.errors import UserError, closest, first_line, nearest
 from deepfake.options import flatten, is_under, split_override
+from deepfake.sweeping.budget import Budget, parse_budget
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
-from deepfake.sweeping.samplers import check_choice, check_ordered, lists_all, sampler_notes
+from deepfake.sweeping.promotion import Promotion
+from deepfake.sweeping.samplers import check_choice, check_ordered, create_promotion, lists_all, sampler_notes
 from deepfake.sweeping.search_space import Parameter, Value, example_points, parse_space, to_overrides, to_text
 from deepfake.sweeping.storage import Location, locate
 from deepfake.sweeping.warm_start import warm_start
@@ -77,8 +79,10 @@ class StudyPlan:
     Attributes:
         fixed: The overrides that hold for every trial.
         setting: The rest of the config, key to value, without what may differ between two starts.
-        total: How many trials the study is to have, over all its starts.
+        total: How many trials the study is to have, over all its starts; None where its budget alone says.
         points: How many points the space has, where that is known and none is tried again.
+        promotion: How trials are paused and promoted; None where none is paused.
+        budget: What all trials may spend, over all its starts; None for no limit.
         began: When this start began, in seconds since the epoch; failures in a row are counted from here.
         clock: The clock of all processes of this start.
         deadline: The same clock; no trial starts after it.
@@ -103,10 +107,12 @@ class StudyPlan:
     parameters: list[Parameter]
     objectives: list[Objective]
     fixed: list[str]
-    total: int
+    total: int | None
     sampler: Mapping[str, Any]
     pruner: Mapping[str, Any]
     points: int | None = None
+    promotion: Promotion | None = None
+    budget: Budget | None = None
     seed: int = 0
     retries: int = 3
     heartbeat: float = 30.0
@@ -252,6 +258,9 @@ def make_plan(
     # A grid whose jobs run side by side, or that is to be gone on with, is a study that tries every point.
     sampler = options.sampler if searching else {"name": "grid"}
     points = check_choice(sampler, options.pruner, parameters, options.objectives, options.repeat)
+    promotion = create_promotion(options.pruner, options.objectives)
+    budget = None if options.budget is None else parse_budget(options.budget)
+    _check_budget(budget, promotion)
     ordered = _ordered(options, sampler)
     _check_keys(runner, parameters, fixed, flat, check)
     keys = {parameter.key for parameter in parameters}
@@ -271,8 +280,10 @@ def make_plan(
     warm = warm_start(options, str(sampler["name"]), parameters, folder, {**_choices(runner), **setting})
     notes = [*warm.notes, *sampler_notes(sampler, parameters)]
     # Every point of a grid, where nothing else is asked for.
-    wanted = options.n_trials or (points if lists_all(sampler) else None) or _DEFAULT_TRIALS
-    if points is not None and wanted > points:
+    wanted = options.n_trials or (points if lists_all(sampler) else None)
+    if wanted is None and budget is None:
+        wanted = _DEFAULT_TRIALS
+    if points is not None and wanted is not None and wanted > points:
         notes.append(
             f"the space holds {points} points: there will be no more trials, as a point comes out the same again"
         )
@@ -283,8 +294,10 @@ def make_plan(
         parameters=parameters,
         objectives=options.objectives,
         fixed=fixed,
-        total=min(filter(None, (wanted, points))),
+        total=min(filter(None, (wanted, points)), default=None),
         points=points,
+        promotion=promotion,
+        budget=budget,
         sampler=sampler,
         pruner=options.pruner,
         seed=options.seed,
@@ -308,6 +321,17 @@ def make_plan(
         ordered=ordered,
         lag=options.lag,
     )
+
+
+def _check_budget(budget: Budget | None, promotion: Promotion | None) -> None:
+    if budget is None or promotion is None or not budget.in_epochs:
+        return
+    least = promotion.epochs(0, 0)
+    if budget.amount < least:
+        raise UserError(
+            f"sweep.budget={budget.amount:.0f} epochs take no trial to its first rung, at {least}",
+            f"give sweep.budget={least} or more, or a smaller sweep.pruner.min_resource",
+        )
 
 
 def _ordered(options: SweepOptions, sampler: Mapping[str, Any]) -> bool | None:

@@ -101,6 +101,9 @@ def sweep(
     plain, asked = join_sweeper_keys(plain, settings, typed)
     options = load_options(plain)
     asked |= {key.removeprefix("sweep.").split(".")[0] for key in typed if key.startswith(_ASKS)}
+    if "budget" in asked and "n_trials" not in asked:
+        # A search file's total is for searches that count trials.
+        options.n_trials = None
     overrides = _parse(runner, sweeper_space(settings), arguments)
     callback = create_callback(settings.get("observer"), config)
     searching = chooses(options, overrides, asked)

@@ -26,6 +26,20 @@ class Pruned(Exception):  # noqa: N818 - an outcome, not an error
         return f"pruned after epoch {self.epoch}"
 
 
+@dataclass
+class Paused(Exception):  # noqa: N818 - an outcome, not an error
+    """The trial waits at a rung until it is among the best there: it may be gone on with later, or never.
+
+    Raised by :meth:`TrialHandle.report`; the job lets it pass once all is saved that it needs to go on.
+    """
+
+    epoch: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"paused after epoch {self.epoch}"
+
+
 class Stopped(BaseException):
     """This process is to stop working on the trial at once. No job need catch it, and none should."""
 
@@ -68,7 +82,7 @@ class TrialHandle(Protocol):
 
     @property
     def attempt(self) -> int:
-        """0, or how often the trial was begun before by a process that died: resume where one can."""
+        """0, or how often it was begun before, by a process that died or until it was paused: resume where one can."""
 
     @property
     def threads(self) -> int | None:
@@ -81,15 +95,19 @@ class TrialHandle(Protocol):
     def identify(self, **facts: str) -> None:
         """Record with the trial where its run is (``run_id``, ``run_dir``, ``name``), should it never return."""
 
-    def report(self, epoch: int, metrics: Mapping[str, float]) -> None:
+    def report(self, epoch: int, metrics: Mapping[str, float], more: bool | None = None) -> None:
         """Report an epoch to the study.
 
         Args:
             epoch: From 0, each once.
             metrics: Those of this epoch, among them the objective; without it nothing can be pruned.
+            more: Whether epochs are to come, from a job that goes on from here when it is begun again; it is paused
+                only where there are. None from a job that would begin with its first epoch.
 
         Raises:
             Pruned: The pruner has seen enough.
+            Paused: The trial waits here.
+            UserError: The study pauses its trials, and the job does not say that it can go on.
             Taken: The trial is another process's by now.
         """
 

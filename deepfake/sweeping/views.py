@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Container, Sequence
+from datetime import datetime
 from typing import Any, cast
 
 import optuna
@@ -16,6 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.compat import study_storage, with_storage
+from deepfake.sweeping.facts import PAUSED_AT
 
 #: Gives the trials that are shown, in the order of their numbers.
 Shown = Callable[[], Sequence[FrozenTrial]]
@@ -93,6 +95,14 @@ class _Storage:
             write()
         else:
             self.held.append(write)
+
+
+def as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    """A paused trial for those that know of none: one that was pruned when it was paused."""
+    pruned = copy.copy(trial)
+    pruned.state = TrialState.PRUNED
+    pruned.datetime_complete = datetime.fromtimestamp(trial.user_attrs[PAUSED_AT])
+    return pruned
 
 
 def as_begun(trial: FrozenTrial) -> FrozenTrial:

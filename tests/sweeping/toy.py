@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import sys
@@ -25,7 +27,7 @@ from deepfake.sweeping.search_space import parse_space
 from deepfake.sweeping.storage import locate
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
-from deepfake.sweeping.trial import current
+from deepfake.sweeping.trial import Paused, current
 
 CONF = Path(__file__).parent / "toy_conf"
 HEARD: list[tuple[str, Any]] = []
@@ -124,6 +126,41 @@ def task(config: DictConfig) -> dict[str, Any]:
     return {"run_id": "r", "run_dir": "d", "name": "toy", "status": "completed", "metrics": {"score": score}}
 
 
+def resumable(config: DictConfig) -> dict[str, Any]:
+    """Trains a number for ``epochs`` epochs, and goes on from the file in which it keeps it; notes what it trains.
+
+    Its score is ``x``, but for a little.
+    """
+    trial = current()
+    assert trial is not None
+    file = Path(config.folder) / f"state-{trial.number}.json"
+    epoch, weight = 0, float(config.x)
+    if trial.attempt and file.exists():
+        epoch, weight = json.loads(file.read_text())
+    while epoch < config.epochs:
+        time.sleep(float(config.lr) if config.batch == 0 else 0.0)
+        with (Path(config.folder) / "trained").open("a") as log:
+            log.write(f"{trial.number} {epoch}\n")
+        weight = trained_further(weight, epoch)
+        epoch += 1
+        paused = None
+        try:
+            trial.report(epoch - 1, {"score": config.x + weight / 100}, more=epoch < config.epochs)
+        except Paused as waits:
+            paused = waits
+        half = file.with_name(f"{file.name}.{os.getpid()}")
+        half.write_text(json.dumps([epoch, weight]))
+        half.replace(file)
+        if paused is not None:
+            raise paused
+    return {"metrics": {"score": config.x, "weight": weight}}
+
+
+def trained_further(weight: float, epoch: int) -> float:
+    """What an epoch makes of the number that :func:`resumable` trains; chaotic, so that no other course ends there."""
+    return math.sin(100 * weight + epoch)
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     """Until it holds, which it does in the end."""
     deadline = time.monotonic() + PATIENCE
@@ -190,4 +227,5 @@ if __name__ == "__main__":
 
     # Drawing takes longer than everything else.
     runner.draw_study = lambda *_: []
-    toy.multirun(Path(sys.argv[1]), sys.argv[2:])
+    function = toy.resumable if "pruner=promote" in sys.argv else toy.task
+    toy.multirun(Path(sys.argv[1]), sys.argv[2:], function)
