@@ -265,13 +265,13 @@ class RunningTrial:
                 "take pruner=asha, or save a state and say so: report(epoch, metrics, more=epoch + 1 < epochs)",
             )
             raise self.mistake
-        value = metrics.get(self._objectives[0].metric)
+        value = metrics.get(self._objectives[0].metric) if len(self._objectives) == 1 else None
         facts: dict[str, Any] = {SPENT: self.seconds} if self.counts_time else {}
         # After its last epoch there is nothing left to pause.
         facts |= {UNTIL: None} if promoting and not more else {}
         # Pruners count epochs done; a value seen in an earlier attempt was judged then.
         step = epoch + 1
-        if len(self._objectives) > 1 or value is None or value != value:
+        if value is None or value != value:
             # There is nothing to judge, but the trial progresses.
             if step > self._last_step:
                 self._last_step = step

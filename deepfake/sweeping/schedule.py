@@ -93,7 +93,8 @@ class Schedule:
     def has_arrived(self, trial: FrozenTrial) -> bool:
         """Whether a running trial has come to the rung at which it is looked at again."""
         until = trial.user_attrs.get(UNTIL)
-        return self._plan.promotion is not None and until is not None and steps_of(trial) >= until
+        arrived = until is not None and steps_of(trial) >= until
+        return self._plan.promotion is not None and arrived and not is_paused(trial)
 
     def to_promote(self, trials: Sequence[FrozenTrial]) -> tuple[FrozenTrial, int] | None:
         """The paused trial to go on with, and the epochs to which it goes; None where there is none."""

@@ -37,7 +37,8 @@ def _no_figures(no_figures: None) -> None:
 
 EPOCHS = 9
 HALVING = ["pruner=promote", "sweep.pruner.min_resource=1", "sweep.pruner.reduction_factor=3"]
-STUDY = ["x=interval(0,1)", "sampler=random", "sweep.name=s", f"epochs={EPOCHS}", *HALVING]
+PLAIN = ["x=interval(0,1)", "sampler=random", "sweep.name=s", f"epochs={EPOCHS}"]
+STUDY = [*PLAIN, *HALVING]
 
 
 def study(folder: Path, *more: str, function: Any = toy.resumable) -> Any:
@@ -151,10 +152,8 @@ def test_a_budget_below_the_first_rung_is_told(tmp_path: Path) -> None:
 
 
 def test_a_budget_counts_without_promotion(tmp_path: Path) -> None:
-    result = toy.multirun(
-        tmp_path, ["x=interval(0,1)", "sampler=random", "sweep.name=s", "epochs=3", "sweep.budget=10"]
-    )
-    assert (len(result.jobs), result.status) == (4, "finished")
+    result = toy.multirun(tmp_path, [*PLAIN, "sweep.budget=20"])
+    assert (len(result.jobs), result.status) == (3, "finished")
 
 
 def test_hours_are_read_as_such() -> None:
@@ -245,7 +244,7 @@ def test_time_that_is_over_pauses_and_the_same_command_goes_on(tmp_path: Path) -
 
 def test_another_pruner_later_takes_paused_trials_to_their_end(tmp_path: Path) -> None:
     study(tmp_path, "sweep.n_trials=6")
-    result = study(tmp_path, "sweep.n_trials=6", "pruner=none", "sweep.pruner={name: none}")
+    result = toy.multirun(tmp_path, [*PLAIN, "sweep.n_trials=6", "pruner=none"], toy.resumable)
     assert [job.status for job in result.jobs] == ["completed"] * 6
     assert set(trained(tmp_path).values()) == {1}
 
