@@ -302,9 +302,7 @@ class Claims:
         queued = (trial.number for trial in schedule.open(trials) if trial.state is TrialState.WAITING)
         return order.may_begin(next(queued, len(trials)), trials, schedule.ended_at_first(trials), self.plan)
 
-    def _assign(
-        self, before: FrozenTrial | None, trials: Sequence[FrozenTrial], until: int | None = None
-    ) -> Claim:
+    def _assign(self, before: FrozenTrial | None, trials: Sequence[FrozenTrial], until: int | None = None) -> Claim:
         """Make a trial this process's, and choose for it what is not chosen yet; None begins the next one.
 
         Args:

@@ -101,6 +101,9 @@ def check_order(plan: StudyPlan, recorded: Order | None) -> None:
         raise UserError(
             f"study {plan.name!r} was begun in order, and sweep.ordered=false", f"leave it out, or {_ANOTHER}"
         )
+    if recorded is not None and (plan.promotion is not None or plan.budget is not None):
+        what = "sweep.budget" if plan.promotion is None else "pruner=promote"
+        raise UserError(f"study {plan.name!r} was begun in order, and {what} goes by what runs at once", _ANOTHER)
     if recorded is not None and plan.lag not in (None, recorded.lag):
         raise UserError(
             f"study {plan.name!r} was begun with sweep.lag={recorded.lag}, and sweep.lag={plan.lag}",

@@ -341,6 +341,11 @@ def _ordered(options: SweepOptions, sampler: Mapping[str, Any]) -> bool | None:
     ordered = True if options.lag is not None else options.ordered
     if ordered:
         check_ordered(sampler, options.pruner)
+        if options.budget is not None:
+            raise UserError(
+                f"sweep.budget={options.budget} is spent by what runs at the same time, and sweep.ordered=true",
+                "say sweep.n_trials, or leave sweep.ordered out",
+            )
     return ordered
 
 

@@ -509,3 +509,27 @@ def test_a_failed_trial_that_is_tried_again_counts_once_at_a_rung(halved: StudyP
     waiting(claims, 0.5)
     # Alone at its rung, as the failed ones count no more.
     assert claimed(claims).number == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"), [(["pruner=promote"], "pruner=promote goes by"), (["sweep.budget=9"], "sweep.budget=9 is spent")]
+)
+def test_no_order_is_kept_of_what_goes_by_the_moment(tmp_path: Path, asked: list[str], word: str) -> None:
+    with pytest.raises(UserError, match=word):
+        toy.multirun(tmp_path, [*PLAIN, *asked, "sweep.ordered=true"], toy.resumable)
+
+
+def test_a_study_begun_in_order_promotes_nothing(halved: StudyPlan) -> None:
+    opened(replace(halved, promotion=None, pruner={"name": "none"}, ordered=True))
+    with pytest.raises(UserError, match="begun in order, and pruner=promote goes by what runs at once"):
+        opened(halved)
+
+
+def test_samplers_see_a_paused_trial_as_pruned(halved: StudyPlan) -> None:
+    claims = opened(halved)
+    waiting(claims, 0.5)
+    claim = claimed(claims)
+    shown = claim.trial.study.get_trials(deepcopy=False)
+    assert [trial.state for trial in shown] == [TrialState.PRUNED, TrialState.RUNNING]
+    assert (shown[0].intermediate_values, shown[0].datetime_complete is None) == ({1: 0.5}, False)
+    assert claims.study.trials()[0].state is TrialState.RUNNING
