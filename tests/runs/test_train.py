@@ -10,7 +10,7 @@ import pytest
 from deepfake.errors import Interrupted, TrainingDiverged
 from deepfake.runs import train
 from deepfake.runs.card import Outcome
-from deepfake.sweeping.trial import Pruned, Taken
+from deepfake.sweeping.trial import Paused, Pruned, Taken
 
 EPOCHS = [{"epoch": 0.0, "train/loss": 0.7}]
 
@@ -24,6 +24,7 @@ EPOCHS = [{"epoch": 0.0, "train/loss": 0.7}]
         (Interrupted("SIGTERM"), None),
         (KeyboardInterrupt(), None),
         (Taken(), None),
+        (Paused(3), None),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])

@@ -7,7 +7,7 @@ import pytest
 from deepfake.errors import UserError
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.run import Ending, Origin, RunLog, TrackedRun, clean_name, reopen, track
-from deepfake.tracking.runs import search
+from deepfake.tracking.runs import PAUSED, STATE, end_dead, search
 
 
 class PrunedError(Exception):
@@ -80,6 +80,21 @@ def test_expected_exception_ends_a_run_as_agreed(store, client, experiment, quie
     found = client.get_run(run.id)
     assert (found.info.status, found.data.tags["pruned"]) == ("FINISHED", "true")
     assert client.list_artifacts(run.id) == []
+
+
+def test_a_paused_run_is_scheduled_until_it_goes_on(store, client, experiment, quiet) -> None:
+    endings = {PrunedError: Ending("SCHEDULED", STATE, PAUSED)}
+    with pytest.raises(PrunedError), track(store, experiment, "waits", options=quiet, endings=endings) as run:
+        raise PrunedError
+    found = client.get_run(run.id)
+    assert (found.info.status, found.data.tags["state"], found.info.end_time is None) == ("SCHEDULED", "paused", False)
+    # It is nobody's that died.
+    end_dead(client, found.info.experiment_id)
+    assert client.get_run(run.id).info.status == "SCHEDULED"
+    with track(store, experiment, "waits", options=quiet, origin=Origin(resumed=run.id)):
+        going_on = client.get_run(run.id)
+        assert (going_on.info.status, "state" in going_on.data.tags) == ("RUNNING", False)
+    assert client.get_run(run.id).info.status == "FINISHED"
 
 
 def test_a_run_that_another_process_goes_on_with_is_left_alone(store, client, experiment: str, quiet) -> None:

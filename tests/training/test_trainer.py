@@ -317,6 +317,46 @@ def test_a_fit_that_was_killed_goes_on_from_its_last_epoch(tmp_path: Path) -> No
     assert lasting(parts.history) == lasting(whole.history)
 
 
+def test_what_on_epoch_returns_is_raised_once_the_epoch_is_saved(tmp_path: Path) -> None:
+    class PausedError(Exception):
+        pass
+
+    told: list[int] = []
+
+    def pause(epoch: int, metrics: dict[str, float]) -> Exception | None:
+        told.append(epoch)
+        return PausedError() if epoch in (0, 1) else None
+
+    whole, one = run(tmp_path / "whole")
+    for _ in range(2):
+        with pytest.raises(PausedError):
+            run(tmp_path / "parts", resume=True, on_epoch=pause)
+    parts, two = run(tmp_path / "parts", resume=True, on_epoch=pause)
+    assert told == [0, 1, 2]
+    assert lasting(parts.history) == lasting(whole.history)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+
+
+def test_an_epoch_knows_whether_it_is_the_last(tmp_path: Path) -> None:
+    for patience, length in ((None, 4), (1, 2)):
+        options = FitOptions(
+            # At this rate the first epoch stays the best.
+            TrainerOptions(epochs=4, batch_size=8, accelerator="cpu", num_workers=0, patience=patience),
+            AdamW(lr=0.0),
+            Constant(),
+        )
+        clips, folder = FakeClips(seed=1), tmp_path / str(patience)
+        trainer = Trainer(small_detector(), clips, FakeClips(8, seed=2), options, cpu(), folder)
+        last: list[bool] = []
+
+        def note(epoch: int, metrics: dict[str, float]) -> None:
+            last.append(trainer.in_last_epoch)  # noqa: B023 - of this turn
+
+        trainer.fit(note)
+        assert last == [False] * (length - 1) + [True]
+
+
 def test_resuming_a_finished_fit_trains_nothing(tmp_path: Path) -> None:
     whole, _ = run(tmp_path)
     told: list[int] = []
