@@ -1,8 +1,8 @@
 """What a sweep costs beyond training, and what it survives; prints ratios measured in one run.
 
-    python -m benchmarks.sweep               all figures but pruning, some ten minutes
-    python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, pruning
-                                             (half an hour)
+    python -m benchmarks.sweep               all figures but the long ones, some ten minutes
+    python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, ordered (a quarter
+                                             of an hour), pruning (half an hour)
 
 Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
 """
@@ -33,6 +33,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "sweep.json"
 SECONDS = (1.0, 1.0, 1.0, 8.0)
 NOTHING_HEARD = "hydra.sweeper.observer=null"
+#: Seconds that a trial of :func:`curve` takes on average.
+PACE = "BENCHMARK_TRIAL_SECONDS"
+#: Set where each trial is to take as long in every run.
+PACES = "BENCHMARK_TRIAL_SECONDS_BY_NUMBER"
 
 
 # ---- the jobs that are swept -----------------------------------------------------------------------------------
@@ -87,8 +91,29 @@ def brief(config: DictConfig) -> dict[str, Any]:
     return {"metrics": {"val/roc_auc": float(config.optimizer.lr)}}
 
 
+def curve(config: DictConfig) -> dict[str, Any]:
+    """A job whose reports depend on its point alone, and whose pace on chance.
+
+    A trial takes as long on average as ``PACE`` says in the environment, and the logarithm of that spreads by a half.
+    """
+    from benchmarks.simulation import value_at
+    from deepfake.sweeping.trial import current
+
+    trial, epochs = current(), int(config.trainer.epochs)
+    point = {"x": float(config.optimizer.lr), "y": str(config.optimizer.weight_decay)}
+    draw = random.Random(trial.number) if trial is not None and PACES in os.environ else random.SystemRandom()
+    pace = draw.lognormvariate(-0.125, 0.5) * float(os.environ[PACE]) / epochs
+    value = 0.0
+    for epoch in range(epochs):
+        time.sleep(pace)
+        value = value_at(point, epoch + 1, epochs)
+        if trial is not None:
+            trial.report(epoch, {"val/roc_auc": value})
+    return {"metrics": {"val/roc_auc": value}}
+
+
 JOBS: dict[str, Callable[[DictConfig], dict[str, Any]]] = {
-    job.__name__: job for job in (nothing, tracked, everything, unequal, brief)
+    job.__name__: job for job in (nothing, tracked, everything, unequal, brief, curve)
 }
 
 
@@ -281,7 +306,7 @@ def workers(trials: int = 32) -> dict[str, Any]:
         if process.wait() != 0:
             raise RuntimeError(_logs(Path(folder)))
         whole = time.perf_counter() - began
-        ran = _trials(next(Path(folder).glob("sweeps/*/study.journal")))
+        ran = read_trials(next(Path(folder).glob("sweeps/*/study.journal")))
         ours = (max(t.datetime_complete for t in ran) - min(t.datetime_start for t in ran)).total_seconds()
     began = time.perf_counter()
     with ProcessPoolExecutor(4) as pool:
@@ -358,7 +383,7 @@ def pruning(seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12
                 )
                 if done.returncode:
                     raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-                ran = _trials(Path(folder) / "sweeps" / f"{pruner}{seed}" / "study.journal")
+                ran = read_trials(Path(folder) / "sweeps" / f"{pruner}{seed}" / "study.journal")
                 row[f"{pruner}_epochs"] = sum(trial.last_step or 0 for trial in ran)
                 row[f"{pruner}_best"] = max(t.value for t in ran if t.state.name == "COMPLETE" and t.value is not None)
             rows.append(row)
@@ -375,14 +400,14 @@ def count(outputs: Path) -> dict[str, int]:
     counts: dict[str, int] = {}
     if not path.exists():
         return counts
-    ran = _trials(path)
+    ran = read_trials(path)
     for trial in ran:
         for name in ("all", trial.state.name):
             counts[name] = counts.get(name, 0) + 1
     return {**counts, "distinct": len({str(trial.params) for trial in ran})}
 
 
-def _trials(path: Path) -> list[Any]:
+def read_trials(path: Path) -> list[Any]:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -396,6 +421,13 @@ def _logs(folder: Path) -> str:
     return "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(folder.glob("log-*.txt")))
 
 
+def ordered() -> dict[str, Any]:
+    """What an ordered study costs, and whether it comes out the same."""
+    from benchmarks.ordered import measure
+
+    return measure()
+
+
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "cost": cost,
     "layer": layer,
@@ -403,15 +435,16 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "start": together,
     "kills": kills,
     "kills2": partial(kills, seed=1, jobs=2),
+    "ordered": ordered,
     "pruning": pruning,
 }
-_LONG = ("pruning",)
+_LONG = ("pruning", "ordered")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is asked for and keep it beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="all but pruning where none is named")
+    parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="all but the long ones where none is named")
     wanted = parser.parse_args(arguments).figures or [name for name in FIGURES if name not in _LONG]
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in wanted:

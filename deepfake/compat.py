@@ -141,6 +141,15 @@ def with_storage(study: Any, storage: Any) -> Any:
     return other
 
 
+def queued_values(trial: Any) -> dict[str, Any]:
+    """The part of a trial's point that somebody queued, by key; empty where a sampler draws it all.
+
+    optuna 5.0: ``Trial._fixed_params``.
+    """
+    values: dict[str, Any] = trial._fixed_params
+    return values
+
+
 def contains(distribution: Any, internal: float) -> bool:
     """Whether a distribution holds a value, in its internal form.
 

@@ -79,6 +79,9 @@ def test_a_trial_has_a_key_and_what_it_reported() -> None:
     trial = study.ask()
     assert compat.trial_id(trial) == compat.trial_id(study.trials[1])
     assert compat.reported_values(trial) == {}
+    assert compat.queued_values(trial) == {}
+    study.enqueue_trial({"x": 0.5})
+    assert compat.queued_values(study.ask()) == {"x": 0.5}
 
 
 def test_a_study_is_read_through_another_storage() -> None:

@@ -24,12 +24,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from deepfake.compat import trial_id
+from deepfake.compat import queued_values, trial_id
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
 from deepfake.sweeping.facts import BRACKET, PAUSED, PAUSED_AT, SPENT, UNTIL, is_paused, steps_of
 from deepfake.sweeping.outage import is_outage
-from deepfake.sweeping.samplers import Tried, create_pruner, create_sampler, is_pruning
+from deepfake.sweeping.samplers import Tried, create_pruner, create_sampler, identity_of, is_pruning, sees_results
 from deepfake.sweeping.search_space import Value, choose, to_overrides
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.trial import Overdue, Paused, Pruned, Stopped, Taken
@@ -86,8 +86,16 @@ class Claims:
         self._prunes = is_pruning(study.plan.pruner)
 
     def claim(self) -> Claim | None:
-        """The next trial for this process, or None: nothing is left, or what is left is with living owners."""
-        return self.study.ride_out(self._claim)
+        """The next trial for this process, or None: nothing is left, or what is left is with living owners.
+
+        One whose point was completed by a trial that it may know is told that trial's values, and never run.
+        """
+        while (claim := self.study.ride_out(self._claim)) is not None:
+            known = self._known(claim)
+            if known is None:
+                break
+            self.finish(claim, known)
+        return claim
 
     def report(
         self, claim: Claim, steps: Mapping[int, float | None], facts: Mapping[str, Any] | None = None
@@ -280,6 +288,24 @@ class Claims:
             if not study.schedule.has_room(study.schedule.begun(trials)) or not self._is_next_due(trials):
                 return None
             return self._assign(None, trials)
+
+    def _known(self, claim: Claim) -> Job | None:
+        """What is known to come of a trial; training comes out the same, unless :attr:`StudyPlan.repeat` says not."""
+        plan = self.plan
+        # Of a continuous space, no sampler draws a point again: only a user may.
+        if plan.repeat or (plan.points is None and not queued_values(claim.trial)):
+            return None
+        point = identity_of(claim.trial, plan.parameters)
+        # Where it might be pruned, what it may know decides; else it comes out the same whether it is run or told.
+        of = claim.trial.study if sees_results(plan.sampler, plan.pruner) else self.study.optuna
+        for other in of.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if identity_of(other, plan.parameters) == point:
+                self.report(claim, {}, {"same_as": other.number})
+                facts = other.user_attrs
+                kept = {key: facts.get(key) for key in ("run_id", "run_dir", "name")}
+                metrics, values = dict(facts.get("metrics") or {}), list(other.values)
+                return Job(claim.number, claim.overrides, COMPLETED, metrics=metrics, values=values, **kept)
+        return None
 
     def _left_running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The running trials that nobody runs."""

@@ -267,7 +267,8 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
         display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
     for line in _left_note(study, result):
         display.say(line)
-    if result.status == "finished" and plan.points is not None and len(result.jobs) >= plan.points == plan.total:
+    tried = {tuple(job.overrides) for job in result.jobs}
+    if result.status == "finished" and plan.points == len(tried):
         display.say(f"all {plan.points} points of the space have been tried")
     for job in result.failed[:_MOST_FAILED]:
         where = f" ({_near(Path(job.traceback))})" if job.traceback else ""

@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from deepfake.errors import UserError, nearest
 from deepfake.sweeping.callbacks import Objective
@@ -36,9 +36,9 @@ _NOT_IN_CONFIGS = (  # noqa: SIM905
 _SELDOM_AGAIN = (samplers.RandomSampler, samplers.QMCSampler)
 #: How often a sampler is asked for a point that was not tried, and how often it may come with the same one.
 _TRIES, _ENOUGH = 10, 3
-_Identity = frozenset[tuple[str, str]]
+Identity = frozenset[tuple[str, str]]
 #: The points of ended trials by number: what has ended is looked at once.
-Tried = dict[int, _Identity]
+Tried = dict[int, Identity]
 
 
 @dataclass(frozen=True)
@@ -217,23 +217,22 @@ class Distinct(BaseSampler):
         fixed: dict[str, Value] = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         seen = self._seen(study, trial)
         space = self._sampler.infer_relative_search_space(study, trial)
-        came: Counter[_Identity] = Counter()
+        came: Counter[Identity] = Counter()
         while came.total() < _TRIES and max(came.values(), default=0) < _ENOUGH:
             point = self._point(self._sampler, study, trial, space, fixed)
-            if _identity(point) not in seen:
+            if identity(point) not in seen:
                 return point
-            came[_identity(point)] += 1
+            came[identity(point)] += 1
         return self._any_other(study, trial, fixed, seen) or point
 
-    def _seen(self, study: Study, trial: FrozenTrial) -> set[_Identity]:
-        keys = [parameter.key for parameter in self._parameters]
+    def _seen(self, study: Study, trial: FrozenTrial) -> set[Identity]:
         seen = set()
         for other in study.get_trials(deepcopy=False):
             if other.number == trial.number or other.state is TrialState.WAITING:
                 continue
             point = self._tried.get(other.number)
             if point is None:
-                point = _identity({key: other.params[key] for key in keys if key in other.params})
+                point = identity_of(other, self._parameters)
                 if other.state.is_finished():
                     self._tried[other.number] = point
             seen.add(point)
@@ -265,23 +264,28 @@ class Distinct(BaseSampler):
         return point
 
     def _any_other(
-        self, study: Study, trial: FrozenTrial, fixed: Mapping[str, Value], seen: set[_Identity]
+        self, study: Study, trial: FrozenTrial, fixed: Mapping[str, Value], seen: set[Identity]
     ) -> dict[str, Value] | None:
         if count_points(self._parameters) is not None:
-            left = [point for point in all_points(self._parameters) or () if _identity(point) not in seen]
+            left = [point for point in all_points(self._parameters) or () if identity(point) not in seen]
             left = [point for point in left if all(point.get(key, value) == value for key, value in fixed.items())]
             return random.Random(self._seed).choice(left) if left else None
         chance = RandomSampler(seed=self._seed)
         for _ in range(_TRIES):
             point = self._point(chance, study, trial, {}, fixed)
-            if _identity(point) not in seen:
+            if identity(point) not in seen:
                 return point
         return None
 
 
-def _identity(point: Mapping[str, Value]) -> _Identity:
+def identity(point: Mapping[str, Value]) -> Identity:
     """Equal for two points that mean the same; the steps of a range may differ in a float's last digits."""
     return frozenset((key, f"{v:.12g}" if isinstance(v, float) else to_text(v)) for key, v in point.items())
+
+
+def identity_of(trial: BaseTrial, parameters: Sequence[Parameter]) -> Identity:
+    """The identity of the point that a trial tries."""
+    return identity({item.key: trial.params[item.key] for item in parameters if item.key in trial.params})
 
 
 def create_pruner(settings: Mapping[str, Any]) -> BasePruner:

@@ -13,9 +13,9 @@ import pytest
 
 from deepfake.sweeping import claims as claims_module
 from deepfake.sweeping.agent import RunningTrial
-from deepfake.sweeping.callbacks import Objective
+from deepfake.sweeping.callbacks import FAILED, Job, Objective
 from deepfake.sweeping.claims import OVERDUE_STATUS, Claim, Claims, Heartbeat
-from deepfake.sweeping.search_space import choose
+from deepfake.sweeping.search_space import choose, parse_space
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.trial import Overdue, Taken
 from tests.sweeping import toy
@@ -168,6 +168,44 @@ def test_a_claim_that_an_outage_cut_short_is_found_again(plan: StudyPlan, monkey
     monkeypatch.setattr("deepfake.sweeping.claims.choose", choose_once)
     assert claimed(claims).number == 0
     assert len(claims.study.trials()) == 1
+
+
+def half_known(plan: StudyPlan, **given: object) -> Claims:
+    """A study that has completed both points with x = 1, of which the user asks for one more."""
+    space = parse_space({"x": "range(0,3)", "kind": "choice(a,b)"}, [], {})
+    claims = opened(replace(plan, parameters=space, total=6, **given))
+    claims.study.enqueue([{"x": 1, "kind": "a"}, {"x": 1, "kind": "b"}, {"x": 1}])
+    for value in (0.25, 0.5):
+        claim = claimed(claims)
+        claims.finish(claim, replace(completed(claim, value), run_id=f"run{value}", metrics={"m": value, "n": 7.0}))
+    return claims
+
+
+@pytest.mark.parametrize("ordered", [None, True])
+def test_a_point_that_was_completed_is_told_and_not_run_again(plan: StudyPlan, ordered: bool | None) -> None:
+    claims = half_known(plan, ordered=ordered, lag=1 if ordered else None)
+    assert claimed(claims).number == 3
+    first, told = (next(t for t in claims.study.trials() if t.params.get("kind") == kind) for kind in "ab")
+    again = claims.study.trials()[2]
+    known = first if again.params == first.params else told
+    assert (again.state.name, again.values, again.params) == ("COMPLETE", known.values, known.params)
+    kept = ("run_id", "metrics")
+    assert [again.user_attrs[key] for key in kept] == [known.user_attrs[key] for key in kept]
+    assert again.user_attrs["same_as"] == known.number
+
+
+def test_a_point_is_run_again_where_that_is_asked_for(plan: StudyPlan) -> None:
+    assert claimed(half_known(plan, repeat=True)).number == 2
+
+
+def test_a_point_that_failed_or_still_runs_is_not_known(plan: StudyPlan) -> None:
+    claims = opened(plan)
+    claims.study.enqueue([{"x": 0.5}])
+    failed = claimed(claims)
+    claims.finish(failed, Job(0, failed.overrides, FAILED, reason="no"))
+    claims.study.retry("failed")
+    again = claimed(claims)
+    assert (again.number, again.overrides) == (1, failed.overrides)
 
 
 def test_a_trial_that_another_process_ended_stays_as_it_ended(plan: StudyPlan) -> None:

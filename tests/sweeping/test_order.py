@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.simulation import Row, simulate, table
 from deepfake.errors import UserError
 from deepfake.sweeping.agent import RunningTrial
 from deepfake.sweeping.order import LAG, Order
@@ -19,7 +20,6 @@ from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.trial import Pruned
 from tests.sweeping import toy
-from tests.sweeping.simulation import Row, simulate, table
 from tests.sweeping.toy import claimed, completed, opened
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"

@@ -14,7 +14,6 @@ from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
 from deepfake.sweeping.claims import Claim, Claims
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
-from tests.sweeping.toy import opened
 
 #: How often a worker without a trial asks again, as a fraction of a mean trial.
 _PAUSE = 0.05
@@ -29,7 +28,7 @@ class Run:
     Attributes:
         table: Of each trial its number, state, point, reports and values.
         seconds: From its beginning to its end, in pretended time; a trial takes one on average.
-        busy: How long its workers had a trial, all together.
+        busy: The fraction of that time for which its workers had a trial.
     """
 
     table: list[Row]
@@ -65,9 +64,9 @@ def simulate(
         fails: Every so many trials, one fails after its first epoch; 0 for none.
     """
     draw = random.Random(seed)
-    crew = [_Worker(opened(plan)) for _ in range(workers)]
+    crew = [_Worker(Claims(Study(plan))) for _ in range(workers)]
     queue = [(0.0, index) for index in range(workers)]
-    now = busy = 0.0
+    now = spent = 0.0
     while queue:
         now, index = heapq.heappop(queue)
         worker = crew[index]
@@ -80,16 +79,17 @@ def simulate(
                 continue
             known = len(worker.claims.study.trials()[worker.claim.number].intermediate_values)
             worker.epochs = list(range(known, epochs))
-            worker.pace = math.exp(draw.gauss(-(spread**2) / 2, spread)) / epochs
+            pace = random.Random(f"{seed} {worker.claim.number}")
+            worker.pace = pace.lognormvariate(-(spread**2) / 2, spread) / epochs
         elif _epoch_ends(worker, epochs, fails):
             worker.claim = None
         elif draw.random() < deaths:
             worker.claims.abandon(worker.claims.study.owner["token"], "killed")
             worker.claims, worker.claim = Claims(Study(plan)), None
         pause = worker.pace if worker.claim is not None else 0.0
-        busy += pause
+        spent += pause
         heapq.heappush(queue, (now + pause, index))
-    return Run(table(crew[0].claims.study), now, busy)
+    return Run(table(crew[0].claims.study), now, spent / (workers * now))
 
 
 def table(study: Study) -> list[Row]:
