@@ -37,6 +37,18 @@ def appearing(path: Path) -> Iterator[Path]:
         _discard(half)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or a copy where it cannot have one; ``target`` does not exist yet.
+
+    Only for files that are never written in place: what is changed under one name changes under both.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another disk, or a file system without links.
+        shutil.copyfile(source, target)
+
+
 def remove_halves(folder: Path) -> None:
     """Remove what killed processes of this machine left half-written anywhere in a folder."""
     _remove(folder.rglob(".*-*-*.*"))

@@ -148,7 +148,7 @@ def create_detector(backbone: BackboneOptions, head: HeadOptions, size: int, kee
         layers_of(built.model, f"backbone.layer_decay={backbone.layer_decay}", coarse=False)
     reader = create_head(head, built.width(head.reads))
     detector = Detector(built, reader, head.reads, freeze=backbone.freeze, chunk=backbone.chunk, size=backbone.size)
-    detector.based = bool(built.fixed) and (backbone.pretrained or backbone.weights is not None)
+    detector.based = bool(detector.fixed) and (backbone.pretrained or backbone.weights is not None)
     if head.reads == "maps" and not backbone.freeze:
         _drop_unread(detector, size)
     return detector

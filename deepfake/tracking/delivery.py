@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from deepfake.files import appearing
+from deepfake.files import appearing, link_or_copy
 from deepfake.tracking.model import DetectorSpec, send_model
 from deepfake.tracking.notes import NOTE
 from deepfake.tracking.runs import STATE, end_abandoned, search
@@ -179,6 +179,7 @@ class Delivery:
                 weights,
                 DetectorSpec.from_json(entry["spec"]),
                 entry["name"],
+                self._named(entry["base"]) if entry.get("base") else None,
             )
 
     def _failed_child(self, entry: Entry) -> None:
@@ -316,8 +317,9 @@ def plain_dataset(entity: Any) -> dict[str, str]:
     return {name: str(getattr(entity, name)) for name in names}
 
 
-#: Larger files of a local store share their bytes with the run folder: weights are not kept twice.
-_LINK_FROM_BYTES = 1 << 20
+#: Larger files of a local store share their bytes with the run folder: nothing of size is kept twice. Files that
+#: somebody may write in by hand are smaller, and stay two.
+_LINK_FROM_BYTES = 1 << 14
 
 
 def store_files(client: MlflowClient, run_id: str, artifact_uri: str, files: Mapping[Path, Path]) -> None:
@@ -344,16 +346,7 @@ def store_files(client: MlflowClient, run_id: str, artifact_uri: str, files: Map
 def _place(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with appearing(target) as partial:
-        if not _linked(source, partial):
+        if source.stat().st_size < _LINK_FROM_BYTES:
             shutil.copyfile(source, partial)
-
-
-def _linked(source: Path, target: Path) -> bool:
-    if source.stat().st_size < _LINK_FROM_BYTES:
-        return False
-    try:
-        os.link(source, target)
-    except OSError:
-        # Another disk, or a file system without links.
-        return False
-    return True
+        else:
+            link_or_copy(source, partial)

@@ -22,6 +22,7 @@ from deepfake.metrics import class_counts
 from deepfake.tracking.delivery import BEST_DIR, BEST_ID, MARK, Delivery, plain_dataset
 from deepfake.tracking.names import param_text
 from deepfake.tracking.spool import FOLDER, Entry
+from deepfake.tracking.store import local_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -211,18 +212,25 @@ class TrackedRun(RunLog):
         datasets = [plain_dataset(entity) for entity in dataset_entities(manifest)]
         self._tell({"kind": "inputs", "datasets": datasets, "context": context})
 
-    def model(self, weights: Path, spec: str, name: str = "detector") -> str | None:
+    def model(self, weights: Path, spec: str, name: str = "detector", base: Path | None = None) -> str | None:
         """Log a detector as a model of the run.
 
         Args:
             weights: The detector's state as safetensors.
             spec: How to build it: :meth:`deepfake.tracking.model.DetectorSpec.to_json`.
             name: The model's name in MLflow.
+            base: What the weights leave out, which many models may share; only where :attr:`shares_disk`.
 
         Returns:
             The model's URI, for ``mlflow.pyfunc.load_model``; None where a server hears of it later.
         """
-        return self._tell({"kind": "model", "spec": spec, "name": name}, weights=weights)
+        files = {"weights": weights} | ({} if base is None else {"base": base})
+        return self._tell({"kind": "model", "spec": spec, "name": name}, **files)
+
+    @property
+    def shares_disk(self) -> bool:
+        """Whether what is kept of the run lies on a disk of this machine, where a file may have several names."""
+        return self._outbox is None and local_folder(self.artifacts) is not None
 
     def note(self, text: str) -> None:
         self._tell({"kind": "note", "text": tag_text(text)})

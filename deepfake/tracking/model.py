@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepfake.files import link_or_copy
 from deepfake.installation import PACKAGE
 from deepfake.models.options import BackboneOptions, HeadOptions
 from deepfake.tracking.provenance import package_versions
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: Raised with every change that an older loader would misread.
 FORMAT = 1
 WEIGHTS = "detector.safetensors"
+#: Beside them, what they leave out: the backbone that many models share.
+BASE = "backbone.safetensors"
 SPEC = "detector.json"
 
 _REQUIRED = ("torch", "torchvision", "timm", "safetensors", "numpy", "filelock", "mlflow")
@@ -90,7 +92,9 @@ def signature(spec: DetectorSpec) -> ModelSignature:
     return ModelSignature(inputs=Schema([clips]), outputs=Schema([probability]))
 
 
-def send_model(client: MlflowClient, run: tuple[str, str], weights: Path, spec: DetectorSpec, name: str) -> str:
+def send_model(
+    client: MlflowClient, run: tuple[str, str], weights: Path, spec: DetectorSpec, name: str, base: Path | None = None
+) -> str:
     """Make a detector a model of a run; one that was begun before is gone on with.
 
     Args:
@@ -99,6 +103,7 @@ def send_model(client: MlflowClient, run: tuple[str, str], weights: Path, spec: 
         weights: The detector's state as safetensors.
         spec: How to build it.
         name: The model's name in MLflow.
+        base: What the weights leave out, as safetensors; None where they are whole.
 
     Returns:
         The model's URI.
@@ -106,6 +111,7 @@ def send_model(client: MlflowClient, run: tuple[str, str], weights: Path, spec: 
     from mlflow import pyfunc
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.models import Model
+    from mlflow.models.model import MLMODEL_FILE_NAME
 
     run_id, experiment = run
 
@@ -124,7 +130,6 @@ def send_model(client: MlflowClient, run: tuple[str, str], weights: Path, spec: 
         data = Path(scratch) / "detector"
         data.mkdir()
         (data / SPEC).write_text(spec.to_json())
-        shutil.copyfile(weights, data / WEIGHTS)
         made = Path(scratch) / "model"
         described = Model(model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id)
         with warnings.catch_warnings():
@@ -139,6 +144,12 @@ def send_model(client: MlflowClient, run: tuple[str, str], weights: Path, spec: 
                 signature=signature(spec),
                 pip_requirements=required,
             )
+        # Here, since MLflow would copy them: they lie once on a disk that their run shares with its models.
+        for file, own in ((weights, WEIGHTS), (base, BASE)):
+            if file is not None:
+                link_or_copy(file, made / "data" / data.name / own)
+                described.model_size_bytes = (described.model_size_bytes or 0) + file.stat().st_size
+        described.save(str(made / MLMODEL_FILE_NAME))
         if place is None:
             client.log_model_artifacts(model.model_id, str(made))
         elif not place.exists():

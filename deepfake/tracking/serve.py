@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from deepfake.models.detector import create_detector
-from deepfake.tracking.model import SPEC, WEIGHTS, DetectorSpec
+from deepfake.tracking.model import BASE, SPEC, WEIGHTS, DetectorSpec
 
 
 class Served:
@@ -20,7 +20,8 @@ class Served:
         self.spec = DetectorSpec.from_json((folder / SPEC).read_text())
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         detector = create_detector(self.spec.backbone, self.spec.head, self.spec.size)
-        detector.load_state_dict(load_file(folder / WEIGHTS))
+        base = load_file(folder / BASE) if (folder / BASE).exists() else {}
+        detector.load_state_dict({**base, **load_file(folder / WEIGHTS)})
         self.detector = detector.eval().to(self.device)
 
     @torch.inference_mode()

@@ -58,18 +58,36 @@ def save_weights(module: nn.Module, path: Path, notes: dict[str, str], base: Bas
         notes: Stored in the file's header.
         base: What is left out; None saves all.
     """
-    from safetensors.torch import save
-
-    left_out = base.names if base is not None else frozenset()
-    weights = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items() if k not in left_out}
     if base is not None:
         notes = {**notes, _BASE: base.digest}
+    _save_all_but(module, base.names if base is not None else frozenset(), path, notes)
+
+
+def _save_all_but(module: nn.Module, left_out: Collection[str], path: Path, notes: dict[str, str]) -> None:
+    from safetensors.torch import save
+
+    weights = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items() if k not in left_out}
 
     def write(temporary: Path) -> None:
         # save_file would leave a file that only its owner can read, which a shared tracking server could not serve.
         temporary.write_bytes(save(weights, metadata=notes))
 
     _write(path, write)
+
+
+def save_rest(module: nn.Module, weights: Path, path: Path) -> None:
+    """What :func:`save_weights` left out of a file of a module's weights, as safetensors, atomically.
+
+    Args:
+        module: Holds it.
+        weights: The file.
+        path: Ends as the file with the rest; never half-written.
+    """
+    from safetensors import safe_open
+
+    with safe_open(weights, "pt") as file:
+        named = frozenset(file.keys())
+    _save_all_but(module, named, path, {})
 
 
 def base_digest(path: Path) -> str | None:

@@ -415,8 +415,9 @@ class Trainer:
 
     @functools.cached_property
     def _base(self) -> Base | None:
-        """What training leaves of a backbone of which it trains a part."""
-        return base_of(self.detector, self.detector.fixed) if self.detector.backbone.fixed else None
+        """What training leaves of a backbone of which it trains a part, or that is frozen and can be had again."""
+        kept = self.detector.based or self.detector.backbone.fixed
+        return base_of(self.detector, self.detector.fixed) if kept else None
 
     def _save(self) -> None:
         """Write everything that changes, replacing what was there; all processes must call it, the first one writes."""
@@ -450,7 +451,9 @@ class Trainer:
             raise damaged_state(self.last_state, f"{type(error).__name__}: {error}") from error
 
     def _take_up(self, state: dict[str, Any]) -> list[str]:
-        if self._base is not None and state.get("base") != self._base.digest:
+        # Of a frozen backbone an older version noted nothing.
+        noted = state.get("base") is not None or not self.detector.freeze
+        if self._base is not None and noted and state.get("base") != self._base.digest:
             raise UserError(
                 f"{self.last_state} was trained on top of another backbone's weights than these",
                 "give the weights that the run began with",

@@ -182,3 +182,10 @@ def test_a_pretrained_backbone_need_not_be_saved_where_a_part_is_trained(tmp_pat
         for tune in ("all", "norms")
     }
     assert [pair for pair, value in based.items() if value] == [(str(file), "norms")]
+
+
+def test_nor_need_one_that_is_frozen(tmp_path: Path) -> None:
+    file = tmp_path / "vit.pth"
+    torch.save(detector_of(VIT, "all").backbone.model.state_dict(), file)
+    assert detector_of(VIT, "all", weights=str(file), freeze=True).based
+    assert not detector_of(VIT, "all", freeze=True).based

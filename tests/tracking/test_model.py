@@ -11,6 +11,8 @@ from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, Gru, HeadOptions, Mean
 from deepfake.tracking.model import DetectorSpec
 from deepfake.tracking.run import track
+from deepfake.tracking.store import local_folder
+from deepfake.training.checkpoint import base_of, save_rest, save_weights
 
 SPEC = DetectorSpec(BackboneOptions(name="tiny", pretrained=False), Gru(hidden=8), frames=3, size=32)
 
@@ -66,3 +68,28 @@ def test_spec_reads_back_as_written(head: HeadOptions) -> None:
 def test_spec_of_a_newer_version_is_refused() -> None:
     with pytest.raises(ValueError, match="newer"):
         DetectorSpec.from_json(SPEC.to_json().replace('"format": 1', '"format": 99'))
+
+
+def test_models_of_one_backbone_share_its_file(
+    store, client, experiment, quiet, detector: Detector, weights: Path, tmp_path: Path
+) -> None:
+    import mlflow
+
+    part, rest = tmp_path / "part.safetensors", tmp_path / "rest.safetensors"
+    names = [name for name in detector.state_dict() if name.startswith("backbone.")]
+    save_weights(detector, part, {}, base_of(detector, names))
+    save_rest(detector, part, rest)
+    places = []
+    for _ in range(2):
+        with track(store, experiment, "model", options=quiet) as run:
+            assert run.shares_disk
+            uri = run.model(part, SPEC.to_json(), base=rest)
+        found = client.get_logged_model(uri.removeprefix("models:/")).artifact_location
+        places.append(local_folder(found))
+    files = [place / "data" / "detector" / "backbone.safetensors" for place in places]
+    assert len({file.stat().st_ino for file in [*files, rest]}) == 1
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 32, 32), dtype=np.uint8)
+    with torch.inference_mode():
+        logits = detector(torch.from_numpy(clips), torch.ones(2, 3, dtype=torch.bool)).logits
+    given = mlflow.pyfunc.load_model(str(places[0])).predict(clips)
+    np.testing.assert_allclose(given, torch.sigmoid(logits).numpy(), rtol=1e-6)

@@ -36,6 +36,7 @@ class FeatureReader(Detector):
             detector.backbone, detector.head, detector.reads, freeze=True, chunk=detector.chunk, size=detector.size
         )
         self.dtype = dtype
+        self.based = detector.based
 
     def extract(self, clips: Tensor) -> Tensor:
         """Features [B, T, D] or [B, T, D, h, w]: as the backbone gives them where 16 bits are in use, else whole."""
