@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from deepfake import presence
 from deepfake.data.crop_records import Record, read_frames, read_landmarks, read_records
 from deepfake.data.cropping import FRAME, CutSettings
 from deepfake.data.faces.base import Landmarks
@@ -69,6 +70,8 @@ class CropStore:
         self.records = records
         self.slack = _slack_of(folder) if slack is None else slack
         self._maps: dict[str, Pixels] = {}
+        # Held for as long as there is such a store, so that nobody removes its folder meanwhile.
+        self._in_use = presence.enter(folder) if folder.is_dir() else None
 
     @property
     def key(self) -> str:
@@ -137,7 +140,7 @@ class CropStore:
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory maps are opened again where they arrive, never copied there.
-        return {"path": self.path, "records": self.records, "slack": self.slack, "_maps": {}}
+        return {"path": self.path, "records": self.records, "slack": self.slack, "_maps": {}, "_in_use": None}
 
     @staticmethod
     def _kept(record: Record) -> np.ndarray:
@@ -221,7 +224,7 @@ def list_stores(cache: Path) -> list[StoreInfo]:
 
 
 def prune_stores(cache: Path, keep: Collection[str] = ()) -> list[StoreInfo]:
-    """Remove every store but those named; one that is being filled is left alone.
+    """Remove every store but those named; one that is being read or filled is left alone.
 
     Args:
         cache: Where they are.
@@ -239,11 +242,23 @@ def prune_stores(cache: Path, keep: Collection[str] = ()) -> list[StoreInfo]:
         if not any(key.startswith(name) for key in keys):
             raise DataError(f"there is no crop store {name!r} in {_stores(cache)}", nearest(name, keys))
     unwanted = [info for info in stores if not any(info.key.startswith(name) for name in keep)]
-    return [info for info in unwanted if _remove(info.path)]
+    return [info for info in unwanted if remove_store(info.path)]
+
+
+def remove_store(folder: Path) -> bool:
+    """Remove a store that nobody reads or fills, its description last, so that half a store is still listed.
+
+    Returns:
+        Whether it is gone: one in use is left alone.
+    """
+    try:
+        with presence.alone(folder):
+            return _remove(folder)
+    except presence.InUseError:
+        return False
 
 
 def _remove(folder: Path) -> bool:
-    """Remove a store that nobody is filling, its description last, so that half a store is still listed."""
     locks = [FileLock(lock) for lock in folder.glob("*.lock")]
     held: list[FileLock] = []
     try:
@@ -263,7 +278,7 @@ def _remove(folder: Path) -> bool:
 
 def _info(described: Path) -> StoreInfo:
     folder = described.parent
-    files = [file.stat() for file in folder.iterdir() if file.is_file()]
+    files = [file.stat() for file in folder.iterdir() if file.is_file() and file.name != presence.NAME]
     identity = json.loads(described.read_text())
     records = read_records(folder)
     return StoreInfo(

@@ -29,6 +29,7 @@ from deepfake.data.prepare_worker import Job, stamp
 from deepfake.data.worker_pool import run_jobs
 from deepfake.errors import DataError
 from deepfake.installation import available_cores
+from deepfake.presence import at_work
 from deepfake.progress import Progress, bar
 
 _SPARE = 256 << 20  # bytes left free on the disk
@@ -74,16 +75,19 @@ def prepare_crops(
     settings = cut_settings(options, temporal, cache)
     folder = create_store(manifest, settings, cache)
     tell = say or (lambda text: None)
-    with _locked(folder, shard, tell):
-        records = read_records(folder)
-        settled = {key: record for key, record in records.items() if record["status"] not in _PASSING}
-        jobs = [replace(job, seconds=options.file_timeout) for job in _missing(manifest, table, folder, settled)]
-        if jobs:
-            _check_room(folder, jobs, settings)
-            tell(_plan_told(jobs, folder, settings))
-            prepare_jobs(jobs, folder, settings, workers, progress)
+    with at_work(folder):
+        # One that was removed before anybody was noticed in it.
+        create_store(manifest, settings, cache)
+        with _locked(folder, shard, tell):
             records = read_records(folder)
-    store = _opened(folder, table, records)
+            settled = {key: record for key, record in records.items() if record["status"] not in _PASSING}
+            jobs = [replace(job, seconds=options.file_timeout) for job in _missing(manifest, table, folder, settled)]
+            if jobs:
+                _check_room(folder, jobs, settings)
+                tell(_plan_told(jobs, folder, settings))
+                prepare_jobs(jobs, folder, settings, workers, progress)
+                records = read_records(folder)
+        store = _opened(folder, table, records)
     _check_failures(store, options.max_failed)
     return store
 
