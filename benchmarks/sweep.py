@@ -1,8 +1,8 @@
 """What a sweep costs beyond training, and what it survives; prints ratios measured in one run.
 
     python -m benchmarks.sweep               all figures but the long ones, some ten minutes
-    python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, ordered (a quarter
-                                             of an hour), pruning (half an hour)
+    python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, disk, ordered (a
+                                             quarter of an hour), pruning (half an hour)
 
 Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
 """
@@ -394,6 +394,65 @@ def pruning(seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12
     return {"rows": rows, "fewer_epochs": fewer, "mean_loss": loss, "reached": fewer >= 2 and loss <= 0.01}
 
 
+def disk(trials: int = 12, backbone: str = "resnet50") -> dict[str, Any]:
+    """What a sweep of heads on a frozen backbone takes on disk, by what it is, and what 200 and 1,000 trials would.
+
+    Before: each trial's whole weights in its folder and once more in its model, each other file in both places.
+    """
+    from deepfake.models.backbone import create_backbone
+    from deepfake.models.options import BackboneOptions
+    from deepfake.tracking.removal import taken
+    from deepfake.tracking.run_folder import WEIGHTS
+
+    with tempfile.TemporaryDirectory() as folder:
+        outputs, weights = Path(folder) / "outputs", Path(folder) / f"{backbone}.pth"
+        _save_random(create_backbone(BackboneOptions(backbone, pretrained=False), 64).model, weights)
+        words = ["search=heads", f"backbone={backbone}", "backbone.freeze=true", f"backbone.weights={weights}"]
+        words += ["features=cached", "augment=none", "dataset.size=64", "demo.people=16", "trainer.epochs=2"]
+        words += [f"sweep.n_trials={trials}", "sweep.name=s", "sampler=random", "pruner=none"]
+        words += ["tracking.system_metrics=false"]
+        environment = {**os.environ, "DEEPFAKE_OUTPUTS": str(outputs)}
+        done = subprocess.run(
+            [sys.executable, "train.py", *words], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+        runs = [path for path in (outputs / "sweeps" / "s").iterdir() if path.name.isdigit()]
+        kept = [path for path in runs if (path / WEIGHTS).is_file()]
+        artifacts = outputs / "artifacts"
+        models = [path.parent for path in artifacts.rglob("MLmodel")]
+        shared = taken([outputs / "cache" / "backbones"])
+        everything = taken([outputs / "sweeps", artifacts, outputs / "mlflow.db"])
+        # Of a run that keeps its weights: these, and its model with the code that reads it; they share a backbone.
+        heavy = (taken([*(path / WEIGHTS for path in kept), *models]) - shared) / len(kept)
+        light = (everything - shared - heavy * len(kept)) / trials
+        whole = shared + max(path.stat().st_size for path in artifacts.rglob("detector.safetensors"))
+        small = taken([path for path in kept[0].rglob("*") if path.is_file() and path.name != Path(WEIGHTS).name])
+        code = taken([place / "code" for place in models]) / len(models)
+        before = 2 * whole + 2 * small + code
+    fixed = shared + heavy * len(kept)
+    at = {str(count): (light * count + fixed) / 1e9 for count in (200, 1000)}
+    with_all = {str(count): ((light + heavy) * count + shared) / 1e9 for count in (200, 1000)}
+    return {
+        "trials": trials,
+        "kept": len(kept),
+        "bytes_per_trial_before": before,
+        "bytes_per_trial": light,
+        "bytes_per_kept_weights": heavy,
+        "bytes_of_the_backbone": shared,
+        "gb_by_trials_before": {count: float(count) * before / 1e9 for count in at},
+        "gb_by_trials": at,
+        "gb_by_trials_keep_weights_all": with_all,
+        "reached": at["200"] <= 1 and at["1000"] <= 3,
+    }
+
+
+def _save_random(model: Any, file: Path) -> None:
+    import torch
+
+    torch.save(model.state_dict(), file)
+
+
 def count(outputs: Path) -> dict[str, int]:
     """The trials of study ``s`` by state, and how many different points they tried."""
     path = outputs / "sweeps" / "s" / "study.journal"
@@ -436,6 +495,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "kills": kills,
     "kills2": partial(kills, seed=1, jobs=2),
     "ordered": ordered,
+    "disk": disk,
     "pruning": pruning,
 }
 _LONG = ("pruning", "ordered")

@@ -451,7 +451,7 @@ def _run_of(record: RunRecord, places: tuple[str, ...]) -> Run:
 
 
 def _sweep_of(result: SweepResult, places: tuple[str, ...]) -> Sweep:
-    from deepfake.commands.sweep import job_table
+    from deepfake.runs.observer import job_table
 
     info, table = result.info, job_table(result)
     objective = info.objectives[0]

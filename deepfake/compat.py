@@ -201,3 +201,19 @@ def prepare_torchvision() -> Any:
         library.define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     importlib.import_module("torchvision")
     return library
+
+
+def purge_run(client: Any, run_id: str) -> None:
+    """Remove a deleted run from a database for good, as ``mlflow gc`` does.
+
+    mlflow 3.17.2: ``SqlAlchemyStore._hard_delete_run``, behind ``MlflowClient._tracking_client``.
+    """
+    client._tracking_client.store._hard_delete_run(run_id)
+
+
+def purge_model(client: Any, model_id: str) -> None:
+    """The same of a logged model.
+
+    mlflow 3.17.2: ``SqlAlchemyStore._hard_delete_logged_model``.
+    """
+    client._tracking_client.store._hard_delete_logged_model(model_id)

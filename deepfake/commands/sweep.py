@@ -1,253 +1,93 @@
-"""The callback of our sweeps: a parent run with its jobs nested, and a table that compares them.
-
-The sweeper, which calls it, knows no tracking.
-"""
+"""``deepfake sweep [NAME]``: the sweeps there are, what one of them takes, and deleting it whole."""
 
 from __future__ import annotations
 
-import shlex
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+from rich.text import Text
 
-from deepfake.compat import set_parent
-from deepfake.config import load_config, to_plain
-from deepfake.errors import first_line, masked
-from deepfake.installation import TRAIN
-from deepfake.options import flatten, is_under, overrides_by_key
-from deepfake.runs.console import Console
-from deepfake.runs.context import read_parent, write_parent
-from deepfake.runs.sweep_card import PLACES, SHOWN, rank_jobs, write_sweep_card
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, SweepInfo, SweepResult
-from deepfake.tracking import tables
-from deepfake.tracking.names import grid_name, plain, run_name, study_name
-from deepfake.tracking.notes import MOST_ROWS, SweepFacts
-from deepfake.tracking.run import Origin, TrackedRun, add_failed, clean_name, track
-from deepfake.tracking.run_folder import write_text
+from deepfake.config import is_environment_key
+from deepfake.errors import UserError, harmless
+from deepfake.hydra_app import compose_run
+from deepfake.installation import typed_command
+from deepfake.runs.console import Console, megabytes
+from deepfake.runs.sweep_removal import check_deletable, delete_sweep, find_sweep, list_sweeps
+from deepfake.tracking.removal import taken
 from deepfake.tracking.store import locate
-from deepfake.tracking.view import COMPARED
+
+#: The exit status when something was left.
+LEFT = 3
+_STORAGE = "sweep.storage="
+
+EXAMPLES = (
+    ("deepfake sweep", "the sweeps there are, and what each takes on disk"),
+    ("deepfake sweep lr_batch_demo", "what there is of one"),
+    ("deepfake sweep lr_batch_demo --delete", "delete it whole, after a question"),
+)
 
 
-class Observer:
-    """Called at a sweep's start, at each job's end and at its own end.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which sweep, and what to do with it."""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="SWEEP | key=value",
+        help="a sweep's name or folder; and where things lie: paths.outputs, tracking.uri, sweep.storage",
+    )
+    parser.add_argument(
+        "--delete",
+        action="store_true",
+        help="delete it whole: its study, its folder, its runs in MLflow with artifacts and models",
+    )
+    parser.add_argument("--yes", action="store_true", help="with --delete: ask nothing")
 
-    Args:
-        config: The composed config of the sweep, without the overrides of single jobs.
-    """
 
-    def __init__(self, config: DictConfig) -> None:
-        values = _job_values(config)
-        self._parameters = flatten(to_plain(values))
-        self._config = load_config(values)
-        self._store = locate(self._config.tracking, self._config.outputs)
-        self._console = Console()
-        self._open = ExitStack()
-        self._parent: TrackedRun | None = None
-        hydra = OmegaConf.select(config, "hydra", default={})
-        self._choices = {group: str(name) for group, name in _of(hydra, "runtime.choices", {}).items() if name}
-        self._typed = [*_of(hydra, "overrides.hydra", []), *_of(hydra, "overrides.task", [])]
-
-    def check(self, config: DictConfig) -> None:
-        """Every value of a job typed and in its range, before the first job starts."""
-        load_config(_job_values(config))
-
-    def sweep_started(self, info: SweepInfo) -> None:
-        """Begin the parent run, or go on with the one that an earlier start of this sweep began."""
-        of = "?" if info.total is None else str(info.total)
-        swept = ", ".join(f"{key}={text}" for key, text in info.space.items())
-        self._console.say(f"{info.kind} {info.name}: {of} runs over {swept or 'nothing'}")
-        name = self._name(info)
-        self._parent = self._open.enter_context(
-            track(
-                self._store,
-                self._config.tracking.experiment or self._config.dataset.name,
-                name,
-                folder=info.folder,
-                tags={"sweep": info.name, "sweep.kind": info.kind, "sweep.folder": str(info.folder)},
-                options=replace(self._config.tracking, system_metrics=False),
-                origin=Origin(resumed=read_parent(info.folder)),
-            )
+def main(arguments: argparse.Namespace) -> int:
+    """List, show or delete; 3 where something could not be deleted."""
+    if arguments.yes and not arguments.delete:
+        raise UserError("--yes means nothing without --delete", "add --delete, or leave --yes out")
+    storages = [word.removeprefix(_STORAGE) for word in arguments.words if word.startswith(_STORAGE)]
+    typed = [word for word in arguments.words if "=" in word and is_environment_key(word)]
+    names = [word for word in arguments.words if word not in typed and not word.startswith(_STORAGE)]
+    if unknown := [word for word in names if "=" in word and not Path(word).exists()]:
+        raise UserError(
+            f"{unknown[0]} says nothing of where a sweep lies", "paths.outputs=, tracking.uri=, sweep.storage="
         )
-        space = {f"space.{key}": text for key, text in info.space.items()}
-        self._parent.params({**space, **{key: v for key, v in self._parameters.items() if not _is_swept(key, info)}})
-        keys = [clean_name(key.lstrip("+")) for key in info.space]
-        self._parent.compares(keys, info.objectives[0].metric, info.objectives[0].maximize)
-        if info.resumed:
-            # There may be more trials to come than the last time.
-            self._parent.renamed(name)
-        self._parent.note(self._facts(info).begun(_last_table(info)))
-        write_parent(info.folder, self._parent.id, [key.lstrip("+") for key in info.space])
-
-    def job_finished(self, info: SweepInfo, job: Job) -> None:
-        """Print a failure at once; a job that failed before it had a run of its own gets one that says why."""
-        if job.status != FAILED:
-            return
-        chosen = " ".join(job.overrides)
-        where = f"; {job.traceback}" if job.traceback else ""
-        self._console.warn(f"job {job.number} ({chosen}) failed: {job.reason}{where}")
-        if job.run_id is None and self._parent is not None:
-            choices = overrides_by_key(job.overrides)
-            # A model brings its own name, which a job that was never composed does not have.
-            base = plain(choices.get("model", self._config.name))
-            add_failed(
-                self._parent,
-                run_name(base, choices, info.space) if choices else f"#{job.number}",
-                job.reason or "it gave no reason",
-                tags={"job": job.number},
-                params={key: plain(text) for key, text in choices.items()},
-                trace=Path(job.traceback) if job.traceback else None,
-            )
-
-    def sweep_finished(self, result: SweepResult) -> None:
-        """Compare the jobs, keep the table in the parent run, and say where to look."""
-        try:
-            self._compare(result)
-            self._keep_card(result)
-        finally:
-            if self._parent is not None:
-                self._parent.end_children()
-                self._parent.tags({"sweep.status": result.status})
-            self._end_parent(result.status)
-        shown = self._store.ui_command(result.info.name)
-        self._console.say(f"sweep: {result.info.folder}\ncompare in the browser: {shown}")
-
-    def _name(self, info: SweepInfo) -> str:
-        """What the parent run is called; its reference, the tag ``sweep``, is another."""
-        if info.kind == "grid":
-            return grid_name(info.space) or info.name
-        model = self._choices.get("model", self._config.name)
-        return study_name(self._choices.get("search"), model, info.space, info.total)
-
-    def _facts(self, info: SweepInfo) -> SweepFacts:
-        assert self._parent is not None
-        runs = "runs" if info.total is None else f"{info.total} run{'' if info.total == 1 else 's'}"
-        swept = ", ".join(f"{key}={text}" for key, text in info.space.items()) or "nothing"
-        command = masked(shlex.join(["-m", *(text for text in self._typed if not text.startswith("hydra.mode="))]))
-        return SweepFacts(
-            name=info.name,
-            run_id=self._parent.id,
-            experiment=self._parent.experiment,
-            command=f"{TRAIN} {command}",
-            objective=info.objectives[0].metric,
-            what=f"{runs} over `{swept}`",
-        )
-
-    def _keep_card(self, result: SweepResult) -> None:
-        try:
-            card = write_sweep_card(result, job_table(result))
-        except Exception as error:
-            self._console.warn(f"the sweep's report card could not be written: {first_line(error)}")
-            return
-        if self._parent is not None:
-            self._parent.files([card])
-
-    def _end_parent(self, status: str) -> None:
-        """End the parent run: as one that was cut short, if the sweep was."""
-        if status != "interrupted":
-            self._open.close()
-            return
-        with suppress(KeyboardInterrupt):
-            interruption = KeyboardInterrupt()
-            self._open.__exit__(type(interruption), interruption, None)
-
-    def _compare(self, result: SweepResult) -> None:
-        objective = result.info.objectives[0]
-        runs = job_table(result)
-        if objective.metric not in runs or runs[objective.metric].isna().all():
-            self._console.warn(f"no run has {objective.metric}: there is nothing to compare")
-            if self._parent is not None:
-                self._parent.note(self._facts(result.info).ended(result.status, runs, []))
-            return
-        ranked = rank_jobs(runs, objective)
-        metrics = dict.fromkeys([*(item.metric for item in result.info.objectives[1:]), *SHOWN])
-        shown = [metric for metric in metrics if metric in ranked and metric != objective.metric]
-        chosen_for = [key for key in result.info.space if key in ranked]
-        places = [name for name in PLACES if name in ranked]
-        every = ["run", *chosen_for, "status", *places, objective.metric, *shown]
-        # A name says what was chosen, which has columns of its own.
-        columns = tables.unrepeated(ranked, every[1:] if chosen_for else every)
-        title = f"{len(ranked)} runs compared by {objective.metric}"
-        self._console.table(tables.to_terminal(ranked, columns, objective.metric, title))
-        folder: Path = result.info.folder
-        tables.to_csv(ranked, list(dict.fromkeys(["run", *columns])), folder / "comparison.csv")
-        write_text(folder / "comparison.md", tables.to_markdown(ranked, columns, objective.metric))
-        if self._parent is not None:
-            best = ranked.iloc[0]
-            if best["status"] == "finished":
-                self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
-                chosen = {f"best.{key}": best[key] for key in result.info.space if key in ranked}
-                # Tags, for a study that goes on may find a better one, and parameters cannot be changed.
-                self._parent.tags({"best.overrides": best["overrides"], **chosen})
-                self._parent.best(
-                    *(str(best[key]) if isinstance(best[key], str) else "" for key in ("run_id", "run_dir"))
-                )
-            headlines = [name for name in COMPARED if name in ranked]
-            note = self._facts(result.info).ended(
-                result.status, ranked, list(dict.fromkeys([*headlines, objective.metric]))
-            )
-            self._parent.note(note)
-            figures = [path for path in result.files if path.suffix == ".png"]
-            self._parent.files(figures, "figures")
-            others = [path for path in result.files if path not in figures]
-            self._parent.files([folder / "comparison.csv", folder / "comparison.md", *others])
+    config = compose_run(typed)
+    console = Console()
+    if not names:
+        if arguments.delete:
+            raise UserError("--delete names no sweep", f"name one: {typed_command('sweep')} lists them")
+        console.table(_table(list_sweeps(config.outputs)))
+        return 0
+    if len(names) > 1:
+        raise UserError(f"{names[1]!r} is nothing that can be done to a sweep", "name one sweep, and --delete it")
+    store = locate(config.tracking, config.outputs)
+    sweep = find_sweep(names[0], store, config.outputs, storages[-1] if storages else None)
+    console.say(f"sweep {sweep.name}, {megabytes(sweep.bytes())} on disk:")
+    for line in sweep.describe():
+        console.say(f"  {line}")
+    if not arguments.delete:
+        return 0
+    check_deletable(sweep, console.say)
+    if not arguments.yes and not console.confirm("delete all of it?", "add --yes to delete it unasked"):
+        console.say("nothing was deleted")
+        return 0
+    freed, left = delete_sweep(sweep, console.say)
+    for line in left:
+        console.warn(line)
+    console.say(f"sweep {sweep.name} is deleted, {megabytes(freed)} freed")
+    return LEFT if left else 0
 
 
-def _of(hydra: Any, key: str, default: Any) -> Any:
-    """A part of Hydra's own node, which a config that was composed without Hydra's app lacks."""
-    found = OmegaConf.select(hydra, key) if isinstance(hydra, DictConfig) else None
-    return default if found is None else OmegaConf.to_container(found, resolve=False)
-
-
-def _is_swept(key: str, info: SweepInfo) -> bool:
-    """Whether a key of the config is another one in each job: it is swept, or a group that brings it is."""
-    swept = {name.lstrip("+") for name in info.space}
-    brought = ("backbone", "head", "name") if "model" in swept else ()
-    return key.endswith("_target_") or is_under(key, [*swept, *brought])
-
-
-def _last_table(info: SweepInfo) -> str:
-    """The comparison at the last end of a sweep that goes on."""
-    file = info.folder / "comparison.md"
-    if not info.resumed or not file.is_file():
-        return ""
-    head, *rows = file.read_text(encoding="utf-8").split("\n")
-    return "\n".join([head, *rows[: 1 + MOST_ROWS]])
-
-
-def _job_values(config: DictConfig) -> DictConfig:
-    """A job's config without Hydra's node, its interpolations still resolved as if it were there."""
-    values = DictConfig({key: config[key] for key in config if key != "hydra"}, flags={"allow_objects": True})
-    set_parent(values, config)
-    return values
-
-
-def job_table(result: SweepResult) -> pd.DataFrame:
-    """One row per job: its name, what was chosen for it, how it ended, and its metrics."""
-    rows = []
-    for job in result.jobs:
-        chosen = overrides_by_key(job.overrides)
-        status = "finished" if job.status == COMPLETED else job.status
-        name = job.name or f"#{job.number}"
-        rows.append(
-            {
-                "run": name,
-                "status": status,
-                "run_id": job.run_id,
-                "run_dir": job.run_dir,
-                "overrides": " ".join(job.overrides),
-                **{key: tables.typed_value(text) for key, text in chosen.items()},
-                **({} if job.bracket is None else {"rung": job.rung, "bracket": job.bracket}),
-                **job.metrics,
-            }
-        )
-    runs = pd.DataFrame(rows)
-    for name in set(PLACES) & set(runs.columns):
-        # Some have reached none.
-        runs[name] = runs[name].astype("Int64")
-    if "best_epoch" in runs:
-        runs["best_epoch"] = runs["best_epoch"].astype("Int64")
-    return runs
+def _table(folders: Sequence[Path]) -> Table:
+    table = Table("sweep", title_justify="left", header_style="bold")
+    for name in ("runs", "on disk"):
+        table.add_column(name, justify="right")
+    for folder in folders:
+        runs = sum(one.name.isdigit() for one in folder.iterdir())
+        table.add_row(Text(harmless(folder.name)), str(runs), megabytes(taken([folder])))
+    return table

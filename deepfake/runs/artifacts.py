@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from deepfake.errors import first_line
 from deepfake.metrics import Interval, class_counts
+from deepfake.presence import at_work
 from deepfake.runs.build import FAILURES, Run, failures
 from deepfake.runs.card import open_crops, run_card
 from deepfake.runs.console import Console
@@ -33,6 +34,7 @@ from deepfake.tracking.notes import experiment_note, run_note
 from deepfake.tracking.page import write_page
 from deepfake.tracking.run import RunLog, TrackedRun, reopen
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder, refuse_links, write_json, write_text
+from deepfake.tracking.weights import TAG, say_let_go
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
 
 if TYPE_CHECKING:
@@ -140,7 +142,8 @@ def keep_results(run: Run, result: FitResult, evaluated: Evaluated) -> None:
         threshold=options.threshold,
     )
     run.log.note(run_note(_reference(run), found.values, run.data.audit.warnings))
-    keep_numbers(folder, evaluated, result.notes, run.log)
+    keeps = run.config.tracking.keep_weights != "none"
+    keep_numbers(folder, evaluated, result.notes, run.log, UNFINISHED if keeps else (*UNFINISHED, files.WEIGHTS))
     for name in ("val/roc_auc", "test/roc_auc"):
         if name in found.unavailable:
             run.console.warn(f"{name} is not available: {found.unavailable[name]}")
@@ -148,8 +151,10 @@ def keep_results(run: Run, result: FitResult, evaluated: Evaluated) -> None:
         run.console.warn(f"no threshold was fitted, {options.threshold:g} stands: {reason}")
 
 
-def keep_numbers(folder: RunFolder, evaluated: Evaluated, notes: Sequence[str], log: RunLog) -> None:
-    """A run's predictions and numbers, in its folder with all that lies there and in MLflow."""
+def keep_numbers(
+    folder: RunFolder, evaluated: Evaluated, notes: Sequence[str], log: RunLog, skip: Sequence[str] = UNFINISHED
+) -> None:
+    """A run's predictions and numbers, in its folder and, with all that lies there but what is skipped, in MLflow."""
     found = evaluated.found
     numbers = {
         "metrics": found.values,
@@ -163,25 +168,41 @@ def keep_numbers(folder: RunFolder, evaluated: Evaluated, notes: Sequence[str], 
     log.summary({name: value for name, value in found.values.items() if "/frame/" not in name or name in _OF_FRAMES})
     if found.unavailable:
         log.tags({f"unavailable.{name}": reason for name, reason in found.unavailable.items()})
-    _keep(folder, evaluated, numbers, log)
+    _keep(folder, evaluated, numbers, log, skip=skip)
+
+
+def let_go(folder: RunFolder, log: RunLog, why: str) -> None:
+    """Delete the weights of a run that has ended, in its folder alone; what asks for them is told why."""
+    log.tags({TAG: why})
+    say_let_go(folder.path, why, done=False)
+    shutil.rmtree(folder.best_weights.parent, ignore_errors=True)
+    log.files([say_let_go(folder.path, why)])
 
 
 def log_model(run: Run) -> None:
-    """Log the best weights of a run as a model of it, where that is asked for."""
+    """Log the best weights of a run as a model of it, where that is asked for and they are kept."""
     config = run.config
-    if isinstance(run.log, TrackedRun) and config.tracking.log_model:
+    kept = config.tracking.keep_weights != "none"
+    if isinstance(run.log, TrackedRun) and config.tracking.log_model and kept:
         from deepfake.tracking.model import DetectorSpec
-        from deepfake.training.checkpoint import save_weights
+        from deepfake.training.checkpoint import base_digest, save_rest, save_weights
 
         data, threshold = config.dataset, config.trainer.threshold
         spec = DetectorSpec(config.backbone, config.head, data.frames, data.size, threshold)
-        if not run.detector.based:
-            run.log.model(run.folder.best_weights, spec.to_json())
-            return
+        digest = base_digest(run.folder.best_weights)
         # A model of MLflow's goes where the pretrained weights may not be.
-        save_weights(run.detector, run.folder.whole_weights, {})
-        if run.log.model(run.folder.whole_weights, spec.to_json()) is not None:
-            run.folder.whole_weights.unlink()
+        if digest is None:
+            run.log.model(run.folder.best_weights, spec.to_json())
+        elif run.log.shares_disk:
+            base = config.cache / "backbones" / f"{digest}.safetensors"
+            with at_work(base.parent):
+                if not base.is_file():
+                    save_rest(run.detector, run.folder.best_weights, base)
+                run.log.model(run.folder.best_weights, spec.to_json(), base=base)
+        else:
+            save_weights(run.detector, run.folder.whole_weights, {})
+            if run.log.model(run.folder.whole_weights, spec.to_json()) is not None:
+                run.folder.whole_weights.unlink()
 
 
 def file_evaluation(trained: Trained | Ensemble, result: EvaluatedData) -> str:
@@ -224,7 +245,14 @@ def refresh_card(trained: Trained | Ensemble, console: Console) -> None:
         console.warn(f"the run's report card could not be written: {first_line(error)}")
 
 
-def _keep(folder: RunFolder, evaluated: Evaluated, numbers: Mapping[str, object], log: RunLog, into: str = "") -> None:
+def _keep(
+    folder: RunFolder,
+    evaluated: Evaluated,
+    numbers: Mapping[str, object],
+    log: RunLog,
+    into: str = "",
+    skip: Sequence[str] = UNFINISHED,
+) -> None:
     """An evaluation's tables and numbers into a folder, and all that lies there among a run's artifacts."""
     predictions = evaluated.predictions
     if "groups" in predictions:
@@ -235,7 +263,7 @@ def _keep(folder: RunFolder, evaluated: Evaluated, numbers: Mapping[str, object]
         folder.write_frames(evaluated.frames)
     # Last: where there are numbers, there is the rest.
     folder.write_metrics(numbers)
-    log.folder(folder.path, into=into, skip=UNFINISHED)
+    log.folder(folder.path, into=into, skip=skip)
 
 
 def run_folder(trained: Trained | Ensemble) -> Path | None:

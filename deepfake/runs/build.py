@@ -258,6 +258,12 @@ def open_data(config: RunConfig, manifest: Manifest, console: Console, crops: Pa
     return Data(manifest, store, audit(manifest, store), splits)
 
 
+def crops_read(data: Data) -> set[str]:
+    """The keys of the crop stores that a run reads, before it reads features in their place."""
+    stores = [getattr(clips, "store", None) for clips, _ in data.selected.values()]
+    return {data.store.key, *(store.key for store in stores if isinstance(store, CropStore))}
+
+
 def first_detector(config: RunConfig, store: Store, cache: Cache) -> Detector:
     """Build the configured detector with the weights it begins with.
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from deepfake.errors import harmless
+from deepfake.errors import UserError, harmless
 from deepfake.metrics import METRICS, metric_names
 from deepfake.progress import in_notebook, line_console
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 #: Columns of what is printed where nothing says how wide it may be.
 _WIDTH = 200
+
+
+def megabytes(size: int) -> str:
+    """Bytes for a person: ``0.3 MB``, ``1.25 GB``."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 class RateColumn(TextColumn):
@@ -55,6 +60,21 @@ class Console:
     def say(self, text: str) -> None:
         """One line, as it is but for what would do something to the terminal."""
         self._out.print(Text(harmless(text)))
+
+    def confirm(self, question: str, hint: str) -> bool:
+        """Ask for a yes; whatever else is answered is a no.
+
+        Args:
+            question: A line.
+            hint: What to do where nobody can be asked.
+
+        Raises:
+            UserError: Standard input is no terminal.
+        """
+        if not sys.stdin.isatty():
+            raise UserError(f"{question} nobody can be asked here", hint)
+        self._out.print(Text(harmless(f"{question} [y/N] ")), end="")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def warn(self, text: str) -> None:
         """One line that starts with ``warning:``, on standard error."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -82,17 +82,20 @@ def probed_audit(config: RunConfig, manifest: Manifest, console: Console) -> Aud
     return prepared.data.audit
 
 
-def probe(run: Probed) -> Baseline | None:
+def probe(run: Probed, used: Callable[[str], object] = lambda key: None) -> Baseline | None:
     """Fit the probe, or read what was kept of it, and say it in the data's audit; None where it is not wanted.
 
     Args:
         run: Before its first step; what it reads is ready. Its audit is exchanged.
+        used: Told the key under which it is kept.
     """
     stored = run.config.features.cached and _holds_features(run)
     clips = {name: run.data.splits[name] for name in _PARTS}
     if not switched(run.config.evaluation.probe, _is_cheap(run, clips, stored)):
         return None
-    file = run.config.cache / "probes" / f"{_key(run, clips)}.json"
+    key = _key(run, clips)
+    used(key)
+    file = run.config.cache / "probes" / f"{key}.json"
     found = _kept(file)
     if found is None:
         found = _fitted(run, clips if stored else _frozen(run))

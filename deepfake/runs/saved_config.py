@@ -429,6 +429,7 @@ def _check_tracked(values: Mapping[str, Any], record: RunRecord, config: RunConf
 
 def _unfinished_folder(record: RunRecord) -> Path:
     """Where the run is to go on."""
+    record.refuse_let_go()
     if record.status == "FINISHED":
         raise UserError(f"run {record} is finished: there is nothing to resume", "start a new run")
     folder = next((place for place in record.places if (place / RESOLVED).is_file()), None)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from deepfake.config import RunConfig, is_environment_key
 from deepfake.errors import Interrupted, UserError, first_line
 from deepfake.options import flatten
-from deepfake.runs.artifacts import keep_audit, keep_inputs, keep_results, log_model
+from deepfake.runs.artifacts import keep_audit, keep_inputs, keep_results, let_go, log_model
 from deepfake.runs.build import (
     Cache,
     Data,
     Inputs,
     Run,
     clips_key,
+    crops_read,
     describe_splits,
     first_detector,
     freeze_heap,
@@ -43,8 +44,9 @@ from deepfake.runs.probing import add_gain, probe
 from deepfake.runs.seen import draw_seen
 from deepfake.runs.selection import selection_of, trained_on, with_selected
 from deepfake.sweeping import trial
+from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.run import Ending, Origin, RunLog, track
-from deepfake.tracking.run_folder import UNFINISHED, RunFolder
+from deepfake.tracking.run_folder import UNFINISHED, WEIGHTS, RunFolder
 from deepfake.tracking.runs import PAUSED, STATE
 from deepfake.tracking.store import Store, locate
 
@@ -85,6 +87,8 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
     fabric = create_fabric(config.trainer)
     console = Console(quiet=not fabric.is_global_zero)
     folder = RunFolder(Path(fabric.broadcast(str(context.folder))))
+    if fabric.is_global_zero:
+        folder.begin()
     store = locate(config.tracking, config.outputs)
     # What a user most often gets wrong fails here, before anything is recorded.
     cache = Cache() if context.number is None else process_cache()
@@ -97,16 +101,23 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         manifest, crops, stored = inputs.manifest, inputs.crops, inputs.features
     seed_everything(config.seed, config.trainer.deterministic)
     detector = first_detector(config, store, cache)
+    if config.backbone.freeze and context.number is None:
+        # Its weights may be carried anywhere; those of a sweep's heads would be the same backbone many times.
+        detector.based = False
     check_features(config, detector)
     note = size_note(config)
     if note and cache.is_first(note):
         console.say(f"note: {note}")
     console.say(_start_line(config, describe_splits(manifest), detector, fabric))
-    with _tracked(config, context, store, fabric) as log, _identified(log, folder, context.name or config.name):
+    with (
+        _tracked(config, context, store, fabric) as log,
+        _identified(log, folder, context.name or config.name, config.tracking),
+    ):
         data = cache.get("clips", clips_key(config), lambda: _open(config, manifest, console, crops))
         _agree_on_data(config, data)
         current = Run(config, context, folder, log, console, fabric, data, detector)
         if fabric.is_global_zero:
+            folder.write_uses(crops_read(data))
             keep_inputs(current, parameters)
             _warn_of_data(current)
         if note:
@@ -114,7 +125,10 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         epochs: list[dict[str, float]] = []
         with _cut_short(current, epochs):
             prepare_reading(current, cache, stored)
-            probed = probe(current) if fabric.is_global_zero else None
+            probes: list[str] = []
+            probed = probe(current, probes.append) if fabric.is_global_zero else None
+            if fabric.is_global_zero:
+                folder.write_uses(crops_read(data), probes)
             if probed is not None:
                 keep_audit(current)
             if fabric.is_global_zero:
@@ -133,6 +147,8 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         log_model(current)
         if fabric.is_global_zero:
             folder.end()
+            if config.tracking.keep_weights == "none":
+                let_go(folder, log, "tracking.keep_weights=none kept none")
     metrics = evaluated.found.values
     shown = None if context.number is not None else store.ui_command(log.id or str(folder.path))
     console.say(end_lines(folder.path, metrics, shown, leaning))
@@ -188,7 +204,7 @@ def _earlier_attempt() -> str | None:
 
 
 @contextmanager
-def _identified(log: RunLog, folder: RunFolder, name: str) -> Iterator[None]:
+def _identified(log: RunLog, folder: RunFolder, name: str, options: TrackingOptions) -> Iterator[None]:
     """The study knows which run its trial is from the start; a pruned one keeps its files too."""
     reporting = trial.current()
     if reporting is not None:
@@ -196,8 +212,11 @@ def _identified(log: RunLog, folder: RunFolder, name: str) -> Iterator[None]:
     try:
         yield
     except trial.Pruned:
-        log.folder(folder.path, skip=UNFINISHED)
+        keeps = options.keep_weights == "all"
+        log.folder(folder.path, skip=UNFINISHED if keeps else (*UNFINISHED, WEIGHTS))
         folder.end()
+        if not keeps:
+            let_go(folder, log, f"it was pruned (tracking.keep_weights={options.keep_weights})")
         raise
 
 

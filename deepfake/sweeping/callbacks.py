@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: In a sweep's folder: held while a callback is called at the start and the end, and while files are written.
 LOCK = "sweep.lock"
+#: Likewise, from the moment that the sweep begins to be deleted.
+DELETING = "deleting.json"
 COMPLETED, PRUNED, FAILED = "completed", "pruned", "failed"
 #: Of a trial that waits at a rung, and may be gone on with.
 PAUSED = "paused"
@@ -45,7 +47,8 @@ class SweepInfo:
 
     ``kind`` is ``grid`` or ``study``; ``total`` None where it is not known beforehand; ``overrides`` hold for
     every job; ``space`` maps each swept key to what it is swept over; ``folder`` is ``hydra.sweep.dir``.
-    ``resumed`` says that an earlier process began this very sweep in the same folder.
+    ``resumed`` says that an earlier process began this very sweep in the same folder. ``keep`` is how many of its best
+    jobs are to be kept whole; None where every job's point was asked for, and none is less than another.
     """
 
     name: str
@@ -57,6 +60,7 @@ class SweepInfo:
     space: dict[str, str] = field(default_factory=dict)
     resumed: bool = False
     storage: str | None = None
+    keep: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,12 @@ class SweepCallback(Protocol):
     def job_finished(self, info: SweepInfo, job: Job) -> None:
         """After each job that this process started, in the order in which they end."""
 
+    def jobs_beaten(self, info: SweepInfo, jobs: Sequence[Job]) -> None:
+        """After jobs ended that can no longer be among the best :attr:`SweepInfo.keep`, at every start for all of them.
+
+        A callback may do without this method.
+        """
+
     def sweep_finished(self, result: SweepResult) -> None:
         """After the last job, also when the sweep was stopped or interrupted."""
 
@@ -131,6 +141,9 @@ class NoCallback:
         """Nothing to do."""
 
     def job_finished(self, info: SweepInfo, job: Job) -> None:
+        """Nothing to do."""
+
+    def jobs_beaten(self, info: SweepInfo, jobs: Sequence[Job]) -> None:
         """Nothing to do."""
 
     def sweep_finished(self, result: SweepResult) -> None:

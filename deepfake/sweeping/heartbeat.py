@@ -66,12 +66,15 @@ class Watch:
 
     Args:
         clock: Monotonic seconds.
+
+    Attributes:
+        host: This machine, as owners name it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[str, tuple[Any, float]] = {}
-        self._host = host_identity()
+        self.host = host_identity()
 
     def is_dead(self, owner: Mapping[str, Any] | None, heartbeat: object) -> bool:
         """Whether nobody will ever finish what this owner began.
@@ -85,7 +88,7 @@ class Watch:
         """
         if owner is None:
             return True
-        if owner["host"] != self._host:
+        if owner["host"] != self.host:
             return self._is_silent(owner, heartbeat)
         answering = owner.get("supervisor") or owner
         return not _is_running(answering) and not _is_running(owner)

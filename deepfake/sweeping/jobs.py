@@ -211,7 +211,12 @@ def pick_best(jobs: Sequence[Job], objectives: Sequence[Objective]) -> list[Job]
     ]
     if len(objectives) == 1:
         return [max(scored, key=lambda pair: pair[1][0])[0]] if scored else []
-    return [job for job, values in scored if not any(_dominates(other, values) for _, other in scored)]
+    return [job for job, values in scored if not any(dominates(other, values) for _, other in scored)]
+
+
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether one list of values, larger being better, is nowhere worse than another and not the same."""
+    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
 
 
 def _drop_frames(error: BaseException) -> None:
@@ -223,10 +228,6 @@ def _drop_frames(error: BaseException) -> None:
             seen.add(id(one))
             one.__traceback__ = None
             waiting += [one.__cause__, one.__context__]
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
 
 
 def _metrics(returned: Any, objectives: Sequence[Objective]) -> dict[str, float]:

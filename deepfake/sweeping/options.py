@@ -84,6 +84,8 @@ class SweepOptions:
     report: str = chosen("best", ("best", "spread"))
     # Seconds between signs of life of a trial's process; three missed ones mean it is dead.
     heartbeat: float = ranged(30.0, low=0.1, high=3600)
+    # How many of the best trials are kept whole; of several objectives the Pareto front is, whatever this says.
+    keep: int = ranged(3, low=1, high=MOST)
     # Keys that may differ between two starts of one study without changing what a trial means; None: as the app says.
     volatile: list[str] | None = None
     # The same for keys that say where data lies; a study that was given no name is named after them too.

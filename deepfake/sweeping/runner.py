@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -42,6 +43,7 @@ from deepfake.sweeping.claims import Claims
 from deepfake.sweeping.facts import PAUSED as RUNG
 from deepfake.sweeping.facts import PAUSED_AT, is_paused
 from deepfake.sweeping.jobs import JobRunner, pick_best
+from deepfake.sweeping.keeping import Contest
 from deepfake.sweeping.launcher import Launched
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.pool import Pool
@@ -75,11 +77,13 @@ def run_study(
     options: SweepOptions,
     callback: SweepCallback,
     start: Callable[[SweepInfo], None],
+    keep: int | None = None,
 ) -> SweepResult:
     """Run what is left of a study.
 
     Args:
         options: How many trials run at a time, which are tried again, and what the end shows.
+        keep: See :attr:`SweepInfo.keep`.
         start: Called with what is about to run, before the first trial.
 
     Raises:
@@ -88,7 +92,7 @@ def run_study(
     study = Study(plan)
     workers = options.n_jobs
     notes = _prepare(study, options)
-    info = _describe(study)
+    info = replace(_describe(study), keep=keep)
     launcher = runner.create_launcher()
     here = workers == 1 and is_basic_launcher(launcher)
     start(info)
@@ -130,6 +134,8 @@ class _Watcher:
         trials = study.trials()
         self._reported = {trial.number for trial in trials if trial.state.is_finished()}
         self._paused = {trial.number: trial.user_attrs[PAUSED_AT] for trial in trials if is_paused(trial)}
+        self._contest = None if info.keep is None else Contest(study.plan.objectives, info.keep)
+        self._entered: set[int] = set()
 
     def look(self) -> list[FrozenTrial]:
         """Report what has ended since the last look; returns all trials."""
@@ -147,8 +153,22 @@ class _Watcher:
             # Another terminal on the same study reports those that it started.
             if str(owner.get("token", "")).startswith(self._study.owner["token"]):
                 self._notify(job)
+        self._compare(trials)
         self._display.refresh(trials)
         return trials
+
+    def _compare(self, trials: Sequence[FrozenTrial]) -> None:
+        """Call the callback for what can no longer win, whoever ran it."""
+        if self._contest is None:
+            return
+        beaten: list[Job] = []
+        for trial in trials:
+            if trial.state.is_finished() and trial.number not in self._entered:
+                self._entered.add(trial.number)
+                beaten += self._contest.enter(trial_to_job(trial, self._study.plan))
+        tell = getattr(self._callback, "jobs_beaten", None)
+        if beaten and tell is not None:
+            notify("which trials were beaten", lambda: tell(self._info, beaten))
 
     def _notify(self, job: Job) -> None:
         notify(f"trial {job.number}", lambda: self._callback.job_finished(self._info, job))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: In a sweep's folder: which storage holds its study.
 PLACE = "storage.json"
 #: What a study's file in its folder is called, and the word for it in options.
-_WORDS = {"study.journal": "journal", "study.db": "sqlite"}
+WORDS = {"study.journal": "journal", "study.db": "sqlite"}
 _JOURNAL_ENDINGS = (".journal", ".log")
 _SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 _DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
@@ -171,11 +171,11 @@ def check_place(location: Location, folder: Path) -> None:
         recorded = str(json.loads((folder / PLACE).read_text(encoding="utf-8"))["storage"])
     if recorded is None:
         # A folder from before that file was written.
-        recorded = next((name for name in _WORDS if (folder / name).is_file()), here)
+        recorded = next((name for name in WORDS if (folder / name).is_file()), here)
     if recorded != here:
         raise UserError(
             f"the study of {folder} is kept in {recorded}, and sweep.storage={location} is another",
-            f"go on with it by sweep.storage={_WORDS.get(recorded, recorded)}, "
+            f"go on with it by sweep.storage={WORDS.get(recorded, recorded)}, "
             "or begin another with sweep.name=<new name>; "
             f"if you have copied the study there, delete {folder / PLACE} and the old file",
         )

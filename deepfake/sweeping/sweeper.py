@@ -8,8 +8,10 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from filelock import FileLock
@@ -26,8 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepfake.compat import config_repository, is_basic_launcher
 from deepfake.errors import UserError
+from deepfake.installation import typed_command
 from deepfake.options import split_override
+from deepfake.presence import at_work
 from deepfake.sweeping.callbacks import (
+    DELETING,
     LOCK,
     Job,
     Objective,
@@ -111,7 +116,9 @@ def sweep(
     if is_study(options, overrides, asked):
         if settings.get("max_batch_size") is not None:
             raise UserError("hydra.sweeper.max_batch_size is given, and a study has no batches", "say sweep.n_jobs")
-        result = _study(runner, options, overrides, callback, searching)
+        # Where every point was asked for by name, none is less than another.
+        keep = options.keep if searching or "keep" in asked else None
+        result = _study(runner, options, overrides, callback, searching, keep)
         # Failed trials are part of a search; a search that stopped because of them is not a success.
         failed = bool(result.failed) and not (searching and result.best and result.status != "stopped")
     else:
@@ -139,13 +146,15 @@ def _study(
     overrides: Sequence[Override],
     callback: SweepCallback,
     searching: bool,
+    keep: int | None,
 ) -> SweepResult:
     # Optuna takes a second to import, which a plain grid need not pay.
     from deepfake.sweeping.runner import run_study
     from deepfake.sweeping.study_plan import make_plan
 
     plan = make_plan(runner, options, overrides, searching, callback.check)
-    return run_study(runner, plan, options, callback, lambda info: start(info, callback, runner.config))
+    with at_work_on(plan.folder):
+        return run_study(runner, plan, options, callback, lambda info: start(info, callback, runner.config), keep)
 
 
 def _grid(
@@ -172,20 +181,21 @@ def _grid(
         overrides=[text for text in points[0] if text not in swept(points[0]) and not is_sweep_override(text)],
         space={key: override.get_value_string() for key, override in keys.items()},
     )
-    start(info, callback, runner.config)
-    jobs: list[Job] = []
-    status = "interrupted"
+    with at_work_on(runner.folder):
+        start(info, callback, runner.config)
+        jobs: list[Job] = []
+        status = "interrupted"
 
-    def finished(job: Job) -> None:
-        jobs.append(job)
-        notify(f"job {job.number}", lambda: callback.job_finished(info, job))
+        def finished(job: Job) -> None:
+            jobs.append(job)
+            notify(f"job {job.number}", lambda: callback.job_finished(info, job))
 
-    try:
-        batches = run_grid(runner, points, swept, options.objectives, finished, batch)
-        status = "finished"
-    finally:
-        result = SweepResult(info, jobs, pick_best(jobs, options.objectives), status)
-        notify("the end of the sweep", lambda: callback.sweep_finished(result))
+        try:
+            batches = run_grid(runner, points, swept, options.objectives, finished, batch)
+            status = "finished"
+        finally:
+            result = SweepResult(info, jobs, pick_best(jobs, options.objectives), status)
+            notify("the end of the sweep", lambda: callback.sweep_finished(result))
     return result, batches
 
 
@@ -195,6 +205,22 @@ def start(info: SweepInfo, callback: SweepCallback, config: DictConfig) -> None:
     with FileLock(str(info.folder / LOCK)):
         OmegaConf.save(config, info.folder / "multirun.yaml")
         callback.sweep_started(info)
+
+
+@contextmanager
+def at_work_on(folder: Path) -> Iterator[None]:
+    """Be noticed by who would delete a sweep, while it runs.
+
+    Raises:
+        UserError: Its deletion was begun.
+    """
+    with at_work(folder):
+        if (folder / DELETING).exists():
+            raise UserError(
+                f"{folder} is what a deletion that was cut short has left of a sweep",
+                f"finish it: {typed_command('sweep', folder.name, '--delete')}; or give sweep.name=<new name>",
+            )
+        yield
 
 
 def is_study(options: SweepOptions, overrides: Sequence[Override], asked: Collection[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepfake.options import MOST, ranged
+from deepfake.options import MOST, chosen, ranged
 
 
 @dataclass
@@ -19,3 +19,6 @@ class TrackingOptions:
     system_metrics_seconds: float = ranged(2.0, low=0.5, high=MOST)
     # The trained model as an MLflow model with its signature.
     log_model: bool = True
+    # Of a search: its best sweep.keep runs (best), all or none; a single run, or one of a plain grid, keeps its own
+    # unless it is none.
+    keep_weights: str = chosen("best", ("best", "all", "none"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +24,8 @@ CLIPS = "clips.parquet"
 FRAMES = "frames.parquet"
 CALIBRATION = "calibration.json"
 FEATURES = "features.json"
+#: What of the cache it read, by which that is kept for as long as the run is.
+USES = "uses.json"
 METRICS = "metrics.json"
 HISTORY = "history.json"
 AUDIT = "audit.json"
@@ -31,6 +33,8 @@ AUDIT_TEXT = "audit.txt"
 CHECKPOINT = "checkpoints/last.pt"
 WEIGHTS = "checkpoints/best.safetensors"
 WHOLE_WEIGHTS = "checkpoints/whole.safetensors"
+#: What no longer lies there, and why: that its weights were deleted.
+LET_GO = "weights.json"
 #: Of a suite: the numbers on each of its sets, and those that were published beside the run's.
 SUITE, PUBLISHED = "eval/suite.csv", "eval/published.csv"
 #: Of an ensemble: the runs that it is made of.
@@ -75,6 +79,10 @@ class RunFolder:
         """The same with what a backbone came with, where that is not among them; for the model that is logged."""
         return self.path / WHOLE_WEIGHTS
 
+    def begin(self) -> None:
+        """Take back what an earlier attempt in this folder said of its end."""
+        (self.path / LET_GO).unlink(missing_ok=True)
+
     def end(self) -> None:
         """Remove what is of use only while the run goes on: the training state, larger than all the rest."""
         (self.path / CHECKPOINT).unlink(missing_ok=True)
@@ -115,6 +123,10 @@ class RunFolder:
     def write_features(self, keys: Sequence[str]) -> None:
         """The keys of the stored features that were read."""
         write_json(self.path / FEATURES, {"keys": list(keys)})
+
+    def write_uses(self, crops: Collection[str], probes: Collection[str] = ()) -> None:
+        """The keys of the crop stores, and of the probes, that were read."""
+        write_json(self.path / USES, {"crops": sorted(set(crops)), "probes": sorted(set(probes))})
 
     def write_calibration(self, calibration: Mapping[str, object]) -> None:
         """What was fitted on validation: threshold and calibrator."""

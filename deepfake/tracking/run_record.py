@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from deepfake import __version__
 from deepfake.errors import UserError
-from deepfake.installation import TRAIN
+from deepfake.installation import TRAIN, typed_command
 from deepfake.tracking.provenance import FORMAT
 from deepfake.tracking.run_folder import (
     AUDIT,
@@ -24,6 +24,7 @@ from deepfake.tracking.run_folder import (
     ENSEMBLE,
     FEATURES,
     HISTORY,
+    LET_GO,
     MANIFEST,
     METRICS,
     OVERRIDES,
@@ -336,10 +337,30 @@ class RunRecord:
         """The best epoch's weights.
 
         Raises:
-            UserError: They are gone, or the run is an ensemble, which has none of its own.
+            UserError: They are gone, with the reason where they were deleted, or the run is an ensemble, which has
+                none of its own.
         """
         self.refuse_ensemble("has no weights of its own", "name one of these runs")
-        return self.file(WEIGHTS)
+        found = self._look(WEIGHTS)
+        if found is None:
+            self.refuse_let_go()
+        return self.file(WEIGHTS) if found is None else found
+
+    def refuse_let_go(self) -> None:
+        """Refuse a run whose weights were deleted once it had ended, where these are needed.
+
+        Raises:
+            UserError: They were; says why, and how to have them again.
+        """
+        if not self.has(LET_GO):
+            return
+        found = self._json_object(LET_GO)
+        if why := misfit(found, {"why": str}):
+            raise _damaged(self.file(LET_GO), why)
+        raise UserError(
+            f"run {self} has no weights any more: {found.get('why', 'they were deleted')}",
+            f"train it again, its copy keeps them: {typed_command('reproduce', self.reference)}",
+        )
 
     @property
     def is_ensemble(self) -> bool:

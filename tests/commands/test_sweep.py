@@ -1,18 +1,31 @@
-"""What a sweep leaves in the tracking store, whichever way it ends."""
+"""Sweeps listed, shown and deleted whole, however far an earlier deletion came; and nothing else with them."""
 
 from __future__ import annotations
 
+import io
+import multiprocessing
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deepfake.commands.sweep import Observer, job_table
+from deepfake.cli import main
 from deepfake.errors import UserError
-from deepfake.hydra_app import compose_config
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective, SweepInfo, SweepResult
+from deepfake.presence import at_work
+from deepfake.runs.context import write_parent
+from deepfake.sweeping.storage import locate as locate_study
+from deepfake.sweeping.sweeper import at_work_on
+from deepfake.tracking.options import TrackingOptions
+from deepfake.tracking.run import Origin, track
+from deepfake.tracking.run_folder import RESOLVED, UNFINISHED, WEIGHTS, RunFolder
+from deepfake.tracking.store import Store, connect, local_folder, locate
+from tests.sweeping import toy
+
+QUIET = TrackingOptions(system_metrics=False)
 
 
 @pytest.fixture(scope="module")
@@ -21,130 +34,318 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("outputs")
 
 
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """An experiment for each test."""
-    return re.sub(r"\W", "_", request.node.name)
-
-
-@pytest.fixture
-def observer(outputs: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Observer:
+@pytest.fixture(autouse=True)
+def _there(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(outputs))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Observer(compose_config([f"tracking.experiment={name}"]))
 
 
 @pytest.fixture
-def info(tmp_path: Path) -> SweepInfo:
-    return SweepInfo("tried", "grid", tmp_path / "tried", 2, [Objective("val/roc_auc")], space={"seed": "1,2"})
+def store(outputs: Path) -> Store:
+    return locate(TrackingOptions(), outputs)
 
 
 @pytest.fixture
-def runs(outputs: Path, name: str) -> Callable[[], list[Any]]:
-    """Called, the runs in the test's experiment."""
+def name(request: pytest.FixtureRequest) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[:60]
 
-    def search() -> list[Any]:
-        from mlflow import MlflowClient
 
-        client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
-        return list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+@pytest.fixture
+def make(outputs: Path, store: Store, name: str) -> Callable[..., Path]:
+    """A sweep of that many runs: study, folder, runs in MLflow with weights among their artifacts."""
 
-    return search
+    def make(name: str = name, runs: int = 2, storage: str = "journal", ended: bool = True) -> Path:
+        folder = outputs / "sweeps" / name
+        claims = toy.opened(toy.make_plan(folder, name=name, total=runs, location=locate_study(storage, folder)))
+        tags = {"sweep": name, "sweep.folder": str(folder)}
+        with track(store, name, f"sweep {name}", folder=folder, tags=tags, options=QUIET) as parent:
+            write_parent(folder, parent.id, [])
+            for number in range(runs):
+                run = RunFolder(folder / str(number))
+                (run.path / RESOLVED).write_text("name: run\n")
+                run.best_weights.parent.mkdir()
+                run.best_weights.write_bytes(os.urandom(1 << 16))
+                claim = toy.claimed(claims)
+                own = {"run_dir": run.path, "job": number}
+                origin = Origin(parent.id)
+                with track(
+                    store, name, f"run {number}", folder=run.path, tags=own, options=QUIET, origin=origin
+                ) as log:
+                    log.folder(run.path, skip=UNFINISHED)
+                claims.finish(claim, toy.completed(claim))
+        if not ended:
+            toy.claimed(toy.opened(toy.make_plan(folder, name=name, total=runs + 1)))
+        return folder
+
+    return make
+
+
+def delete(name: str, *words: str) -> int:
+    return main(["sweep", name, "--delete", "--yes", *words])
+
+
+def runs_left(store: Store, name: str) -> list[Any]:
+    from mlflow.entities import ViewType
+
+    client = connect(store)
+    experiment = client.get_experiment_by_name(name)
+    return list(client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL))
+
+
+def artifacts_left(store: Store, name: str) -> list[Path]:
+    place = local_folder(connect(store).get_experiment_by_name(name).artifact_location)
+    assert place is not None
+    return [path for path in place.rglob("*") if path.is_file()]
+
+
+def test_all_of_it_goes_and_nothing_else(
+    make: Callable[..., Path], store: Store, name: str, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, other = make(), make(f"{name}_other", runs=1)
+    assert delete(name) == 0
+    said = capsys.readouterr().out
+    assert f"sweep {name}, 0." in said
+    assert "with 2 run folders" in said
+    assert "3 runs in sqlite" in said
+    assert f"study {name} in {folder / 'study.journal'}" in said
+    assert f"sweep {name} is deleted" in said
+    assert not folder.exists()
+    assert runs_left(store, name) == []
+    assert artifacts_left(store, name) == []
+    assert (other / "0" / WEIGHTS).is_file()
+    assert len(runs_left(store, f"{name}_other")) == 2
+
+
+class Terminal(io.StringIO):
+    """Somebody who answers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "there"), [("n", True), ("", True), ("y", False)])
+def test_it_is_asked_for_first(
+    make: Callable[..., Path], name: str, answer: str, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(runs=1)
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    assert main(["sweep", name, "--delete"]) == 0
+    assert folder.is_dir() == there
+
+
+def test_where_nobody_can_be_asked_nothing_goes(
+    make: Callable[..., Path], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(runs=1)
+    assert main(["sweep", name, "--delete"]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    assert folder.is_dir()
+
+
+def test_it_is_shown_and_listed(make: Callable[..., Path], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(runs=1)
+    assert main(["sweep", name]) == 0
+    assert f"{folder}, with 1 run folder" in capsys.readouterr().out
+    assert main(["sweep"]) == 0
+    assert name[:20] in capsys.readouterr().out
+    assert main(["sweep", str(folder)]) == 0
+
+
+def test_who_works_on_it_is_named(make: Callable[..., Path], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make(runs=1, ended=False)
+    assert delete(name) == 2
+    assert f"sweep {name} is at work: process {os.getpid()}" in capsys.readouterr().err
+    assert (folder / "0" / WEIGHTS).is_file()
+
+
+def test_so_is_a_process_between_two_trials(
+    make: Callable[..., Path], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(runs=1)
+    with at_work(folder):
+        assert delete(name) == 2
+    assert "is at work" in capsys.readouterr().err
+    assert delete(name) == 0
+
+
+def test_what_refers_to_its_weights_keeps_it(
+    make: Callable[..., Path], name: str, outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make(runs=1)
+    ensemble = RunFolder(outputs / "runs" / f"joined_{name}")
+    member = {"name": "run", "run_id": None, "folder": str(folder / "0"), "weights": "", "metrics": {}}
+    ensemble.write_members({"format": 1, "members": [member]})
+    assert delete(name) == 2
+    assert f"the ensemble joined_{name}" in capsys.readouterr().err
+    assert (folder / "0" / WEIGHTS).is_file()
+    shutil.rmtree(ensemble.path)
+    assert delete(name) == 0
 
 
 @pytest.mark.parametrize(
-    ("ended", "status"), [("finished", "FINISHED"), ("stopped", "FINISHED"), ("interrupted", "KILLED")]
+    "where",
+    [
+        "deepfake.runs.sweep_removal.write_json",
+        "deepfake.tracking.sweep_runs.remove_run",
+        "deepfake.tracking.removal.purge_run",
+        "deepfake.runs.sweep_removal.remove",
+    ],
 )
-def test_the_parent_run_ends_as_the_sweep_did(
-    observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]], ended: str, status: str
+@pytest.mark.parametrize("calls", [0, 1])
+def test_what_is_cut_short_the_same_command_finishes(
+    make: Callable[..., Path], store: Store, name: str, where: str, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    observer.sweep_started(info)
-    observer.sweep_finished(SweepResult(info, [], [], ended))
-    (run,) = runs()
-    assert run.info.status == status
-    assert run.data.tags["sweep.status"] == ended
+    folder = make()
+    _killed_in(where, calls, lambda: delete(name))
+    if folder.is_dir() and (folder / "deleting.json").is_file():
+        with pytest.raises(UserError, match="cut short"), at_work_on(folder):
+            pass
+    if folder.is_dir():
+        assert delete(name) == 0
+    assert not folder.exists()
+    assert [run for run in runs_left(store, name) if run.info.lifecycle_stage == "active"] == []
+    assert artifacts_left(store, name) == []
 
 
-def test_a_job_that_failed_before_its_run_began_is_recorded_with_its_reason(
-    observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]]
+def _killed_in(where: str, calls: int, action: Callable[[], object]) -> None:
+    """Do something in a process that is killed outright in one of the calls of a function."""
+
+    def child() -> None:
+        import importlib
+
+        module, _, function = where.rpartition(".")
+        home = importlib.import_module(module)
+        usual, count = getattr(home, function), [0]
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            if count[0] == calls:
+                os.kill(os.getpid(), 9)
+            count[0] += 1
+            return usual(*arguments, **named)
+
+        setattr(home, function, counted)
+        action()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+
+
+def test_two_at_once_delete_it_once(make: Callable[..., Path], store: Store, name: str) -> None:
+    folder = make()
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=lambda: os._exit(delete(name))) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert 0 in [one.exitcode for one in both]
+    assert not folder.exists()
+    assert artifacts_left(store, name) == []
+
+
+def test_a_link_in_the_place_of_its_folder_is_refused(
+    make: Callable[..., Path], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    observer.sweep_started(info)
-    job = Job(1, ["seed=2"], FAILED, reason="the disk is gone")
-    observer.job_finished(info, job)
-    observer.sweep_finished(SweepResult(info, [job], [], "finished"))
-    parent, child = sorted(runs(), key=lambda run: "mlflow.parentRunId" in run.data.tags)
-    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert (child.info.status, child.data.tags["failure"], child.data.params) == (
-        "FAILED",
-        "the disk is gone",
-        {"seed": "2"},
-    )
+    folder = make(runs=1)
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    assert delete(name) == 2
+    assert "is a link, or lies outside" in capsys.readouterr().err
+    assert (tmp_path / "moved" / "0" / WEIGHTS).is_file()
+    folder.unlink()
 
 
-def test_the_traceback_of_a_job_that_failed_before_its_run_began_is_kept_with_it(
-    observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]], tmp_path: Path
+@pytest.mark.parametrize("reference", ["..", ".", "/etc", "../.."])
+def test_nothing_outside_is_a_sweep(reference: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert delete(reference) == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_links_in_it_go_and_what_they_lead_to_stays(make: Callable[..., Path], name: str, tmp_path: Path) -> None:
+    folder = make(runs=1)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "file").write_text("theirs")
+    (folder / "linked").symlink_to(tmp_path / "theirs")
+    (folder / "0" / "linked").symlink_to(tmp_path / "theirs" / "file")
+    assert delete(name) == 0
+    assert not folder.exists()
+    assert (tmp_path / "theirs" / "file").read_text() == "theirs"
+
+
+def test_a_sweep_of_that_name_with_another_folder_stays(
+    make: Callable[..., Path], name: str, store: Store, tmp_path: Path
 ) -> None:
-    (tmp_path / "traceback.txt").write_text("Traceback: the disk is gone")
-    observer.sweep_started(info)
-    job = Job(1, ["seed=2"], FAILED, reason="gone", traceback=str(tmp_path / "traceback.txt"))
-    observer.job_finished(info, job)
-    observer.sweep_finished(SweepResult(info, [job], [], "finished"))
-    (child,) = (run for run in runs() if "mlflow.parentRunId" in run.data.tags)
-    kept = Path(child.info.artifact_uri.removeprefix("file://")) / "traceback.txt"
-    assert kept.read_text() == "Traceback: the disk is gone"
+    make(runs=1)
+    tags = {"sweep": name, "sweep.folder": str(tmp_path / "theirs" / name)}
+    with track(store, name, "theirs", tags=tags, options=QUIET) as theirs:
+        pass
+    assert delete(name) == 0
+    assert [run.info.run_id for run in runs_left(store, name)] == [theirs.id]
 
 
-def test_a_job_with_a_run_of_its_own_gets_no_second(
-    observer: Observer, info: SweepInfo, runs: Callable[[], list[Any]]
+@pytest.mark.parametrize("gone", ["folder", "parent", "runs"])
+def test_what_is_left_of_it_goes(make: Callable[..., Path], name: str, store: Store, gone: str) -> None:
+    folder = make(runs=1)
+    if gone == "folder":
+        shutil.rmtree(folder)
+    else:
+        client = connect(store)
+        for run in runs_left(store, name):
+            if gone == "runs" or "mlflow.parentRunId" not in run.data.tags:
+                client.delete_run(run.info.run_id)
+    assert delete(name) == 0
+    assert not folder.exists()
+    assert [run for run in runs_left(store, name) if run.info.lifecycle_stage == "active"] == []
+
+
+def test_a_shared_storage_keeps_other_studies(make: Callable[..., Path], name: str, tmp_path: Path) -> None:
+    import optuna
+
+    from deepfake.sweeping.storage import open_storage
+
+    shared = tmp_path / "shared.journal"
+    make(runs=1, storage=str(shared))
+    make(f"{name}_other", runs=1, storage=str(shared))
+    assert delete(name) == 0
+    assert optuna.get_all_study_names(open_storage(locate_study(str(shared), tmp_path))) == [f"{name}_other"]
+
+
+def test_artifacts_that_cannot_be_deleted_are_told(
+    make: Callable[..., Path], name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    observer.sweep_started(info)
-    observer.job_finished(info, Job(1, ["seed=2"], FAILED, run_id="known", reason="NaN"))
-    observer.sweep_finished(SweepResult(info, [], [], "finished"))
-    assert len(runs()) == 1
+    from deepfake.tracking.removal import LeftError
+
+    folder = make(runs=1)
+
+    def refuse(*arguments: object) -> int:
+        raise LeftError("s3://bucket is left: it does not delete")
+
+    monkeypatch.setattr("deepfake.tracking.removal.remove_artifacts", refuse)
+    assert delete(name) == 3
+    assert "s3://bucket is left" in capsys.readouterr().err
+    assert not folder.exists()
 
 
-def test_rates_are_numbers_that_a_table_can_round_and_epochs_whole(info: SweepInfo) -> None:
-    jobs = [Job(0, ["optimizer.lr=0.00012345678", "trainer.batch_size=16"], COMPLETED, {"best_epoch": 3.0})]
-    (row,) = job_table(SweepResult(info, jobs, jobs, "finished")).to_dict("records")
-    assert (row["optimizer.lr"], row["trainer.batch_size"], str(row["best_epoch"])) == (0.00012345678, "16", "3")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing_like_it"], "there is no sweep"),
+        (["--delete"], "--delete names no sweep"),
+        (["a", "b"], "nothing that can be done"),
+        (["a", "--yes"], "--yes means nothing without --delete"),
+        (["a", "optimizer.lr=1"], "says nothing of where"),
+    ],
+)
+def test_mistakes_are_told_in_two_lines(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "hint:" in error
 
 
-def test_a_value_out_of_range_is_refused(observer: Observer) -> None:
-    with pytest.raises(UserError, match=r"trainer\.batch_size"):
-        observer.check(compose_config(["trainer.batch_size=0"]))
-
-
-def test_a_study_that_goes_on_is_renamed_and_described_anew(
-    outputs: Path, name: str, tmp_path: Path, runs: Callable[[], list[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DEEPFAKE_OUTPUTS", str(outputs))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    space = {"trainer.batch_size": "choice(8,16)", "optimizer.lr": "interval(1e-5,1e-2)"}
-
-    def start(total: int, resumed: bool) -> tuple[Observer, SweepInfo]:
-        info = SweepInfo("s", "study", tmp_path / "s", total, [Objective("val/roc_auc")], space=space, resumed=resumed)
-        started = Observer(compose_config([f"tracking.experiment={name}", "model=cnn_gru"]))
-        started.sweep_started(info)
-        return started, info
-
-    def note() -> str:
-        return str(runs()[0].data.tags["mlflow.note.content"])
-
-    observer, info = start(1, resumed=False)
-    assert runs()[0].info.run_name == "batch,lr: cnn_gru, 1 trial"
-    assert note().startswith("Running: 1 run over")
-    chosen = ["trainer.batch_size=8", "optimizer.lr=0.0003"]
-    metrics = {"val/roc_auc": 0.75, "test/accuracy": 0.5, "test/accuracy_low": 0.4, "test/accuracy_high": 0.6}
-    job = Job(0, chosen, COMPLETED, metrics, run_id="a" * 32, run_dir="/r", name="cnn_gru lr=3e-4 batch=8")
-    observer.sweep_finished(SweepResult(info, [job], [job], "finished"))
-    (run,) = runs()
-    assert f"[cnn_gru lr=3e-4 batch=8](#/experiments/{run.info.experiment_id}/runs/{'a' * 32}" in note()
-    assert "0.500 [0.400, 0.600]" in note()
-
-    observer, info = start(2, resumed=True)
-    assert runs()[0].info.run_name == "batch,lr: cnn_gru, 2 trials"
-    assert note().startswith("Going on: 2 runs over")
-    assert "0.500 [0.400, 0.600]" in note()
-    observer.sweep_finished(SweepResult(info, [job], [job], "finished"))
-    assert note().startswith("**Best by ROC-AUC (val): ")
-    assert [run.data.tags["sweep"] for run in runs()] == ["s"]
+def test_the_size_is_what_is_freed(make: Callable[..., Path], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make(runs=2)
+    assert delete(name) == 0
+    told, freed = re.findall(r"([\d.]+) MB (?:on disk|freed)", capsys.readouterr().out)
+    assert float(freed) == pytest.approx(float(told), abs=0.1)

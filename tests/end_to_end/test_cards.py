@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from deepfake.cli import main
-from deepfake.commands.sweep import job_table
 from deepfake.runs.card import open_crops, run_card
+from deepfake.runs.observer import job_table
 from deepfake.runs.sweep_card import write_sweep_card
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective, SweepInfo, SweepResult
 from deepfake.tracking.page import PAGE, table, write_page

@@ -205,7 +205,7 @@ STUDY_STAGES = {
     "journal, opened": ("deepfake.sweeping.study:Study._open", 1, "journal"),
     "sqlite": ("deepfake.sweeping.claims:Claims.finish", 1, "sqlite"),
     "sqlite, a claim": ("deepfake.sweeping.claims:Claims._assign", 2, "sqlite"),
-    "comparison": ("deepfake.commands.sweep:Observer._compare", 1, "journal"),
+    "comparison": ("deepfake.runs.observer:Observer._compare", 1, "journal"),
 }
 
 

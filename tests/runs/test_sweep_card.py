@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepfake.commands.sweep import job_table
+from deepfake.runs.observer import job_table
 from deepfake.runs.sweep_card import new_board, roc_chart, sweep_report, write_sweep_card
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective, SweepInfo, SweepResult
 from deepfake.tracking import page

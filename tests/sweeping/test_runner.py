@@ -110,6 +110,33 @@ def test_nan_is_a_failure(tmp_path: Path) -> None:
     assert {job.reason for job in jobs} == {"score is nan", None}
 
 
+def test_what_can_no_longer_win_is_told_and_again_at_the_next_start(tmp_path: Path) -> None:
+    words = ["x=range(1,6)", "sampler=bruteforce", "sweep.keep=2"]
+
+    def task(config: DictConfig) -> float:
+        if config.x == 5:
+            raise ValueError("failed")
+        return float(config.x)
+
+    jobs = toy.multirun(tmp_path, words, task).jobs
+    ranked = sorted((job for job in jobs if job.values), key=lambda job: -job.values[0])
+    lost = sorted({job.number for job in jobs} - {job.number for job in ranked[:2]})
+    assert sorted(toy.BEATEN) == lost
+    assert toy.HEARD[0][1].keep == 2
+    toy.multirun(tmp_path, words, task)
+    assert sorted(toy.BEATEN) == lost
+
+
+def test_of_points_that_were_all_asked_for_none_is_less_than_another(tmp_path: Path) -> None:
+    def task(config: DictConfig) -> float:
+        return float(config.x)
+
+    toy.multirun(tmp_path, ["x=1,2,3,4,5", "sweep.name=grid"], task)
+    assert (toy.BEATEN, toy.HEARD[0][1].keep) == ([], None)
+    toy.multirun(tmp_path, ["x=1,2,3,4,5", "sweep.keep=3"], task)
+    assert (len(toy.BEATEN), toy.HEARD[0][1].keep) == (2, 3)
+
+
 def test_pruning_ends_a_bad_trial_early(tmp_path: Path) -> None:
     seen: list[int] = []
 

@@ -31,6 +31,8 @@ from deepfake.sweeping.trial import Paused, current
 
 CONF = Path(__file__).parent / "toy_conf"
 HEARD: list[tuple[str, Any]] = []
+#: The numbers of the jobs that were told to have been beaten.
+BEATEN: list[int] = []
 #: Seconds that tests wait for what other processes do.
 PATIENCE = 60.0
 #: Not empty once this process's pretended device is lost for good.
@@ -101,6 +103,9 @@ class Listener:
 
     def job_finished(self, info: SweepInfo, job: Job) -> None:
         HEARD.append(("job", job))
+
+    def jobs_beaten(self, info: SweepInfo, jobs: Sequence[Job]) -> None:
+        BEATEN.extend(job.number for job in jobs)
 
     def sweep_finished(self, result: SweepResult) -> None:
         HEARD.append(("end", result))
@@ -204,6 +209,7 @@ def multirun(
     version.setbase("1.3")
     setup_globals()
     HEARD.clear()
+    BEATEN.clear()
     GlobalHydra.instance().clear()
     try:
         hydra = Hydra.create_main_hydra2("toy", search_path(conf))
