@@ -2,7 +2,8 @@
 
     python -m benchmarks.sweep               all figures but the long ones, some ten minutes
     python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, disk, ordered (a
-                                             quarter of an hour), pruning (half an hour)
+                                             quarter of an hour), pruning and promotion (half an
+                                             hour each)
 
 Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
 """
@@ -358,6 +359,25 @@ def pruning(seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12
 
     Both try the same random points, so that nothing but the pruner differs. Its settings were chosen on seeds 0 to 2.
     """
+    result = _against_none("asha", seeds, trials, epochs, people)
+    return {**result, "reached": result["fewer_epochs"] >= 2 and result["mean_loss"] <= 0.01}
+
+
+def promotion(
+    seeds: Sequence[int] = (9, 10, 11), trials: int = 20, epochs: int = 12, people: int = 64
+) -> dict[str, Any]:
+    """Pausing and promoting against neither, in the same way, on seeds that nothing was chosen on.
+
+    All trials begin before one is promoted: how many there are is known.
+    """
+    result = _against_none("promote", seeds, trials, epochs, people, ["sweep.pruner.eager=false"])
+    return {**result, "reached": result["fewer_epochs"] >= 3 and result["mean_loss"] <= 0.005}
+
+
+def _against_none(
+    name: str, seeds: Sequence[int], trials: int, epochs: int, people: int, settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A pruner against none: epochs and the best value of each seed, and what it saves and loses."""
     rows = []
     shared = [
         "sampler=random",
@@ -370,8 +390,8 @@ def pruning(seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             row: dict[str, Any] = {"seed": seed}
-            for pruner in ("none", "asha"):
-                arguments = [f"pruner={pruner}", f"sweep.seed={seed}", f"sweep.name={pruner}{seed}", *shared]
+            for pruner, given in (("none", ()), (name, settings)):
+                arguments = [f"pruner={pruner}", *given, f"sweep.seed={seed}", f"sweep.name={pruner}{seed}", *shared]
                 environment = {**os.environ, "DEEPFAKE_OUTPUTS": folder}
                 done = subprocess.run(
                     [sys.executable, "train.py", "search=lr_batch", *arguments],
@@ -385,13 +405,13 @@ def pruning(seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12
                     raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
                 ran = read_trials(Path(folder) / "sweeps" / f"{pruner}{seed}" / "study.journal")
                 row[f"{pruner}_epochs"] = sum(trial.last_step or 0 for trial in ran)
-                row[f"{pruner}_best"] = max(t.value for t in ran if t.state.name == "COMPLETE" and t.value is not None)
+                ended = [t.value for t in ran if t.state.name == "COMPLETE" and t.value is not None]
+                row[f"{pruner}_best"] = max(ended, default=0.0)
             rows.append(row)
             print(row, flush=True)
-    spent = {name: sum(row[f"{name}_epochs"] for row in rows) for name in ("none", "asha")}
-    loss = statistics.fmean(row["none_best"] - row["asha_best"] for row in rows)
-    fewer = spent["none"] / spent["asha"]
-    return {"rows": rows, "fewer_epochs": fewer, "mean_loss": loss, "reached": fewer >= 2 and loss <= 0.01}
+    spent = {pruner: sum(row[f"{pruner}_epochs"] for row in rows) for pruner in ("none", name)}
+    loss = statistics.fmean(row["none_best"] - row[f"{name}_best"] for row in rows)
+    return {"rows": rows, "fewer_epochs": spent["none"] / spent[name], "mean_loss": loss}
 
 
 def disk(trials: int = 12, backbone: str = "resnet50") -> dict[str, Any]:
@@ -497,8 +517,9 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "ordered": ordered,
     "disk": disk,
     "pruning": pruning,
+    "promotion": promotion,
 }
-_LONG = ("pruning", "ordered")
+_LONG = ("pruning", "promotion", "ordered")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -42,6 +42,7 @@ class Promotion:
         reduction_factor: One in so many of a rung's trials goes on, with so many times the epochs.
         min_early_stopping_rate: How many of the lowest rungs are left out.
         brackets: So many rates, one from the next, are tried side by side; most trials begin in the first bracket.
+        eager: Whether a trial goes on as soon as it is among the best, as published; otherwise once all have begun.
         maximize: Whether larger values are better.
 
     Raises:
@@ -60,6 +61,7 @@ class Promotion:
     reduction_factor: int = 3
     min_early_stopping_rate: int = 0
     brackets: int = 1
+    eager: bool = True
     maximize: bool = True
 
     def __post_init__(self) -> None:
@@ -107,6 +109,23 @@ class Promotion:
                 if trial.waits and self.rung(trial.steps, bracket) == rung:
                     return trial.number, self.epochs(rung + 1, bracket)
         return None
+
+    def last_resort(self, trials: Sequence[Standing]) -> tuple[int, int] | None:
+        """The same where nobody is among the best of its rung: the best of the highest rung at which one waits.
+
+        A study of few trials would else end without a result.
+        """
+        waiting = [(self.rung(trial.steps, trial.bracket), trial) for trial in trials if trial.waits]
+        sign = 1 if self.maximize else -1
+        found: list[tuple[int, float, int, int]] = []
+        for rung, trial in waiting:
+            value = trial.values.get(self.epochs(rung, trial.bracket), math.nan)
+            if rung >= 0 and not math.isnan(value):
+                found.append((self.epochs(rung, trial.bracket), sign * value, -trial.number, trial.bracket))
+        if not found:
+            return None
+        epochs, _, number, bracket = max(found)
+        return -number, self.epochs(self.rung(epochs, bracket) + 1, bracket)
 
     def rises(self, trial: Standing, trials: Sequence[Standing]) -> bool:
         """Whether a trial is among the best of the highest rung that it has reached."""

@@ -88,9 +88,13 @@ def _patient(patience: int, min_delta: float = 0.0) -> BasePruner:
 
 
 def _promote(
-    min_resource: int = 1, reduction_factor: int = 3, min_early_stopping_rate: int = 0, brackets: int = 1
+    min_resource: int = 1,
+    reduction_factor: int = 3,
+    min_early_stopping_rate: int = 0,
+    brackets: int = 1,
+    eager: bool = True,
 ) -> BasePruner:
-    Promotion(min_resource, reduction_factor, min_early_stopping_rate, brackets)
+    Promotion(min_resource, reduction_factor, min_early_stopping_rate, brackets, eager)
     # Its trials are paused, by the study: for Optuna nothing is pruned.
     return pruners.NopPruner()
 

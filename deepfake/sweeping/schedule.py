@@ -99,14 +99,19 @@ class Schedule:
     def to_promote(self, trials: Sequence[FrozenTrial]) -> tuple[FrozenTrial, int] | None:
         """The paused trial to go on with, and the epochs to which it goes; None where there is none."""
         halving = self._plan.promotion
-        found = None if halving is None else halving.promoted(self._standings(trials))
+        if halving is None or self._begins_first(trials):
+            return None
+        standings = self._standings(trials)
+        found = halving.promoted(standings)
+        if found is None and self._would_end_empty(trials):
+            found = halving.last_resort(standings)
         return None if found is None else (trials[found[0]], found[1])
 
     def rises(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
         """Whether a running trial that has come to its rung goes on at once."""
         halving = self._plan.promotion
         assert halving is not None
-        if self.stop_reason(trials) is not None or self.is_spent(trials):
+        if self.stop_reason(trials) is not None or self.is_spent(trials) or self._begins_first(trials):
             return False
         return halving.rises(self._standing(trial), self._standings(trials))
 
@@ -122,6 +127,20 @@ class Schedule:
         assert halving is not None
         bracket = self.bracket(trial)
         return halving.epochs(halving.rung(steps_of(trial), bracket) + 1, bracket)
+
+    def _begins_first(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether none is promoted yet, since some are to begin."""
+        halving = self._plan.promotion
+        return halving is not None and not halving.eager and self.has_room(self.begun(trials))
+
+    def _would_end_empty(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether none has completed, none runs and none is to begin."""
+        if self.has_room(self.begun(trials)):
+            return False
+        return not any(
+            trial.state is TrialState.COMPLETE or (trial.state is TrialState.RUNNING and not self.waits(trial))
+            for trial in trials
+        )
 
     def _standings(self, trials: Sequence[FrozenTrial]) -> list[Standing]:
         return [self._standing(trial) for trial in standing(trials) if trial.state is not TrialState.WAITING]

@@ -324,7 +324,14 @@ def make_plan(
 
 
 def _check_budget(budget: Budget | None, promotion: Promotion | None) -> None:
-    if budget is None or promotion is None or not budget.in_epochs:
+    if budget is None or promotion is None:
+        return
+    if not promotion.eager:
+        raise UserError(
+            "sweep.pruner.eager=false promotes once all trials have begun, and sweep.budget sets them no number",
+            "leave one out",
+        )
+    if not budget.in_epochs:
         return
     least = promotion.epochs(0, 0)
     if budget.amount < least:

@@ -151,6 +151,11 @@ def test_a_budget_below_the_first_rung_is_told(tmp_path: Path) -> None:
         study(tmp_path, "sweep.budget=3", "sweep.pruner.min_resource=4")
 
 
+def test_a_budget_that_begins_without_end_is_no_reason_to_wait(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.pruner\.eager=false promotes once all trials have begun"):
+        study(tmp_path, "sweep.budget=30", "sweep.pruner.eager=false")
+
+
 def test_a_budget_counts_without_promotion(tmp_path: Path) -> None:
     result = toy.multirun(tmp_path, [*PLAIN, "sweep.budget=20"])
     assert (len(result.jobs), result.status) == (3, "finished")
@@ -405,6 +410,31 @@ def test_a_study_waits_while_one_runs_that_may_let_others_rise(halved: StudyPlan
     pause(claims, risen)
     assert claims.study.schedule.is_done(claims.study.trials())
     assert claims.claim() is None
+
+
+def test_a_study_does_not_end_without_a_result(halved: StudyPlan) -> None:
+    claims = opened(replace(halved, total=2, promotion=Promotion(1, 3)))
+    waiting(claims, 0.5, 0.9)
+    for first, more in ((1, 2), (3, 6)):
+        claim = claimed(claims)
+        assert claim.number == 1
+        assert claims.claim() is None
+        assert go(claims, claim, [0.9] * more, first=first)
+        pause(claims, claim)
+    claim = claimed(claims)
+    claims.finish(claim, completed(claim))
+    assert claims.claim() is None
+    assert claims.study.schedule.is_done(claims.study.trials())
+
+
+def test_all_begin_before_one_is_promoted_where_that_is_asked_for(halved: StudyPlan) -> None:
+    claims = opened(replace(halved, promotion=Promotion(1, 2, eager=False)))
+    waiting(claims, 0.5, 0.9, 0.7)
+    last = claimed(claims)
+    assert last.number == 3
+    assert go(claims, last, [0.6])
+    pause(claims, last)
+    assert [claimed(claims).number, claimed(claims).number] == [1, 2]
 
 
 def test_older_programs_take_a_paused_trial_to_its_end(halved: StudyPlan) -> None:

@@ -130,6 +130,17 @@ def test_what_is_not_a_number_counts_and_stays() -> None:
     assert halving.promoted([*nowhere, Standing(3, 0, 1, {1: -9.0}, waits=True)]) == (3, 2)
 
 
+def test_where_none_would_go_on_the_best_of_the_highest_rung_may() -> None:
+    for maximize, number in ((True, 2), (False, 1)):
+        halving = Promotion(1, 3, maximize=maximize)
+        trials = [Standing(0, 0, 1, {1: 0.99}, waits=True)]
+        trials += [Standing(n, 0, 3, {1: 0.5, 3: n / 10}, waits=True) for n in (1, 2)]
+        trials += [Standing(3, 0, 3, {3: math.nan}, waits=True), Standing(4, 0, 9, {3: 0.1, 9: 0.9})]
+        assert halving.last_resort(trials) == (number, 9)
+    assert Promotion().last_resort(trials[4:]) is None
+    assert Promotion(5).last_resort(trials) is None
+
+
 def test_one_that_waits_between_two_rungs_waits_at_the_lower() -> None:
     halving = Promotion(2, 2)
     trials = [Standing(0, 0, 3, {2: 0.9, 3: 0.1}, waits=True), Standing(1, 0, 2, {2: 0.5}, waits=True)]
