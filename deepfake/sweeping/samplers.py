@@ -5,6 +5,7 @@ A list of our own says which classes a config may name; nothing here imports wha
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
 import warnings
@@ -149,7 +150,7 @@ def create_sampler(
     if kind.wants_space:
         arguments["search_space"] = {parameter.key: parameter.values() for parameter in parameters}
     arguments["seed"] = seed if kind.one_seed else (seed * 1_000_003 + number) % 2**32
-    warns = inspect.signature(kind.create).parameters.get("warn_independent_sampling")
+    warns = _parameters_of(kind.create).get("warn_independent_sampling")
     if warns is not None and warns.default is True:
         # Optuna would warn at every trial; sampler_notes says it once.
         arguments.setdefault("warn_independent_sampling", False)
@@ -394,8 +395,14 @@ def _split(what: str, settings: Mapping[str, Any], known: Mapping[str, Any]) -> 
     return name, {str(key): value for key, value in settings.items() if key != "name" and value is not None}
 
 
+@functools.cache
+def _parameters_of(kind: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """What a class or function takes; it is asked for every trial, and looked up once."""
+    return inspect.signature(kind).parameters
+
+
 def _create(what: str, kind: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    accepted = inspect.signature(kind).parameters
+    accepted = _parameters_of(kind)
     given = [key for key in arguments if key not in ("seed", "search_space")]
     settable = [key for key in accepted if key not in (*_NOT_IN_CONFIGS, "args", "kwargs")]
     for key in given:
