@@ -7,16 +7,18 @@ it, and whenever. Knows lists of trials; reads and writes no storage.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError
 from deepfake.installation import available_cores
 from deepfake.sweeping.samplers import sees_results
-from deepfake.sweeping.search_space import is_whole
+from deepfake.sweeping.search_space import is_whole, to_text
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.views import as_begun
 
@@ -89,12 +91,16 @@ def new_order(plan: StudyPlan) -> Order | None:
     return Order(lag, threads)
 
 
-def check_order(plan: StudyPlan, recorded: Order | None) -> None:
-    """Hold a later start of a study to its order.
+def check_order(plan: StudyPlan, record: Mapping[str, Any] | None) -> None:
+    """Hold a later start of a study to its order, and to who draws and judges in it.
+
+    Args:
+        record: As :func:`to_record` made it; None where the study has none.
 
     Raises:
         UserError: It asks for another one.
     """
+    recorded = from_record(record)
     if recorded is None and plan.ordered:
         raise UserError(f"study {plan.name!r} was begun in no order, and sweep.ordered=true", _ANOTHER)
     if recorded is not None and plan.ordered is False:
@@ -109,14 +115,36 @@ def check_order(plan: StudyPlan, recorded: Order | None) -> None:
             f"study {plan.name!r} was begun with sweep.lag={recorded.lag}, and sweep.lag={plan.lag}",
             f"leave it out: what a trial tries depends on it; or {_ANOTHER}",
         )
+    before: Mapping[str, Any] = (record or {}).get("by", {})
+    for key, now in _drawn_by(plan).items():
+        if before.get(key, now) != now:
+            raise UserError(
+                f"study {plan.name!r} was begun in order with {key}={_told(before[key])}, and {key}={_told(now)}",
+                f"put it back: what a trial tries depends on it; or {_ANOTHER}",
+            )
 
 
-def to_record(order: Order) -> dict[str, int]:
+def to_record(order: Order, plan: StudyPlan) -> dict[str, Any]:
     """What is recorded with the study."""
-    return asdict(order)
+    return {**asdict(order), "by": _drawn_by(plan)}
 
 
-def from_record(record: Mapping[str, int] | None) -> Order | None:
+def _drawn_by(plan: StudyPlan) -> dict[str, Any]:
+    """What else trials depend on; any other study may go on with another."""
+    settings = {"sampler": dict(plan.sampler), "pruner": dict(plan.pruner)}
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return {"sweep.seed": plan.seed, "sweep.repeat": plan.repeat, **plain}
+
+
+def _told(value: Any) -> str:
+    """A sampler or a pruner as ``tpe`` with what is set of it."""
+    if not isinstance(value, Mapping):
+        return to_text(value)
+    rest = ", ".join(f"{key}={to_text(item)}" for key, item in value.items() if key != "name" and item is not None)
+    return f"{value.get('name')}" + (f" ({rest})" if rest else "")
+
+
+def from_record(record: Mapping[str, Any] | None) -> Order | None:
     """The order again."""
     return None if record is None else Order(int(record["lag"]), int(record["threads"]))
 

@@ -269,7 +269,7 @@ class Study:
         study.set_user_attr("overrides", json.dumps(plan.recorded))
         study.set_user_attr("choices", json.dumps(plan.choices))
         if (order := new_order(plan)) is not None:
-            study.set_user_attr("order", json.dumps(to_record(order)))
+            study.set_user_attr("order", json.dumps(to_record(order, plan)))
         study.set_user_attr("format", FORMAT)
         return study, False
 
@@ -291,7 +291,7 @@ class Study:
                 f"study {plan.name!r} was begun differently: {'; '.join(changes)}",
                 "give sweep.name=<new name> for a study of its own, or put back what changed",
             )
-        check_order(plan, _recorded_order(study))
+        check_order(plan, json.loads(study.user_attrs.get("order", "null")))
 
 
 def _recorded_order(study: optuna.Study) -> Order | None:

@@ -229,6 +229,25 @@ def test_a_study_is_held_to_the_order_it_was_begun_in(tmp_path: Path) -> None:
         opened(replace(plan, ordered=False, lag=None))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("seed", 1, r"sweep\.seed=0, and sweep\.seed=1"),
+        ("repeat", True, r"sweep\.repeat=false, and sweep\.repeat=true"),
+        ("sampler", {"name": "random"}, r"sampler=tpe \(multivariate=true, .*\), and sampler=random"),
+        ("pruner", {"name": "none"}, r"pruner=asha \(min_resource=1, .*\), and pruner=none"),
+    ],
+)
+def test_who_draws_and_judges_in_order_stays(key: str, value: Any, shown: str, tmp_path: Path) -> None:
+    plan = ordered_plan(tmp_path)
+    opened(plan)
+    with pytest.raises(UserError, match=shown):
+        opened(replace(plan, **{key: value}))
+    free = ordered_plan(tmp_path / "free", ordered=None, lag=None)
+    opened(free)
+    opened(replace(free, **{key: value}))
+
+
 def test_a_study_that_was_begun_in_no_order_gets_none(tmp_path: Path) -> None:
     plan = ordered_plan(tmp_path, ordered=None, lag=None)
     assert opened(plan).study.order is None
