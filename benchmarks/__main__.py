@@ -19,6 +19,7 @@ NAMES = (
     "tracking",
     "gpu",
     "features",
+    "fuse",
     "report",
     "prepare",
     "sweep",

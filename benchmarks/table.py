@@ -19,7 +19,20 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- made by python -m benchmarks.table --write -->", "<!-- made so far -->"
 
 #: Files of rows, in the order of the table.
-_FILES = ("step", "loop", "features", "clips", "prepare", "evaluate", "tracking", "report", "audit")
+_FILES = (
+    "step",
+    "loop",
+    "features",
+    "clips",
+    "prepare",
+    "evaluate",
+    "tracking",
+    "report",
+    "audit",
+    "fuse",
+    "fuse-gpu",
+    "fuse-gpu-fits",
+)
 
 #: What of a sweep's figures is a ratio or a count: the words, the number, and what it is to reach.
 _SWEEP: dict[str, tuple[str, Callable[[dict[str, Any]], str], str]] = {

@@ -166,6 +166,16 @@ def forget_compiled(module: Any) -> None:
     module._compiled_call_impl = None
 
 
+def fused_optimizers() -> dict[str, Any]:
+    """The kernels by which torch's optimizers step: Adam's, AdamW's and SGD's.
+
+    torch 2.13: ``torch._fused_adam_``, ``torch._fused_adamw_``, ``torch._fused_sgd_``.
+    """
+    import torch
+
+    return {"adam": torch._fused_adam_, "adamw": torch._fused_adamw_, "sgd": torch._fused_sgd_}
+
+
 @functools.cache
 def prepare_torchvision() -> Any:
     """Make ``import torchvision``, and so timm, work where a CPU-only torch stands beside PyPI's CUDA torchvision.

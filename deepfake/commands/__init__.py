@@ -25,6 +25,9 @@ VERBS = {
     "completion": "print what makes a shell complete verbs, runs, keys and choices",
 }
 
+#: What runs several jobs of training at the same time; imported once it is needed.
+TOGETHER = "deepfake.runs.together.run_together"
+
 
 class Verb(Protocol):
     """What a module of ``deepfake.commands`` offers the command line.

@@ -8,14 +8,17 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from deepfake.commands import TOGETHER
 from deepfake.config import load_config, to_plain
 from deepfake.errors import Interrupted, UserError, first_line, is_device_lost
 from deepfake.hydra_app import Refusal, print_error
 from deepfake.installation import TRAIN
 from deepfake.options import flatten
 from deepfake.runs.context import RunContext, refuse_sweep_keys
+from deepfake.sweeping.jobs import runs_together
 
 
+@runs_together(TOGETHER)
 def train(composed: DictConfig) -> dict[str, object]:
     """What Hydra calls for each job; returns :class:`deepfake.runs.train.RunResult` as a dict, for sweeps.
 

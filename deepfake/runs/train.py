@@ -43,6 +43,7 @@ from deepfake.runs.leaning import lean
 from deepfake.runs.probing import add_gain, probe
 from deepfake.runs.seen import draw_seen
 from deepfake.runs.selection import selection_of, trained_on, with_selected
+from deepfake.runs.together import company
 from deepfake.sweeping import trial
 from deepfake.tracking.options import TrackingOptions
 from deepfake.tracking.run import Ending, Origin, RunLog, track
@@ -277,15 +278,17 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
     """Train; ``began`` is when the run did, by the monotonic clock, and ``epochs`` gets each epoch's metrics."""
     from deepfake.training.trainer import Trainer
 
-    config, reporting = run.config, trial.current()
+    config, reporting, others = run.config, trial.current(), company()
     options = fit_options(run)
+    # Lines of several trials come in turns.
+    whose = "" if others is None else f"#{run.context.number} "
 
     def on_epoch(epoch: int, metrics: dict[str, float]) -> Exception | None:
         epochs.append({"epoch": float(epoch), **metrics})
         if reporting is not None:
             reporting.hold()
         run.log.epoch(epoch, metrics)
-        run.console.say(epoch_line(epoch, config.trainer.epochs, metrics))
+        run.console.say(whose + epoch_line(epoch, config.trainer.epochs, metrics))
         if reporting is not None:
             try:
                 reporting.report(epoch, metrics, more=not trainer.in_last_epoch)
@@ -295,6 +298,7 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
 
     run.log.summary({"startup_seconds": time.monotonic() - began})
     with run.console.progress() as bar:
+        # One bar of many would be drawn over the others.
         trainer = Trainer(
             run.detector,
             trained_on(run),
@@ -302,7 +306,8 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
             options,
             run.fabric,
             run.folder.path,
-            bar,
+            bar if others is None else None,
+            others,
         )
         # A trial whose process died, or that was paused, is begun again in the same folder.
         result = trainer.fit(on_epoch, resume=run.context.resume or (reporting is not None and reporting.attempt > 0))

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -64,9 +64,11 @@ def work(
     while True:
         claim = claims.claim()
         if claim is not None:
-            job = run_trial(claims, runner, claim, replaceable)
-            if job is not None:
-                finished(job)
+            first = Member(claims, runner, claim, finished, replaceable)
+            if claims.plan.fuse > 1 and runner.together is not None and not claim.endangers:
+                runner.together(_following(first), claims.plan.fuse)
+            else:
+                first.run()
             continue
         trials = claims.study.trials()
         schedule = claims.study.schedule
@@ -78,10 +80,83 @@ def work(
         time.sleep(_IDLE_SECONDS)
 
 
-def run_trial(claims: Claims, runner: JobRunner, claim: Claim, replaceable: bool = False) -> Job | None:
+@dataclass
+class Member:
+    """A claimed trial as a job of this process, perhaps one of several that it runs at the same time.
+
+    Attributes:
+        claims: Where it was claimed.
+        runner: Runs it.
+        claim: The trial.
+        finished: See :func:`work`.
+        replaceable: Likewise.
+        among: Whether others run at the same time.
+    """
+
+    claims: Claims
+    runner: JobRunner
+    claim: Claim
+    finished: Callable[[Job], None]
+    replaceable: bool
+    among: bool = False
+
+    def __post_init__(self) -> None:
+        self._heartbeat: Heartbeat | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is to share nothing with those others."""
+        return self.claim.endangers
+
+    def run(self) -> None:
+        """Run it, and report to the study how it ended."""
+        self._heartbeat = Heartbeat(self.claims, self.claim, signals=self.alone or not self.among)
+        job = run_trial(self.claims, self.runner, self.claim, self.replaceable, self._heartbeat)
+        if job is not None:
+            self.finished(job)
+
+    def stopped(self) -> BaseException | None:
+        """What it is to be stopped by, if it is."""
+        return None if self._heartbeat is None else self._heartbeat.stopped
+
+
+def _following(first: Member) -> Callable[[], Member | None]:
+    """Gives a member and then, as often as it is asked, another trial of the same study while there are any."""
+    waiting = [replace(first, among=True)]
+    in_vain = -math.inf
+
+    def following() -> Member | None:
+        nonlocal in_vain
+        if waiting:
+            return waiting.pop()
+        if time.monotonic() < in_vain + _IDLE_SECONDS:
+            return None
+        claim = first.claims.claim()
+        if claim is None:
+            in_vain = time.monotonic()
+            return None
+        return replace(first, claim=claim, among=True)
+
+    return following
+
+
+def run_trial(
+    claims: Claims,
+    runner: JobRunner,
+    claim: Claim,
+    replaceable: bool = False,
+    heartbeat: Heartbeat | None = None,
+) -> Job | None:
     """Run one claimed trial and report to the study how it ended.
 
     An interruption lets go of the trial, so that the next start takes it up again, and passes.
+
+    Args:
+        claims: Where it was claimed.
+        runner: Runs it.
+        claim: The trial.
+        replaceable: See :func:`work`.
+        heartbeat: Of this trial; None makes one.
 
     Returns:
         None where another process has taken the trial up.
@@ -91,7 +166,7 @@ def run_trial(claims: Claims, runner: JobRunner, claim: Claim, replaceable: bool
     """
     objectives = claims.plan.objectives
     handle = RunningTrial(claims, claim)
-    heartbeat = Heartbeat(claims, claim)
+    heartbeat = heartbeat or Heartbeat(claims, claim)
     result: JobReturn | None = None
     error: object = None
     seconds = None
@@ -105,7 +180,8 @@ def run_trial(claims: Claims, runner: JobRunner, claim: Claim, replaceable: bool
         raise
     except (Exception, KeyboardInterrupt, Stopped) as caught:
         error = caught
-    stopped = error if isinstance(error, Stopped) else heartbeat.stopped
+    # One of several jobs hears of it by what it writes, which says less of why.
+    stopped = heartbeat.stopped or (error if isinstance(error, Stopped) else None)
     if stopped is not None:
         return _stopped(claims, claim, stopped, handle, replaceable)
     if is_interruption(error):

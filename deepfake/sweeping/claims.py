@@ -67,6 +67,12 @@ class Claim:
     def number(self) -> int:
         return self.trial.number
 
+    @property
+    def endangers(self) -> bool:
+        """Whether it may be what ended its process, or made it useless: others are not to be in it then."""
+        facts = self.trial.user_attrs
+        return int(facts.get("deaths", 0)) > 1 or int(facts.get("lost", 0)) > 0
+
 
 class Claims:
     """What one process claims of a study.
@@ -81,6 +87,8 @@ class Claims:
         # The points of ended trials by number, as the sampler compares them.
         self._tried: Tried = {}
         self._half_claimed = False
+        # The numbers of the trials that were claimed and not let go of.
+        self._held: set[int] = set()
         # What :meth:`agree` has found to be the same, by topic.
         self._agreed: dict[str, str] = {}
         self._prunes = is_pruning(study.plan.pruner)
@@ -192,6 +200,7 @@ class Claims:
                 self.study.end(claim.trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
 
         self.study.ride_out(write)
+        self._held.discard(claim.number)
 
     def pause(self, claim: Claim, job: Job) -> None:
         """Let go of a trial that waits at its rung; what it needs to go on is saved by now.
@@ -210,6 +219,7 @@ class Claims:
                 self.study.set_facts(trial_id(trial), {**known, **self._pausing(trial), "attempt": claim.attempt})
 
         self.study.ride_out(write)
+        self._held.discard(claim.number)
 
     def release(self, claim: Claim) -> None:
         """Let go of a trial that was interrupted, which is not held against it: whoever comes next takes it up."""
@@ -221,6 +231,7 @@ class Claims:
 
         # Where even this is in vain, the process's death says the same.
         self.study.in_last_seconds(write)
+        self._held.discard(claim.number)
 
     def lose(self, claim: Claim, reason: str) -> bool:
         """Let go of a trial that has made its process useless: a fresh one tries it once more, then it has failed.
@@ -242,6 +253,7 @@ class Claims:
                     self.study.set_facts(trial_id(trial), {"owner": None})
                 return lost > _LOSSES
 
+        self._held.discard(claim.number)
         return self.study.ride_out(write)
 
     def abandon(self, token: str, reason: str) -> list[int]:
@@ -316,7 +328,7 @@ class Claims:
             and not self.study.schedule.waits(trial)
             and (
                 self.study.watch.is_dead(trial.user_attrs.get("owner"), trial.user_attrs.get("beat"))
-                or (self._half_claimed and self._owns(trial))
+                or (self._half_claimed and self._owns(trial) and trial.number not in self._held)
             )
         ]
 
@@ -356,6 +368,7 @@ class Claims:
             # With the point, what its sampler notes for the next ones: a draw is whole or was none.
             view.let_go()
         self._half_claimed = False
+        self._held.add(trial.number)
         return Claim(trial, to_overrides(chosen), attempt)
 
     def _view(self, trial: optuna.Trial | FrozenTrial, trials: Sequence[FrozenTrial]) -> View:
@@ -436,13 +449,21 @@ class Heartbeat:
 
     Attributes:
         stopped: What the job was stopped by, if it was: libraries turn exceptions into errors of their own.
+
+    Args:
+        claim: Whose trial it is.
+        end_process: How a process is ended whose job does not let itself be stopped.
+        signals: Interrupt the job where it is; else it is asked what it was stopped by, as one of several jobs of this
+            process.
     """
 
-    def __init__(self, claims: Claims, claim: Claim, end_process: Callable[[int], None] = os._exit) -> None:
+    def __init__(
+        self, claims: Claims, claim: Claim, end_process: Callable[[int], None] = os._exit, signals: bool = True
+    ) -> None:
         self._claims, self._claim, self._end_process = claims, claim, end_process
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._send, name="heartbeat", daemon=True)
-        self._signals = threading.current_thread() is threading.main_thread()
+        self._signals = signals and threading.current_thread() is threading.main_thread()
         self._former_handler: object = None
         self.stopped: Stopped | None = None
 

@@ -13,12 +13,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from deepfake.compat import job_outcome
@@ -28,8 +29,12 @@ from deepfake.options import split_override
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, Objective
 from deepfake.sweeping.trial import Paused, Pruned
 
+T = TypeVar("T")
+
 #: In a failed job's folder: its exception, with where it came from.
 TRACEBACK = "traceback.txt"
+#: The attribute of a task function that says how several of its jobs are run at the same time.
+_TOGETHER = "runs_together"
 #: Overrides that say how runs are chosen; what a job records does not hold them, so that a rerun is no study.
 _SWEEP_KEYS = ("sweep", "search", "sampler", "pruner")
 #: How a launcher refuses a job, and the keys that say what is asked for.
@@ -45,6 +50,38 @@ _REFUSALS = {
 }
 
 
+class Member(Protocol):
+    """One of several jobs that a process runs at the same time."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is to share nothing with the others."""
+
+    def run(self) -> None:
+        """Run it to its end; what it raises ends the others too."""
+
+    def stopped(self) -> BaseException | None:
+        """What it is to be stopped by, if it is: raised where it gives way to others."""
+
+
+#: Runs jobs, so many at a time, until there are no more: given what gives the next one, None where there is none now.
+Together = Callable[[Callable[[], Member | None], int], None]
+
+
+def runs_together(name: str) -> Callable[[T], T]:
+    """Say of a task function how several of its jobs are run at the same time, for ``sweep.fuse``.
+
+    Args:
+        name: The dotted path of a :data:`Together`, which is imported once it is needed.
+    """
+
+    def mark(task: T) -> T:
+        setattr(task, _TOGETHER, name)
+        return task
+
+    return mark
+
+
 @dataclass(frozen=True)
 class JobRunner:
     """Everything a job needs besides its overrides."""
@@ -52,6 +89,12 @@ class JobRunner:
     context: HydraContext
     task: TaskFunction
     config: DictConfig
+
+    @property
+    def together(self) -> Together | None:
+        """How the task runs several of its jobs at the same time in one process, if it says."""
+        name = getattr(self.task, _TOGETHER, None)
+        return None if name is None else get_method(name)
 
     @property
     def folder(self) -> Path:

@@ -58,6 +58,8 @@ class SweepOptions:
     # Whether timing may decide nothing: a trial knows only those that are ``lag`` before it. None: as the study began.
     ordered: bool | None = None
     lag: int | None = ranged(None, low=1, high=MOST)
+    # So many trials at a time in each worker, which train those of one head shape on stored features together.
+    fuse: int = ranged(1, low=1, high=1024)
     # One or several. None: what the app calls it in hydra.sweeper.objective; "objective" where it does not.
     objective: Any = None
     direction: Any = "maximize"

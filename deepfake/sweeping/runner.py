@@ -100,7 +100,7 @@ def run_study(
     try:
         with sigterm_interrupts(), Display(plan, workers, live=not here) as display:
             watch = _Watcher(study, display, callback, info)
-            for note in [*_resumed_note(study), *notes]:
+            for note in [*_resumed_note(study), *notes, *_note_of_fusing(plan, runner)]:
                 display.say(note)
             if here:
                 _work_here(study, runner, watch, display)
@@ -247,6 +247,12 @@ def _resumed_note(study: Study) -> list[str]:
     of = f"{done} trials" if plan.total is None else f"{done} of {plan.total} trials"
     spent = "" if plan.budget is None else f", {plan.budget.describe(study.trials())} spent"
     return [f"study {plan.name} goes on: {of} have ended{of_them}{waiting}{spent}"]
+
+
+def _note_of_fusing(plan: StudyPlan, runner: JobRunner) -> list[str]:
+    if plan.fuse == 1 or runner.together is not None:
+        return []
+    return [f"note: sweep.fuse={plan.fuse}: jobs of this app are run one at a time in each worker"]
 
 
 def _listed(numbers: Sequence[int]) -> str:

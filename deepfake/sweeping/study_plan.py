@@ -98,6 +98,7 @@ class StudyPlan:
         environment: Keys, and groups of keys, that may differ between two starts.
         ordered: Whether timing may decide nothing; None leaves it as the study was begun.
         lag: What is given of it; see :class:`deepfake.sweeping.order.Order`.
+        fuse: How many trials a worker runs at a time.
         notes: What is printed before the first trial.
     """
 
@@ -133,6 +134,7 @@ class StudyPlan:
     environment: Sequence[str] = ()
     ordered: bool | None = None
     lag: int | None = None
+    fuse: int = 1
 
 
 def fingerprint(
@@ -320,6 +322,7 @@ def make_plan(
         environment=options.environment,
         ordered=ordered,
         lag=options.lag,
+        fuse=options.fuse,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,22 @@ class Schedule:
         """To be called after every optimizer step."""
         if self.per_update is not None:
             self.per_update.step()
+
+    def rate(self, group: Mapping[str, Any], ahead: int) -> float:
+        """A parameter group's rate after so many more optimizer steps of this epoch."""
+        inner = self.per_update
+        if inner is None:
+            return float(group["lr"])
+        return float(group["initial_lr"] * inner.lr_lambdas[0](inner.last_epoch + ahead))
+
+    def advance(self, updates: int) -> None:
+        """What so many calls of :meth:`after_update` do."""
+        if self.per_update is not None and updates:
+            inner = self.per_update
+            inner.last_epoch += updates - 1
+            inner._step_count += updates
+            inner.step()
+            inner._step_count -= 1
 
     def after_epoch(self, value: float | None) -> None:
         """To be called with the monitored metric; None (not available) changes nothing."""

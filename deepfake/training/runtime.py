@@ -54,10 +54,11 @@ class Interruption:
     Outside the main thread Python takes no handlers, so there it never asks to stop.
 
     Args:
-        fabric: Its processes stop together, at the same step, though the signal reaches each at its own time.
+        fabric: Its processes stop together, at the same step, though the signal reaches each at its own time; None for
+            one process.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
+    def __init__(self, fabric: Fabric | None = None) -> None:
         self._fabric = fabric
         self._flag = False
         self._process = os.getpid()
@@ -80,7 +81,7 @@ class Interruption:
         Args:
             step: Optimizer steps done; every process must ask with the same ones. None asks at once.
         """
-        if self._fabric.world_size == 1:
+        if self._fabric is None or self._fabric.world_size == 1:
             return self._flag
         if step is not None and step % AGREE_EVERY:
             return False

@@ -91,11 +91,16 @@ class Loss:
         if not self.frames:
             return losses
         if output.frame_logits is None:
-            raise UserError(
-                f"trainer.frame_loss={self.frames} with a head that sees whole clips and gives no logits of frames",
-                "set trainer.frame_loss=0, or choose head=mean, lstm, gru, vit or convlstm",
-            )
+            raise no_frames(self.frames)
         return losses + self.frames * masked_mean(self(output.frame_logits, labels[:, None].expand_as(mask)), mask)
+
+
+def no_frames(frame_loss: float) -> UserError:
+    """The error for a loss of frames where there are no logits of frames."""
+    return UserError(
+        f"trainer.frame_loss={frame_loss} with a head that sees whole clips and gives no logits of frames",
+        "set trainer.frame_loss=0, or choose head=mean, lstm, gru, vit or convlstm",
+    )
 
 
 @dataclass

@@ -7,12 +7,13 @@ seeded by where it stands, so the position is the random state. Knows no files o
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from deepfake.metrics import sample_metrics
 from deepfake.models.detector import Detector
 from deepfake.progress import Progress, bar
 from deepfake.training.autotune import choose_batch_size, choose_workers, try_to_compile
-from deepfake.training.averaging import apart, create_average
+from deepfake.training.averaging import MovingAverage, apart, create_average
 from deepfake.training.checkpoint import (
     BEST,
     LAST,
@@ -37,6 +38,7 @@ from deepfake.training.checkpoint import (
     save_state,
     save_weights,
 )
+from deepfake.training.features.fused import Company, Shape, Stretch, shape_to_fuse
 from deepfake.training.optimizers import create_optimizer, create_schedule, logged_rates, parameter_groups
 from deepfake.training.options import EvaluationOptions, OptimizerOptions, SchedulerOptions, TrainerOptions
 from deepfake.training.profiling import Clock, clip_flops, peak_flops, peak_memory, waiting_note
@@ -116,6 +118,7 @@ class Trainer:
         fabric: From :func:`deepfake.training.runtime.create_fabric`; its processes share every batch.
         folder: Gets ``checkpoints/best.safetensors`` and ``checkpoints/last.pt``.
         progress: Told how far each epoch is.
+        company: Others that are trained at the same time by this process, with which steps are shared where it pays.
     """
 
     def __init__(
@@ -127,8 +130,12 @@ class Trainer:
         fabric: Fabric,
         folder: Path,
         progress: Progress | None = None,
+        company: Company | None = None,
     ) -> None:
         self.detector, self.train, self.val = detector, train, val
+        self.company = company
+        # What those must have alike with which steps are shared; None where none are.
+        self._shape: Shape | None = None
         self.options, self.keys, self.fabric = options, options.trainer, fabric
         self.best_weights = folder / "checkpoints" / BEST
         self.last_state = folder / "checkpoints" / LAST
@@ -171,7 +178,7 @@ class Trainer:
             fold._prepare(resume)
             if resume:
                 fold._resume()
-        with Interruption(self.fabric) as interruption:
+        with Interruption(self.fabric) if self.company is None else self.company.interruption() as interruption:
             self._run(on_epoch, interruption)
         self._discard_folds()
         notes += waiting_note(self.history)
@@ -237,7 +244,23 @@ class Trainer:
         clock = Clock(fabric.device, keys.profile)
         may_split = keys.on_oom == "accumulate"
         self.updater = Updater(fabric, model, wrapped, loss, keys.clip_norm, clock, keys.sam, may_split, notes=notes)
+        self._find_shape()
         return notes
+
+    def _find_shape(self) -> None:
+        """See whether steps are shared with others."""
+        if self.company is None:
+            return
+        keys = self.keys
+        shape: Shape | str = "trainer.profile and trainer.compile are of a single one"
+        if not (keys.profile or keys.compile):
+            size = self.plan.batch_size
+            more = (keys.accumulate, keys.sam is None)
+            shape = shape_to_fuse(self.detector, self.optimizer, self.train, size, self.fabric, *more)
+        if isinstance(shape, str):
+            self.company.alone(shape)
+        else:
+            self._shape = shape
 
     def _counted(self) -> list[str]:
         selection = self.options.selection
@@ -294,6 +317,9 @@ class Trainer:
 
     def _train_batches(self, rest: list[list[int]], shown: Progress, interruption: Interruption) -> None:
         last = self.batch + len(rest)
+        if self.company is not None and self._shape is not None:
+            self._train_in(self.company, self._stretch(rest, self._shape), shown, interruption)
+            return
         for sizes, batches in self._groups(rest):
             seed = _step_seed(self.options.seed, self.epoch, self.batch, self.fabric.global_rank)
             self.updater.step(batches, sum(sizes), seed, self.sums)
@@ -304,9 +330,51 @@ class Trainer:
                 self.average.after_update(self.detector, self.updates)
             shown.advance(sum(sizes))
             if self.batch < last and interruption.asked(self.updates):
-                self._save()
-                where = f"epoch {self.epoch + 1} after {self.batch} of {last} batches"
-                raise Interrupted(f"SIGTERM in {where}; saved in {self.last_state}")
+                self._leave_off(last)
+
+    def _train_in(self, company: Company, stretch: Stretch, shown: Progress, interruption: Interruption) -> None:
+        """Train an epoch's batches beside other trials."""
+        first, before = self.batch, self.updates
+        while stretch.done < len(stretch.batches):
+            since = stretch.done
+            company.train(stretch)
+            self.batch = first + stretch.done
+            self.updates = before - -stretch.done // stretch.accumulate
+            shown.advance(sum(map(len, stretch.batches[since : stretch.done])))
+            if stretch.done < len(stretch.batches) and interruption.asked():
+                self._leave_off(first + len(stretch.batches))
+
+    def _stretch(self, rest: list[list[int]], shape: Shape) -> Stretch:
+        first, average = self.batch, self.average
+        updates = itertools.count(self.updates + 1)
+
+        def updated() -> None:
+            assert average is not None
+            average.after_update(self.detector, next(updates))
+
+        return Stretch(
+            detector=self.detector,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            loss=self.updater.loss,
+            source=self.train,
+            epoch=self.epoch,
+            batches=rest,
+            fabric=self.fabric,
+            shape=shape,
+            accumulate=self.keys.accumulate,
+            clip_norm=self.keys.clip_norm,
+            sam=self.keys.sam,
+            seed=lambda batch: _step_seed(self.options.seed, self.epoch, first + batch, 0),
+            sums=self.sums,
+            updated=updated if isinstance(average, MovingAverage) else None,
+        )
+
+    def _leave_off(self, last: int) -> NoReturn:
+        """Save what there is of an epoch of so many batches, and stop."""
+        self._save()
+        where = f"epoch {self.epoch + 1} after {self.batch} of {last} batches"
+        raise Interrupted(f"SIGTERM in {where}; saved in {self.last_state}")
 
     def _take_average(self) -> None:
         """Once weights of the last epochs are averaged, these are what is chosen from."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from deepfake.tracking.reproducibility import is_timing
@@ -54,3 +55,30 @@ def test_a_sweep_with_two_workers_computes_once(command: Command, outputs: Path)
     said = "".join(path.read_text() for path in (outputs / "sweeps" / "cached" / "workers").iterdir())
     # One file for validation and test, one for the views of training clips.
     assert said.count("features: computed once") == 2, said
+
+
+@pytest.mark.slow
+def test_a_study_whose_trials_share_steps_has_the_table_of_one_that_runs_them_one_by_one(
+    command: Command, outputs: Path
+) -> None:
+    # Points that do not depend on what came before; the last of them is of another shape.
+    points = "enqueue=[{optimizer.lr: 1e-3, head.hidden: 8}, {optimizer.lr: 1e-2, head.hidden: 8}, "
+    points += "{optimizer.lr: 3e-3, head.hidden: 8}, {optimizer.lr: 1e-3, head.hidden: 4}]"
+    space = ["optimizer.lr=tag(log, interval(1e-4, 1e-1))", "head.hidden=choice(4,8)", f"sweep.{points}"]
+    study = [*FROZEN, "head=gru", "augment=none", "features=cached", "sampler=random", "sweep.n_trials=4", *space]
+    tables = []
+    for name, fuse in (("apart", 1), ("shared", 3)):
+        done = command("train.py", "-m", *study, f"sweep.name={name}", f"sweep.fuse={fuse}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "one by one" not in done.stdout
+        tables.append(pd.read_csv(outputs / "sweeps" / name / "trials.csv"))
+    apart, shared = ({name for name in table if is_timing(str(name).removeprefix("metrics."))} for table in tables)
+    assert apart == shared
+    one, other = (table.drop(columns=[*apart, "seconds", "run_id", "run_dir"], errors="ignore") for table in tables)
+    pd.testing.assert_frame_equal(one, other, rtol=0, atol=1e-4)
+    for job in "0123":
+        folders = [outputs / "sweeps" / name / job for name in ("apart", "shared")]
+        lines = [(folder / "metrics.json").read_text() for folder in folders]
+        values = [json.loads(text)["metrics"] for text in lines]
+        names = [name for name in values[0] if name.startswith(("val/", "test/"))]
+        assert [values[1][name] for name in names] == pytest.approx([values[0][name] for name in names], abs=1e-4)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
 
-from deepfake.sweeping.agent import RunningTrial
+from deepfake.sweeping.agent import Member, RunningTrial, work
+from deepfake.sweeping.callbacks import Job
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
+from deepfake.sweeping.trial import current
 from tests.sweeping import toy
 from tests.sweeping.toy import claimed, completed, opened
 
@@ -106,3 +110,78 @@ def test_a_trial_is_written_in_few_appends(plan: StudyPlan, monkeypatch: pytest.
     # Beginning, choosing, naming the run, three epochs, the end; Optuna alone appends six and one for each parameter.
     assert len(appends) == 7
     assert Study(plan).trials()[0].user_attrs["seconds"] == 1.0
+
+
+class Runner:
+    """Runs jobs of a few words; several at a time where the task says so."""
+
+    def __init__(self, fails: int | None = None) -> None:
+        self.groups: list[list[int]] = []
+        self.fails = fails
+
+    def run(self, overrides: list[str], number: int) -> JobReturn:
+        """The job of a trial: one epoch."""
+        running = current()
+        assert running is not None
+        running.report(0, {"m": 0.1 * number})
+        result = JobReturn(status=JobStatus.COMPLETED)
+        result.return_value = {"metrics": {"m": 0.1 * number}}
+        if number == self.fails:
+            result.status, result.return_value = JobStatus.FAILED, ValueError("asked to fail")
+        return result
+
+    def together(self, following: Callable[[], Member | None], most: int) -> None:
+        """One after another, though all are begun."""
+        members = []
+        while len(members) < most and (member := following()) is not None:
+            members.append(member)
+        self.groups.append([member.claim.number for member in members])
+        for member in members:
+            member.run()
+
+
+def several(plan: StudyPlan, runner: Runner, total: int = 5) -> list[tuple[int, str]]:
+    """What became of a study whose worker runs three trials at a time."""
+    plan = replace(plan, total=total, fuse=3)
+    ended: list[Job] = []
+    work(opened(plan), runner, finished=ended.append)  # type: ignore[arg-type]
+    assert len(ended) == total
+    return [(trial.number, trial.state.name) for trial in Study(plan).trials()]
+
+
+def test_a_worker_runs_several_trials_at_a_time_and_each_ends_once(plan: StudyPlan) -> None:
+    runner = Runner(fails=1)
+    states = several(plan, runner)
+    assert runner.groups == [[0, 1, 2], [3, 4]]
+    assert states == [(0, "COMPLETE"), (1, "FAIL"), (2, "COMPLETE"), (3, "COMPLETE"), (4, "COMPLETE")]
+
+
+def test_a_task_that_does_not_say_how_runs_one_trial_at_a_time(plan: StudyPlan) -> None:
+    runner = Runner()
+    runner.together = None  # type: ignore[assignment, method-assign]
+    assert [state for _, state in several(plan, runner)] == ["COMPLETE"] * 5
+    assert runner.groups == []
+
+
+def test_a_trial_that_made_its_process_useless_is_not_among_others(plan: StudyPlan) -> None:
+    claims = opened(replace(plan, total=5))
+    claims.lose(claimed(claims), "the device was lost")
+    runner = Runner()
+    several(plan, runner)
+    assert runner.groups == [[1, 2, 3], [4]]
+
+
+def test_a_claim_that_broke_off_takes_nothing_of_what_the_process_runs(
+    plan: StudyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = opened(replace(plan, total=5))
+    numbers = [claimed(claims).number, claimed(claims).number]
+
+    def broken(*_: object) -> None:
+        raise ValueError("in the midst of a claim")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("deepfake.sweeping.claims.choose", broken)
+        with pytest.raises(ValueError, match="in the midst"):
+            claims.claim()
+    assert [*numbers, claimed(claims).number, claimed(claims).number] == [0, 1, 2, 3]

@@ -6,11 +6,21 @@ from typing import Any
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf
 
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective
-from deepfake.sweeping.jobs import describe, is_interruption, is_sweep_override, pick_best, to_job
+from deepfake.sweeping.jobs import (
+    JobRunner,
+    describe,
+    is_interruption,
+    is_sweep_override,
+    pick_best,
+    runs_together,
+    to_job,
+)
 from deepfake.sweeping.trial import Pruned
+from tests.sweeping import toy
 
 ONE, TWO = [Objective("a")], [Objective("a"), Objective("b", maximize=False)]
 
@@ -94,3 +104,13 @@ def test_no_completed_job_is_no_best() -> None:
 )
 def test_what_belongs_to_the_sweep(text: str, expected: bool) -> None:
     assert is_sweep_override(text) is expected
+
+
+def test_a_task_says_how_several_of_its_jobs_are_run() -> None:
+    @runs_together("tests.sweeping.toy.blocked")
+    def task(config: DictConfig) -> None: ...
+
+    def other(config: DictConfig) -> None: ...
+
+    found = [JobRunner(None, function, OmegaConf.create()).together for function in (task, other)]  # type: ignore[arg-type]
+    assert found == [toy.blocked, None]

@@ -428,3 +428,8 @@ def test_two_machines_share_a_study_where_their_data_is_the_same(tmp_path: Path)
     # Nothing was lost by it: the trial is free again, and its refused fact is forgotten.
     ended = toy.multirun(tmp_path, [*space, f"+root={tmp_path}/a", "sweep.n_trials=5"], reads_data)
     assert [job.status for job in ended.jobs] == ["completed"] * 5
+
+
+def test_an_app_that_runs_one_job_at_a_time_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(toy.multirun(tmp_path, [*SPACE, "sweep.fuse=4"]).jobs) == 4
+    assert "sweep.fuse=4: jobs of this app are run one at a time" in capsys.readouterr().out

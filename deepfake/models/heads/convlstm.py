@@ -28,7 +28,7 @@ class ConvLstmHead(Head):
         super().__init__()
         widths = [features] + [options.hidden] * (options.layers - 1)
         self.layers = nn.ModuleList(
-            _Layer(width, options.hidden, options.kernel, changes=options.changes and i == 0)
+            ConvLstmLayer(width, options.hidden, options.kernel, changes=options.changes and i == 0)
             for i, width in enumerate(widths)
         )
         self.dropout = nn.Dropout(options.dropout)
@@ -44,7 +44,9 @@ class ConvLstmHead(Head):
         return Output(masked_mean(frame_logits, mask), frame_logits)
 
 
-class _Layer(nn.Module):
+class ConvLstmLayer(nn.Module):
+    """One layer over time; see :class:`ConvLstmHead`."""
+
     def __init__(self, inputs: int, hidden: int, kernel: int, changes: bool) -> None:
         super().__init__()
         self.hidden = hidden

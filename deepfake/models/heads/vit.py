@@ -89,10 +89,14 @@ class VitHead(Head):
         x = self.norm_in(maps.reshape(*features.shape[:3], *grid).permute(0, 1, 3, 4, 2))
         if self.changes:
             x = beside_changes(x.movedim(4, 2), mask).movedim(2, 4)
-        place = self.rows[: grid[0], None] + self.columns[None, : grid[1]]  # [h, w, W]
+        place = self.place(*grid, len(features))
         time = _sinusoids(features.shape[1], place.shape[-1], place.device)[:, None, None]  # [T, 1, 1, W]
         patches: Tensor = self.project(x) + place + time
         return patches
+
+    def place(self, height: int, width: int, clips: int) -> Tensor:
+        """What is learned of each row and column of a grid, for so many clips: [h, w, W], or [clips, 1, h, w, W]."""
+        return self.rows[:height, None] + self.columns[None, :width]
 
 
 def _sinusoids(length: int, width: int, device: torch.device) -> Tensor:

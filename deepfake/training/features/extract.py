@@ -82,13 +82,28 @@ class FeatureSet(ClipSource):
     def fetch(self, items: Sequence[int], epoch: int = 0) -> Batch:
         """Features of these clips; which view of each depends on (seed, epoch, item) only."""
         chosen = np.asarray(items, np.int64)
-        index = torch.from_numpy(chosen).to(self._frames.device)
+        place, mask, labels = self.places(chosen, epoch)
+        rows = self._rows[torch.from_numpy(chosen).to(place.device)]
+        return Batch(take_frames(self._frames, place), mask, labels, rows)
+
+    @property
+    def frames(self) -> Tensor:
+        """The features of all frames, [V * F, ...]: those of another set may be the very same."""
+        return self._frames
+
+    def places(self, items: np.ndarray, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where :meth:`fetch` finds the frames of clips: int64 [..., T] into :attr:`frames`, their mask and labels.
+
+        Args:
+            items: int64 [...].
+            epoch: Which view of each is read.
+        """
+        index = torch.from_numpy(items).to(self._frames.device)
         place, view = self._place[index], torch.zeros_like(index)
         if self._views > 1:
-            view = torch.from_numpy(self._view(epoch)[chosen]).to(place.device)
-            place = place + self._per_view * view[:, None]
-        features = self._frames.index_select(0, place.flatten()).view(*place.shape, *self._frames.shape[1:])
-        return Batch(features, self._mask[index], self._labels[view, index], self._rows[index])
+            view = torch.from_numpy(self._view(epoch)[items]).to(place.device)
+            place = place + self._per_view * view[..., None]
+        return place, self._mask[index], self._labels[view, index]
 
     def labels_in(self, epoch: int) -> np.ndarray:
         """See :meth:`deepfake.data.clips.ClipSource.labels_in`."""
@@ -101,6 +116,11 @@ class FeatureSet(ClipSource):
             generator = np.random.default_rng((self._seed, epoch))
             self._drawn = (epoch, generator.integers(self._views, size=len(self)))
         return self._drawn[1]
+
+
+def take_frames(frames: Tensor, places: Tensor) -> Tensor:
+    """Features [..., T, D] or [..., T, D, h, w] from where they lie: ``places`` [..., T] into ``frames`` [F, ...]."""
+    return frames.index_select(0, places.flatten()).view(*places.shape, *frames.shape[1:])
 
 
 #: Frames the backbone reads at once.
