@@ -33,6 +33,7 @@ from deepfake.tracking.run_folder import (
     RESOLVED,
     WEIGHTS,
 )
+from deepfake.tracking.runs import PAUSED, STATE
 
 #: The tag of an ensemble: the runs that it is made of.
 ENSEMBLE_TAG = "ensemble"
@@ -428,6 +429,10 @@ class RunRecord:
         hint = f"name a run that finished, or go on with this one: {TRAIN} resume=<its folder>"
         if self.status == "RUNNING":
             hint = f"wait until it ends; if its process is gone, go on with it: {TRAIN} resume=<its folder>"
+        elif self.tags.get(STATE) == PAUSED:
+            hint = (
+                "its sweep has paused it, and goes on with it once it is among the best of its rung: name another run"
+            )
         return UserError(f"run {self} {what}; its status is {self.status}{reason}", hint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from deepfake.runs.observer import job_table
 from deepfake.runs.sweep_card import new_board, roc_chart, sweep_report, write_sweep_card
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, Objective, SweepInfo, SweepResult
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, Objective, SweepInfo, SweepResult
 from deepfake.tracking import page
 
 HOSTILE = '<script>alert("x")</script>'
@@ -80,6 +81,21 @@ def test_the_page_shows_the_leaderboard_history_keys_and_failures(tmp_path: Path
     assert first is not None
     assert "run 7" in first[0]
     assert text.index("0.75") < text.index("0.25</text>")
+
+
+def test_paused_runs_are_told_with_their_rungs_and_none_is_the_best(tmp_path: Path) -> None:
+    placed = [replace(_job(number, 0.5 + 0.04 * number), rung=2, bracket=0) for number in range(3)]
+    placed += [replace(_job(3, 0.99, PAUSED), rung=1, bracket=1), replace(_job(4, NAN, FAILED), bracket=0)]
+    text = _text(_result(tmp_path, placed))
+    assert "4 of 20 ended, 0 pruned, 1 failed, 1 paused" in text
+    first = re.search(r'<tr class="best">.*?</tr>', text)
+    assert first is not None
+    assert "run 2" in first[0]
+    table = job_table(_result(tmp_path, placed))
+    assert table["status"].tolist() == ["finished"] * 3 + ["paused", "failed"]
+    assert table["rung"].tolist()[:4] == [2, 2, 2, 1]
+    assert table["rung"].isna().tolist() == [False] * 4 + [True]
+    assert table["bracket"].tolist() == [0, 0, 0, 1, 0]
 
 
 def test_keys_without_told_importance_get_one_of_the_runs_themselves(tmp_path: Path) -> None:

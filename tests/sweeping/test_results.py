@@ -6,6 +6,7 @@ import csv
 import math
 import statistics
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from deepfake.sweeping import results
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, Objective
+from deepfake.sweeping.promotion import Promotion
 from deepfake.sweeping.results import draw_study, spread, spread_table
 from deepfake.sweeping.search_space import parse_space
 from deepfake.sweeping.storage import locate
@@ -135,6 +138,22 @@ def test_equal_values_are_drawn(tmp_path: Path) -> None:
 def test_several_objectives_have_a_front(tmp_path: Path) -> None:
     trials = [trial(0, [0.5, 1.0], model="a", lr=0.2), trial(1, [0.6, 0.5], model="a", lr=0.3)]
     assert (tmp_path / "pareto_front.png") in draw_study(trials, figure_plan(tmp_path, 2), tmp_path)
+
+
+def test_paused_trials_and_their_rungs_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [trial(number, [0.5 + number / 10], model="a", lr=0.2 + number / 10) for number in range(2)]
+    waits = trial(2, None, model="b", lr=0.5, d=2)
+    waits.state, waits.datetime_complete = TrialState.RUNNING, None
+    waits.user_attrs = {"owner": None, "paused": 1, "paused_at": 1e9}
+    waits.intermediate_values = {1: 0.25, 2: 0.5}
+    drawn: list[Any] = []
+    usual = results._intermediate_values
+    monkeypatch.setattr(results, "_intermediate_values", lambda *given: drawn.append(usual(*given)) or drawn[-1])
+    halved = replace(figure_plan(tmp_path), promotion=Promotion(1, 2))
+    files = {path.stem for path in draw_study([*trials, waits], halved, tmp_path)}
+    assert {"intermediate_values", "timeline", "history"} <= files
+    assert [text.get_text() for text in drawn[0].get_legend().get_texts()] == ["paused"]
+    assert [text.get_text() for text in drawn[0].texts] == ["rung 0", "rung 1"]
 
 
 def test_nothing_completed_is_nothing_drawn(tmp_path: Path) -> None:
