@@ -131,6 +131,15 @@ def study_storage(study: Any) -> Any:
     return study._storage
 
 
+def study_id(study: Any) -> int:
+    """The key of a study in its storage.
+
+    optuna 5.0: ``Study._study_id``.
+    """
+    key: int = study._study_id
+    return key
+
+
 def with_storage(study: Any, storage: Any) -> Any:
     """The same study, read and written through another storage.
 

@@ -24,7 +24,7 @@ from deepfake.options import flatten, is_under, overrides_by_key
 from deepfake.runs.console import Console
 from deepfake.runs.context import read_parent, write_parent
 from deepfake.runs.sweep_card import PLACES, SHOWN, rank_jobs, write_sweep_card
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, Job, SweepInfo, SweepResult, notify
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, SweepInfo, SweepResult, notify
 from deepfake.tracking import tables
 from deepfake.tracking.names import grid_name, plain, run_name, study_name
 from deepfake.tracking.notes import MOST_ROWS, SweepFacts
@@ -135,6 +135,9 @@ class Observer:
         finally:
             if self._parent is not None:
                 self._parent.end_children()
+                # A process that was killed first could not say that its run is paused, or was stopped by somebody.
+                told = (job for job in result.jobs if job.status in (PRUNED, PAUSED) and job.reason and job.run_id)
+                self._parent.settle({str(job.run_id): job.status for job in told})
                 self._parent.tags({"sweep.status": result.status})
             self._end_parent(result.status)
         shown = self._store.ui_command(result.info.name)

@@ -70,6 +70,19 @@ class RunResult:
     metrics: dict[str, float]
 
 
+#: How a run ends in MLflow whose training was ended by one of these.
+ENDINGS: dict[type[BaseException], Ending | None] = {
+    trial.Pruned: Ending("FINISHED", "pruned"),
+    trial.LetGo: Ending("KILLED", "interrupted"),
+    # MLflow's word for what is to be run later.
+    trial.Paused: Ending("SCHEDULED", STATE, PAUSED),
+    Interrupted: Ending("KILLED", "interrupted"),
+    trial.Refused: Ending("KILLED", "refused"),
+    # The process that has taken the trial up goes on with this very run.
+    trial.Taken: None,
+}
+
+
 def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inputs: Inputs | None = None) -> RunResult:
     """Train, score and keep one run.
 
@@ -186,15 +199,7 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         origin=Origin(context.parent_run_id, context.resume_id or _earlier_attempt()),
         tags=tags,
         options=config.tracking,
-        endings={
-            trial.Pruned: Ending("FINISHED", "pruned"),
-            # MLflow's word for what is to be run later.
-            trial.Paused: Ending("SCHEDULED", STATE, PAUSED),
-            Interrupted: Ending("KILLED", "interrupted"),
-            trial.Refused: Ending("KILLED", "refused"),
-            # The process that has taken the trial up goes on with this very run.
-            trial.Taken: None,
-        },
+        endings=ENDINGS,
     )
 
 

@@ -23,7 +23,7 @@ from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, Job
 from deepfake.sweeping.claims import OVERDUE_STATUS, Claim, Claims, Heartbeat
 from deepfake.sweeping.facts import SPENT, UNTIL
 from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
-from deepfake.sweeping.trial import Overdue, Paused, Pruned, Refused, Stopped, running
+from deepfake.sweeping.trial import LetGo, Overdue, Paused, Pruned, Refused, Stopped, running
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def work(
         DeviceLost: A trial lost the device that it ran on.
     """
     waits = False
-    while True:
+    while not claims.leaving.is_set():
         claim = claims.claim()
         if claim is not None:
             first = Member(claims, runner, claim, finished, replaceable)
@@ -71,8 +71,8 @@ def work(
                 first.run()
             continue
         trials = claims.study.trials()
-        schedule = claims.study.schedule
-        if schedule.is_done(trials) or schedule.stop_reason(trials):
+        study = claims.study
+        if study.schedule.is_done(trials) or study.stop_reason(trials) or study.left_to_people(trials):
             return
         if not waits:
             waiting()
@@ -204,6 +204,9 @@ def run_trial(
         return _stopped(claims, claim, late, handle, replaceable)
     job = replace(to_job(result, claim.number, claim.overrides, objectives, seconds), **handle.identity)
     job = replace(job, seconds=handle.seconds if handle.counts_time else job.seconds)
+    if isinstance(error, LetGo):
+        claims.let_go(claim)
+        return None
     if job.status == PAUSED:
         claims.pause(claim, job)
         return job
@@ -356,8 +359,8 @@ class RunningTrial:
             return
         if step in self._known_steps:
             self.hold()
-            if self._pruned_after is not None and step >= self._pruned_after:
-                raise Pruned(epoch, dict(metrics))
+            if self._pruned_after is None or step >= self._pruned_after:
+                self._stop_here(epoch, metrics, more)
             return
         self._known_steps.add(step)
         self._submit({step: float(value)}, facts)
@@ -376,7 +379,8 @@ class RunningTrial:
                 raise self._failure
 
     def _stop_here(self, epoch: int, metrics: Mapping[str, float], more: bool | None) -> None:
-        if self._outcome is Pruned or (self._outcome is Paused and more):
+        # After its last epoch there is nothing left to pause; a job that does not say is begun anew when it is resumed.
+        if self._outcome is Pruned or (self._outcome is not None and more is not False):
             raise self._outcome(epoch, dict(metrics))
 
     def _submit(self, steps: Mapping[int, float | None], facts: Mapping[str, Any]) -> None:
@@ -454,5 +458,5 @@ class RunningTrial:
                 return
             with self._changed:
                 self._answered_up_to, self._last_answer = number, time.monotonic()
-                self._outcome = self._outcome or outcome
+                self._outcome = outcome if outcome is Pruned else self._outcome or outcome
                 self._changed.notify_all()

@@ -27,13 +27,28 @@ from optuna.trial import FrozenTrial, TrialState
 from deepfake.compat import queued_values, trial_id
 from deepfake.errors import UserError
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
-from deepfake.sweeping.facts import BRACKET, PAUSED, PAUSED_AT, SPENT, UNTIL, is_paused, steps_of
+from deepfake.sweeping.commands import COMMANDS, DONE, STOP, UNDERSTANDS
+from deepfake.sweeping.facts import (
+    BRACKET,
+    COMMAND,
+    LEAVE,
+    PAUSED,
+    PAUSED_AT,
+    SPENT,
+    UNTIL,
+    WITHDRAWN,
+    hold_facts,
+    is_held,
+    is_paused,
+    steps_of,
+    stop_text,
+)
 from deepfake.sweeping.outage import is_outage
 from deepfake.sweeping.samplers import Tried, create_pruner, create_sampler, identity_of, is_pruning, sees_results
 from deepfake.sweeping.search_space import Value, choose, to_overrides
 from deepfake.sweeping.study import Study
-from deepfake.sweeping.trial import Overdue, Paused, Pruned, Stopped, Taken
-from deepfake.sweeping.views import Shown, View, as_pruned
+from deepfake.sweeping.trial import LetGo, Overdue, Paused, Pruned, Stopped, Taken
+from deepfake.sweeping.views import Shown, View, as_failed, as_pruned
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +94,10 @@ class Claims:
 
     Args:
         study: As this process opened it.
+        leaving: Set once this process is to work on nothing more: it lets go of its trial after the epoch.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, leaving: threading.Event | None = None) -> None:
         self.study = study
         self.plan = study.plan
         # The points of ended trials by number, as the sampler compares them.
@@ -92,6 +108,7 @@ class Claims:
         # What :meth:`agree` has found to be the same, by topic.
         self._agreed: dict[str, str] = {}
         self._prunes = is_pruning(study.plan.pruner)
+        self.leaving = leaving or threading.Event()
 
     def claim(self) -> Claim | None:
         """The next trial for this process, or None: nothing is left, or what is left is with living owners.
@@ -122,7 +139,8 @@ class Claims:
 
         def write() -> type[Pruned | Paused] | None:
             with self.study.writing():
-                if not self._holds(claim):
+                trial = self._recorded(claim)
+                if trial is None:
                     raise Taken
                 self.study.set_facts(trial_id(claim.trial), facts or {})
                 values = {step: value for step, value in steps.items() if value is not None and not math.isnan(value)}
@@ -135,6 +153,8 @@ class Claims:
                     # A process that dies before it ends the trial leaves the verdict to the one that goes on with it.
                     self.study.set_facts(trial_id(claim.trial), {"pruned_after": max(values)})
                     return Pruned
+                if (asked := self._asked(trial)) is not None:
+                    return asked
                 return Paused if self.plan.promotion and steps and not self._goes_on(claim, steps) else None
 
         return self.study.ride_out(write)
@@ -171,7 +191,7 @@ class Claims:
         """Give a sign of life; returns whether the trial is still this process's. Waits for no storage."""
         with contextlib.suppress(Taken), self.study.writing():
             if self._holds(claim):
-                self.study.set_facts(trial_id(claim.trial), {"beat": time.monotonic()})
+                self.study.set_facts(trial_id(claim.trial), {"beat": self.plan.clock.now()})
                 return True
         return False
 
@@ -192,7 +212,10 @@ class Claims:
             with contextlib.suppress(Taken), self.study.writing():
                 if not self._holds(claim):
                     return
-                known = self.study.storage.get_trial(trial_id(claim.trial)).user_attrs
+                trial = self.study.storage.get_trial(trial_id(claim.trial))
+                known = trial.user_attrs
+                if job.status == PRUNED and (known.get(COMMAND) or {}).get("word") == STOP:
+                    facts["reason"] = stop_text(trial, known[COMMAND]["by"], self.plan.objectives)
                 self.study.set_facts(
                     trial_id(claim.trial),
                     {key: value for key, value in facts.items() if value is not None and known.get(key) != value},
@@ -203,9 +226,9 @@ class Claims:
         self._held.discard(claim.number)
 
     def pause(self, claim: Claim, job: Job) -> None:
-        """Let go of a trial that waits at its rung; what it needs to go on is saved by now.
+        """Let go of a trial that waits at its rung, or that somebody paused; what it needs to go on is saved by now.
 
-        A process that was killed before this leaves a trial that has arrived, which the next claim pauses.
+        A process that was killed before this leaves a trial that the next claim pauses.
         """
 
         def write() -> None:
@@ -216,21 +239,27 @@ class Claims:
                 facts: dict[str, Any] = {"run_id": job.run_id, "run_dir": job.run_dir, "name": job.name}
                 facts |= {"metrics": job.metrics or None, SPENT: job.seconds}
                 known = {key: value for key, value in facts.items() if value is not None}
-                self.study.set_facts(trial_id(trial), {**known, **self._pausing(trial), "attempt": claim.attempt})
+                self.study.set_facts(trial_id(trial), {**known, "attempt": claim.attempt})
+                if trial.user_attrs.get(COMMAND) is not None:
+                    self._obey(trial)
+                elif self.study.schedule.has_arrived(trial):
+                    self.study.set_facts(trial_id(trial), self._pausing(trial))
+                else:
+                    # What it was to be paused for was taken back meanwhile.
+                    self.study.set_facts(trial_id(trial), {"owner": None})
 
         self.study.ride_out(write)
         self._held.discard(claim.number)
 
     def release(self, claim: Claim) -> None:
         """Let go of a trial that was interrupted, which is not held against it: whoever comes next takes it up."""
-
-        def write() -> None:
-            with contextlib.suppress(Taken), self.study.writing():
-                if self._holds(claim):
-                    self.study.set_facts(trial_id(claim.trial), {"attempt": claim.attempt, "owner": None})
-
         # Where even this is in vain, the process's death says the same.
-        self.study.in_last_seconds(write)
+        self.study.in_last_seconds(lambda: self._let_go(claim))
+        self._held.discard(claim.number)
+
+    def let_go(self, claim: Claim) -> None:
+        """The same of a trial that this process was told to leave."""
+        self.study.ride_out(lambda: self._let_go(claim))
         self._held.discard(claim.number)
 
     def lose(self, claim: Claim, reason: str) -> bool:
@@ -279,14 +308,30 @@ class Claims:
 
         return self.study.ride_out(write)
 
+    def _let_go(self, claim: Claim) -> None:
+        with contextlib.suppress(Taken), self.study.writing():
+            trial = self._recorded(claim)
+            if trial is None:
+                return
+            self.study.set_facts(trial_id(trial), {"attempt": claim.attempt, "owner": None})
+            if trial.user_attrs.get(COMMAND) is not None:
+                self._obey(trial)
+
     def _claim(self) -> Claim | None:
         study = self.study
         with study.exclusively():
             trials = study.read_trials()
-            if study.schedule.stop_reason(trials):
+            if study.read_stop_reason(trials):
                 return None
             for trial in self._left_running(trials):
-                if study.schedule.has_arrived(trial):
+                if trial.user_attrs.get(COMMAND) is not None:
+                    # Nobody is left who would have acted on it.
+                    with study.writing():
+                        self._obey(trial)
+                    trials = study.read_trials()
+                elif is_held(trial):
+                    continue
+                elif study.schedule.has_arrived(trial):
                     # Its process died before it had said so.
                     with study.writing():
                         study.set_facts(trial_id(trial), self._pausing(trial))
@@ -353,12 +398,16 @@ class Claims:
         if before is not None:
             attempt = int(before.user_attrs.get("attempt", 0)) + 1
             owner |= {"attempt": attempt, "steps": steps_of(before)}
+        owner |= {"since": self.plan.clock.now(), UNDERSTANDS: COMMANDS}
         with self.study.writing():
             asked = before or study.optuna.ask()
             view = self._view(asked, trials)
             trial = optuna.Trial(view.study, trial_id(asked))
             study.set_facts(trial_id(trial), {"owner": owner} | ({"attempt": attempt} if attempt else {}))
             study.set_facts(trial_id(trial), self._course(trial, before, until))
+            if before is not None and before.user_attrs.get(LEAVE) is not None:
+                # That was said to an owner of before.
+                study.set_facts(trial_id(trial), {LEAVE: None})
         view.hold()
         if not trial.params:
             # Drawn before the storage is held again: some samplers need seconds.
@@ -379,13 +428,12 @@ class Claims:
         shown: Shown = self._shown
         if study.order is not None:
             # What it may know has ended or been drawn, and changes no more.
-            seen = [*study.order.seen(trial.number, trials, plan), study.storage.get_trial(trial_id(trial))]
-            shown = partial(list, seen)
+            seen = map(_as_known, study.order.seen(trial.number, trials, plan))
+            shown = partial(list, [*seen, study.storage.get_trial(trial_id(trial))])
         return View(study.optuna, shown, sampler, create_pruner(plan.pruner))
 
     def _shown(self) -> list[FrozenTrial]:
-        """The trials as samplers and pruners know them: one that is paused as pruned."""
-        return [as_pruned(trial) if is_paused(trial) else trial for trial in self.study.read_trials()]
+        return [_as_known(trial) for trial in self.study.read_trials()]
 
     def _course(self, begun: optuna.Trial, before: FrozenTrial | None, until: int | None) -> dict[str, Any]:
         """What is to be recorded of where a trial runs to, as this process takes it up."""
@@ -432,13 +480,32 @@ class Claims:
         return False
 
     def _holds(self, claim: Claim) -> bool:
+        return self._recorded(claim) is not None
+
+    def _recorded(self, claim: Claim) -> FrozenTrial | None:
+        """A trial as it is recorded, if it is still this process's to work on."""
         trial = self.study.storage.get_trial(trial_id(claim.trial))
         owner = trial.user_attrs.get("owner") or {}
-        return (
-            trial.state is TrialState.RUNNING
-            and self._owns(trial)
-            and owner.get("attempt", claim.attempt) == claim.attempt
-        )
+        same = self._owns(trial) and owner.get("attempt", claim.attempt) == claim.attempt
+        return trial if same and trial.state is TrialState.RUNNING else None
+
+    def _asked(self, trial: FrozenTrial) -> type[Pruned | Paused] | None:
+        """What somebody wants to become of a trial that this process runs."""
+        command = trial.user_attrs.get(COMMAND)
+        if command is not None:
+            return Pruned if command["word"] == STOP else Paused
+        return LetGo if self.leaving.is_set() or trial.user_attrs.get(LEAVE) is not None else None
+
+    def _obey(self, trial: FrozenTrial) -> None:
+        """Act on the command to a trial that nobody runs any more."""
+        study, command = self.study, trial.user_attrs[COMMAND]
+        if command["word"] == STOP:
+            reason = stop_text(trial, command["by"], self.plan.objectives)
+            study.set_facts(trial_id(trial), {"reason": reason, "ended": self.plan.clock.now()})
+            study.end(optuna.Trial(study.optuna, trial_id(trial)), TrialState.PRUNED)
+        else:
+            study.set_facts(trial_id(trial), hold_facts(command["by"], self.plan.clock.now()) | {COMMAND: None})
+            study.ledger.answer(command["number"], DONE)
 
     def _owns(self, trial: FrozenTrial) -> bool:
         return bool((trial.user_attrs.get("owner") or {}).get("token") == self.study.owner["token"])
@@ -536,3 +603,10 @@ class Heartbeat:
 def _has_progressed(trial: FrozenTrial) -> bool:
     """Whether a trial has made a step since its latest owner took it up."""
     return steps_of(trial) > int((trial.user_attrs.get("owner") or {}).get("steps", 0))
+
+
+def _as_known(trial: FrozenTrial) -> FrozenTrial:
+    """A trial as samplers and pruners know it: one that is paused as pruned, one that never began as failed."""
+    if WITHDRAWN in trial.user_attrs:
+        return as_failed(trial)
+    return as_pruned(trial) if is_paused(trial) else trial

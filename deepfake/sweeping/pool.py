@@ -5,6 +5,7 @@ The workers claim their trials themselves; the pool watches over them and answer
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from deepfake.sweeping.claims import OVERDUE_STATUS, Claims
 from deepfake.sweeping.heartbeat import process_identity
 from deepfake.sweeping.jobs import JobRunner
 from deepfake.sweeping.study import Study
-from deepfake.sweeping.worker import GRACE_SECONDS, LOST_STATUS, Work, pack
+from deepfake.sweeping.worker import GRACE_SECONDS, LEAVE, LOST_STATUS, Work, pack
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 #: After so many deaths of workers in a row, without a trial ended between, no more are started.
@@ -74,6 +75,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     log: Path
     gone: bool = False
+    retired: bool = False
 
 
 class Pool:
@@ -124,7 +126,27 @@ class Pool:
 
     def is_idle(self) -> bool:
         """Whether every worker has ended because there is nothing left to run."""
-        return all(worker.gone or worker.process.poll() == 0 for worker in self._workers)
+        return all(worker.gone or self._is_through(worker) for worker in self._workers)
+
+    def resize(self, workers: int) -> str:
+        """Keep so many workers busy from now on: new ones start at once, those that are too many end with their epoch.
+
+        Returns:
+            What is done, in a few words.
+        """
+        before = [worker for worker in self._workers if not worker.retired]
+        for worker in before[workers:]:
+            worker.retired = True
+            self._tell_to_leave(worker)
+        self._count = workers
+        known = len(self._device_losses)
+        self._device_losses |= dict.fromkeys(range(known, workers), 0)
+        used = {worker.index for worker in self._workers if not worker.retired}
+        free = (index for index in range(workers) if index not in used)
+        for _ in range(workers - len(before)):
+            self._workers.append(self._start(next(free)))
+        fewer = len(before) - workers
+        return f"{fewer} end with their epoch" if fewer > 0 else f"{-fewer} more begin"
 
     def look_after(self, stopping: bool) -> None:
         """Let go of what dead workers were running, and replace them unless the sweep is stopping.
@@ -132,6 +154,7 @@ class Pool:
         Raises:
             UserError: Workers die without getting anything done.
         """
+        self._workers = [one for one in self._workers if not (one.retired and self._is_through(one))]
         for place, worker in enumerate(self._workers):
             status = worker.process.poll()
             if status is None or status == 0 or worker.gone:
@@ -143,14 +166,26 @@ class Pool:
             elif status != OVERDUE_STATUS and not left and not stopping:
                 # One that ran a trial was able to start; the trial's count of deaths decides what becomes of it.
                 self._count_death(worker, reason)
-            worker.gone = stopping or self._device_losses[worker.index] >= _BROKEN
+            worker.gone = stopping or worker.retired or self._device_losses[worker.index] >= _BROKEN
             if not worker.gone:
                 self._workers[place] = self._start(worker.index)
-        if not stopping and all(worker.gone for worker in self._workers):
+        self._workers = [one for one in self._workers if not (one.retired and one.gone)]
+        if not stopping and self._workers and all(worker.gone for worker in self._workers):
             raise UserError(
                 f"no worker can go on, each ended {_BROKEN} times in mid-trial: {_last_line(self._workers[0].log)}",
                 f"see {self._runner.folder / 'workers'}; once that is mended, the same command goes on",
             )
+
+    @staticmethod
+    def _is_through(worker: _Worker) -> bool:
+        return worker.process.poll() == 0
+
+    @staticmethod
+    def _tell_to_leave(worker: _Worker) -> None:
+        assert worker.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            worker.process.stdin.write(LEAVE)
+            worker.process.stdin.flush()
 
     def _count_loss(self, worker: _Worker) -> None:
         good = any(

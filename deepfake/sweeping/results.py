@@ -30,8 +30,8 @@ from deepfake.files import appearing
 from deepfake.options import overrides_by_key, split_override
 from deepfake.sweeping.budget import seconds_of
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, Objective
+from deepfake.sweeping.facts import HELD, RETRY_OF, is_held, is_paused, steps_of
 from deepfake.sweeping.facts import PAUSED as RUNG
-from deepfake.sweeping.facts import RETRY_OF, is_paused, steps_of
 from deepfake.sweeping.jobs import is_sweep_override
 from deepfake.sweeping.schedule import bracket_of, standing
 from deepfake.sweeping.search_space import all_points, to_overrides
@@ -69,11 +69,17 @@ def trial_to_job(trial: FrozenTrial, plan: StudyPlan) -> Job:
         name=facts.get("name"),
         values=list(trial.values or []) if trial.state is TrialState.COMPLETE else [],
         seconds=seconds_of(trial) or None,
-        reason=f"at rung {facts[RUNG]}, after epoch {steps_of(trial)}" if is_paused(trial) else facts.get("reason"),
+        reason=_where_it_waits(trial) if is_paused(trial) else facts.get("reason"),
         traceback=facts.get("traceback"),
         rung=rung if rung >= 0 else None,
         bracket=bracket,
     )
+
+
+def _where_it_waits(trial: FrozenTrial) -> str:
+    facts = trial.user_attrs
+    where = f"by {facts[HELD]}" if is_held(trial) else f"at rung {facts[RUNG]}"
+    return f"{where}, after epoch {steps_of(trial)}"
 
 
 def finished_jobs(trials: Sequence[FrozenTrial], plan: StudyPlan) -> list[Job]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -40,8 +41,9 @@ from deepfake.sweeping.callbacks import (
     notify,
 )
 from deepfake.sweeping.claims import Claims
+from deepfake.sweeping.commands import DONE, REPLACED, WORKERS
 from deepfake.sweeping.facts import PAUSED as RUNG
-from deepfake.sweeping.facts import PAUSED_AT, is_paused
+from deepfake.sweeping.facts import PAUSED_AT, is_held, is_paused
 from deepfake.sweeping.jobs import JobRunner, pick_best
 from deepfake.sweeping.keeping import Contest
 from deepfake.sweeping.launcher import Launched
@@ -94,17 +96,19 @@ def run_study(
     notes = _prepare(study, options)
     info = replace(_describe(study), keep=keep)
     launcher = runner.create_launcher()
-    here = workers == 1 and is_basic_launcher(launcher)
+    basic = is_basic_launcher(launcher)
+    here = workers == 1 and basic
     start(info)
     status = "interrupted"
     try:
+        study.sign("here" if here else "pool" if basic else "launched", workers)
         with sigterm_interrupts(), Display(plan, workers, live=not here) as display:
             watch = _Watcher(study, display, callback, info)
             for note in [*_resumed_note(study), *notes, *_note_of_fusing(plan, runner)]:
                 display.say(note)
             if here:
                 _work_here(study, runner, watch, display)
-            elif is_basic_launcher(launcher):
+            elif basic:
                 pool = Pool(study, runner, workers)
                 for note in pool.notes:
                     display.say(note)
@@ -114,6 +118,7 @@ def run_study(
         trials = study.trials()
         status = "finished" if study.schedule.is_done(trials) else "stopped"
     finally:
+        study.sign_off(status)
         # Another terminal on the same study may end at the same time and write the same files.
         with FileLock(str(plan.folder / LOCK)):
             result = _gather(study, runner, info, status, options.report)
@@ -170,6 +175,10 @@ class _Watcher:
         if beaten and tell is not None:
             notify("which trials were beaten", lambda: tell(self._info, beaten))
 
+    def say(self, text: str) -> None:
+        """A line of what has changed."""
+        self._display.say(text)
+
     def _notify(self, job: Job) -> None:
         notify(f"trial {job.number}", lambda: self._callback.job_finished(self._info, job))
 
@@ -191,11 +200,26 @@ def _work_apart(study: Study, workers: Pool | Launched, watch: _Watcher) -> None
     with workers:
         while True:
             trials = watch.look()
-            workers.look_after(stopping=bool(study.schedule.is_done(trials) or study.schedule.stop_reason(trials)))
+            stopping = bool(study.schedule.is_done(trials) or study.stop_reason(trials))
+            if not stopping and isinstance(workers, Pool):
+                _resize(study, workers, watch)
+            workers.look_after(stopping)
             if workers.is_idle():
                 break
             time.sleep(_LOOK_SECONDS)
     watch.look()
+
+
+def _resize(study: Study, pool: Pool, watch: _Watcher) -> None:
+    """Act on the latest number of workers that somebody asked for."""
+    asked = study.asked(WORKERS)
+    for command in asked:
+        said = pool.resize(int(command.value)) if command is asked[-1] else ""
+        status, why = (DONE, said) if said else (REPLACED, f"by command {asked[-1].number}")
+        study.ride_out(partial(study.ledger.answer, command.number, status, why))
+        if said:
+            watch.say(f"{command.value} workers, as {command.by} said: {said}")
+            study.sign("pool", int(command.value))
 
 
 def _describe(study: Study) -> SweepInfo:
@@ -276,7 +300,8 @@ def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str, repor
 
 def _print_result(study: Study, display: Display, result: SweepResult, report: str, again: str) -> None:
     plan = study.plan
-    reason = study.schedule.stop_reason(study.trials()) if result.status == "stopped" else None
+    trials = study.trials()
+    reason = study.stop_reason(trials) or study.left_to_people(trials) if result.status == "stopped" else None
     if reason:
         display.say(f"stopped: {reason}; the same command goes on")
     if report == "spread":
@@ -424,7 +449,8 @@ class Display:
         job = trial_to_job(trial, self._plan)
         if job.status == PAUSED:
             last = shown(trial.intermediate_values.get(trial.last_step or 0))
-            return [str(job.number), f"paused, rung {trial.user_attrs[RUNG]}", epoch, last, brief(job.overrides)]
+            where = "by hand" if is_held(trial) else f"rung {trial.user_attrs[RUNG]}"
+            return [str(job.number), f"paused, {where}", epoch, last, brief(job.overrides)]
         chosen = job.reason or brief(job.overrides)
         return [str(job.number), job.status, epoch, " ".join(map(shown, job.values)), chosen]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError
-from deepfake.sweeping.facts import BRACKET, PAUSED_AT, RETRY_OF, UNTIL, is_paused, steps_of
+from deepfake.sweeping.facts import BRACKET, PAUSED_AT, RETRY_OF, UNTIL, is_held, is_paused, steps_of
 from deepfake.sweeping.promotion import Promotion, Standing
 from deepfake.sweeping.study_plan import StudyPlan
 
@@ -88,7 +88,15 @@ class Schedule:
     def waits(self, trial: FrozenTrial) -> bool:
         """Whether a trial is paused at a rung of this start's."""
         halving = self._plan.promotion
-        return halving is not None and is_paused(trial) and halving.rung(steps_of(trial), self.bracket(trial)) >= 0
+        if halving is None or not is_paused(trial) or is_held(trial):
+            return False
+        return halving.rung(steps_of(trial), self.bracket(trial)) >= 0
+
+    def held(self, trials: Sequence[FrozenTrial]) -> list[int]:
+        """The numbers of the trials that somebody paused, where nothing else runs; else none."""
+        running = [trial for trial in self.open(trials) if trial.state is TrialState.RUNNING and not self.waits(trial)]
+        held = [trial.number for trial in running if is_held(trial)]
+        return held if len(held) == len(running) else []
 
     def has_arrived(self, trial: FrozenTrial) -> bool:
         """Whether a running trial has come to the rung at which it is looked at again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
     distribution_to_json,
+    json_to_distribution,
 )
 
 from deepfake.compat import swept_value
@@ -26,6 +28,9 @@ from deepfake.errors import UserError, nearest
 #: Beyond this, all points of a space are not counted: no study tries them all.
 _MANY = 100_000
 _GRAMMAR = "write choice(a,b), range(1,5), interval(0.1,0.9), tag(log, interval(1e-5,1e-2)) or int(interval(1,9))"
+
+#: Before each condition in what a study records of a parameter.
+_WHEN = " when "
 
 Value = str | int | float | bool | None
 
@@ -88,8 +93,29 @@ class Parameter:
 
     def describe(self) -> str:
         """Equal for two parameters that mean the same."""
-        conditions = "".join(f" when {key} in {', '.join(sorted(v))}" for key, v in sorted(self.when.items()))
+        conditions = "".join(f"{_WHEN}{key} in {', '.join(sorted(v))}" for key, v in sorted(self.when.items()))
         return distribution_to_json(self.distribution) + conditions
+
+    @staticmethod
+    def described(key: str, text: str, others: Mapping[str, Parameter]) -> Parameter:
+        """A parameter by what :meth:`describe` said of it.
+
+        Args:
+            others: Those that it may depend on, by key.
+        """
+        plain, end = json.JSONDecoder().raw_decode(text)
+        distribution = json_to_distribution(json.dumps(plain))
+        when = {}
+        for condition in text[end:].split(_WHEN)[1:]:
+            parent, _, allowed = condition.partition(" in ")
+            values = others[parent].values() if parent in others else None
+            texts = (
+                allowed.split(", ")
+                if values is None
+                else [one for one in map(to_text, values) if one in allowed.split(", ")]
+            )
+            when[parent] = tuple(texts)
+        return Parameter(key, _spelled(distribution), distribution, when)
 
 
 def to_text(value: Value) -> str:
@@ -207,6 +233,17 @@ def _as_text(value: Any) -> str:
     if isinstance(value, list):
         return "choice(" + ",".join(map(_as_text, value)) + ")"
     return value if isinstance(value, str) else to_text(value)
+
+
+def _spelled(kind: BaseDistribution) -> str:
+    """A distribution in the grammar it is typed in."""
+    if isinstance(kind, CategoricalDistribution):
+        return f"choice({','.join(map(to_text, kind.choices))})"
+    assert isinstance(kind, (IntDistribution, FloatDistribution))
+    if kind.step is not None and (kind.step != 1 or isinstance(kind, FloatDistribution)):
+        return f"range({kind.low},{kind.high},{kind.step}), its end included"
+    text = f"interval({kind.low},{kind.high})"
+    return f"tag(log, {text})" if kind.log else text
 
 
 def _holds(when: Mapping[str, tuple[str, ...]], fixed: Mapping[str, str], key: str) -> bool:

@@ -129,12 +129,34 @@ def open_storage(location: Location) -> BaseStorage:
                 return _replayed(location.journal, lock)
             return _open_database(str(location.url))
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"sweep.storage={location} needs the Python package {error.name!r}",
-            f"pip install {_DRIVERS.get(str(error.name), str(error.name))}",
-        ) from error
+        raise _without_driver(location, error) from error
     except (OSError, ValueError) as error:
         raise UserError(f"sweep.storage={location} cannot be read: {first_line(error)}", _OTHER) from error
+
+
+def open_existing(location: Location) -> BaseStorage:
+    """Open a storage that is there to look at it: nothing is made, locked or mended.
+
+    Raises:
+        UserError: There is none, it cannot be reached, or was written by another version.
+    """
+    try:
+        if location.journal is not None:
+            if not location.journal.is_file():
+                raise FileNotFoundError(f"there is no file {location.journal}")
+            return _replayed(location.journal, KernelLock(location.journal))
+        return _open_database(str(location.url), make=False)
+    except ModuleNotFoundError as error:
+        raise _without_driver(location, error) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"sweep.storage={location} cannot be read: {first_line(error)}", _OTHER) from error
+
+
+def _without_driver(location: Location, error: ModuleNotFoundError) -> UserError:
+    return UserError(
+        f"sweep.storage={location} needs the Python package {error.name!r}",
+        f"pip install {_DRIVERS.get(str(error.name), str(error.name))}",
+    )
 
 
 def _replayed(journal: Path, lock: KernelLock) -> JournalStorage:
@@ -231,12 +253,15 @@ def together(storage: BaseStorage) -> Iterator[None]:
         yield
 
 
-def _open_database(url: str) -> RDBStorage:
+def _open_database(url: str, make: bool = True) -> RDBStorage:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     try:
-        storage = RDBStorage(url, engine_kwargs=_waiting(make_url(url)))
+        where = make_url(url)
+        if not make and where.get_backend_name() == "sqlite" and not Path(str(where.database)).is_file():
+            raise FileNotFoundError(f"there is no file {where.database}")
+        storage = RDBStorage(url, engine_kwargs=_waiting(where), skip_table_creation=not make)
         limit_answers(storage.engine)
         return storage
     except ArgumentError as error:

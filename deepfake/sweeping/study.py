@@ -21,8 +21,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.compat import trial_id
 from deepfake.errors import UserError
+from deepfake.installation import typed_command
 from deepfake.sweeping.callbacks import Objective
-from deepfake.sweeping.facts import RETRY_OF
+from deepfake.sweeping.commands import (
+    COMMANDS,
+    DONE,
+    PENDING,
+    REFUSED,
+    START,
+    STOP,
+    STOPPED,
+    UNDERSTANDS,
+    WORKERS,
+    Command,
+    Ledger,
+    commands_in,
+    start_of,
+)
+from deepfake.sweeping.facts import COMMAND, RETRY_OF
 from deepfake.sweeping.heartbeat import Watch, new_owner
 from deepfake.sweeping.order import Order, check_order, from_record, new_order, to_record
 from deepfake.sweeping.outage import PATIENCE, ride_out
@@ -60,6 +76,7 @@ class Study:
         schedule: How far the study is.
         order: What its trials may know of each other; None where that is left to timing.
         optuna: Optuna's study.
+        ledger: What was asked of it from other terminals.
         resumed: Whether the study was there before.
 
     Raises:
@@ -85,6 +102,7 @@ class Study:
         # A user who has just started a study learns at once that its storage does not answer.
         self.optuna, self.resumed = self.ride_out(self._open_exclusively, 0.0 if token is None else None)
         self.order = _recorded_order(self.optuna)
+        self.ledger = Ledger(self.optuna, self.storage, plan.clock.now)
         if token is None:
             record_place(plan.location, plan.folder)
 
@@ -145,10 +163,7 @@ class Study:
                 trials = self.read_trials()
                 if not numbers:
                     numbers.extend(to_retry(which, trials))
-                # After an outage this is done again, for those alone that are not queued yet.
-                for trial in standing(trials):
-                    if trial.number in numbers and trial.state is TrialState.FAIL:
-                        self.optuna.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
+                queue_again(self.optuna, numbers, trials)
 
         self.ride_out(queue)
         return numbers
@@ -164,8 +179,82 @@ class Study:
 
     def end(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         """End a trial in a state."""
+        asked = self.storage.get_trial(trial_id(trial)).user_attrs.get(COMMAND)
+        if asked is not None:
+            self.set_facts(trial_id(trial), {COMMAND: None})
+            done = state is TrialState.PRUNED and asked["word"] == STOP
+            why = f"trial {trial.number} was {state.name.lower()} first"
+            self.ledger.answer(asked["number"], DONE if done else REFUSED, "" if done else why)
         with quietly():
             self.optuna.tell(trial, values, state=state)
+
+    # ---- commands
+
+    def sign(self, how: str, workers: int) -> None:
+        """Record that this start works on the study, so that others can see it and command it.
+
+        Args:
+            how: Where its trials run: ``here``, ``pool`` or ``launched``.
+            workers: How many at a time.
+        """
+        plan = self.plan
+        budget = None if plan.budget is None else [plan.budget.amount, plan.budget.in_epochs]
+        record = {**self.owner, "began": plan.began, "how": how, "workers": workers, UNDERSTANDS: COMMANDS}
+        record |= {"total": plan.total, "budget": budget, "repeat": plan.repeat, "deadline": plan.deadline}
+        record |= {"promotes": plan.promotion is not None}
+        self.ride_out(lambda: self._record_start(record))
+
+    def sign_off(self, status: str) -> None:
+        """Record how this start ended; what was asked of it and not done yet is refused."""
+
+        def write() -> None:
+            with self.exclusively(), self.writing():
+                key = f"{START}{self.owner['token']}"
+                record = self.ledger.attributes().get(key)
+                if record is not None:
+                    self.ledger.record(key, {**record, "ended": status, "ended_at": self.plan.clock.now()})
+                for command in self._asked(WORKERS, self.ledger.attributes()):
+                    self.ledger.answer(command.number, REFUSED, "its workers had ended")
+
+        if status == "interrupted":
+            self.in_last_seconds(write)
+        else:
+            self.ride_out(write)
+
+    def asked(self, word: str) -> list[Command]:
+        """What was asked of this start and is not done yet."""
+        return self._asked(word, self.ride_out(self.ledger.attributes))
+
+    def stop_reason(self, trials: Sequence[FrozenTrial]) -> str | None:
+        """Why no further trial may start although some are left: the schedule's reason, or somebody's word."""
+        return self.ride_out(lambda: self.read_stop_reason(trials))
+
+    def read_stop_reason(self, trials: Sequence[FrozenTrial]) -> str | None:
+        """The same, without waiting for a storage that does not answer."""
+        reason = self.schedule.stop_reason(trials)
+        if reason is not None:
+            return reason
+        stopped = self.ledger.attributes().get(STOPPED)
+        if stopped is not None and start_of(self.owner["token"]) in stopped["starts"]:
+            return f"{stopped['by']} said so"
+        return None
+
+    def left_to_people(self, trials: Sequence[FrozenTrial]) -> str | None:
+        """Why nothing is to be done although trials are left, where all that are left were paused by hand."""
+        held = self.schedule.held(trials)
+        if not held:
+            return None
+        numbers = " ".join(map(str, held))
+        many = f"trial {numbers} is" if len(held) == 1 else f"trials {numbers} are"
+        return f"{many} paused by hand: {typed_command('sweep', self.plan.name, 'resume', str(held[0]))}"
+
+    def _asked(self, word: str, attributes: Mapping[str, Any]) -> list[Command]:
+        mine = (one for one in commands_in(attributes) if one.start == self.owner["token"] and one.word == word)
+        return [command for command in mine if command.status == PENDING]
+
+    def _record_start(self, record: Mapping[str, Any]) -> None:
+        with self.exclusively(), self.writing():
+            self.ledger.record(f"{START}{self.owner['token']}", dict(record))
 
     def fail(self, trial: FrozenTrial, reason: str) -> None:
         """End a trial of a process that cannot do so itself."""
@@ -296,6 +385,13 @@ class Study:
 
 def _recorded_order(study: optuna.Study) -> Order | None:
     return from_record(json.loads(study.user_attrs.get("order", "null")))
+
+
+def queue_again(study: optuna.Study, numbers: Sequence[int], trials: Sequence[FrozenTrial]) -> None:
+    """Queue failed trials to be tried again, those alone that are not queued yet."""
+    for trial in standing(trials):
+        if trial.number in numbers and trial.state is TrialState.FAIL:
+            study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
 
 
 def directions(objectives: Sequence[Objective]) -> list[optuna.study.StudyDirection]:

@@ -28,7 +28,8 @@ class Pruned(Exception):  # noqa: N818 - an outcome, not an error
 
 @dataclass
 class Paused(Exception):  # noqa: N818 - an outcome, not an error
-    """The trial waits at a rung until it is among the best there: it may be gone on with later, or never.
+    """The trial waits, at a rung until it is among the best there, or until somebody resumes it: it may be gone on with
+    later, or never.
 
     Raised by :meth:`TrialHandle.report`; the job lets it pass once all is saved that it needs to go on.
     """
@@ -38,6 +39,13 @@ class Paused(Exception):  # noqa: N818 - an outcome, not an error
 
     def __str__(self) -> str:
         return f"paused after epoch {self.epoch}"
+
+
+class LetGo(Paused):
+    """The process is to leave the trial as it is, and whoever comes next goes on with it; as :class:`Paused` else."""
+
+    def __str__(self) -> str:
+        return f"let go of after epoch {self.epoch}"
 
 
 class Stopped(BaseException):

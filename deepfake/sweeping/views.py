@@ -105,6 +105,13 @@ def as_pruned(trial: FrozenTrial) -> FrozenTrial:
     return pruned
 
 
+def as_failed(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that was ended before it began, for those that learn from what was tried."""
+    failed = copy.copy(trial)
+    failed.state, failed.values = TrialState.FAIL, None
+    return failed
+
+
 def as_begun(trial: FrozenTrial) -> FrozenTrial:
     """A trial as it was before its first report: the point it tries, and what its sampler noted of it."""
     begun = copy.copy(trial)

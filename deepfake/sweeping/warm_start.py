@@ -75,7 +75,7 @@ def _named(entry: Any, known: Mapping[str, Parameter]) -> dict[str, Value]:
             raise UserError(f"sweep.enqueue sets {key!r}, which is not swept", nearest(key, known))
     point = {}
     for key, value in given.items():
-        point[key], inside = _fit(known[key], value)
+        point[key], inside = fit(known[key], value)
         if not inside:
             raise UserError(
                 f"sweep.enqueue sets {key}={value}, which lies outside {known[key].text}",
@@ -93,7 +93,7 @@ def _values(entry: Any) -> dict[str, Any]:
     return flatten(entry)
 
 
-def _fit(parameter: Parameter, value: Any) -> tuple[Value, bool]:
+def fit(parameter: Parameter, value: Any) -> tuple[Value, bool]:
     """A value as the space spells it, and whether it lies inside."""
     kind = parameter.distribution
     if isinstance(kind, CategoricalDistribution):
@@ -164,7 +164,7 @@ def _borrow(
             notes.append(f"nothing is known of {key} there, the sampler draws it")
             # What applies beside it is not known either.
             continue
-        value, inside = _fit(parameter, trial.params.get(key, fixed.get(key)))
+        value, inside = fit(parameter, trial.params.get(key, fixed.get(key)))
         if not inside:
             was = "had" if key in trial.params else "was run with"
             return {}, [f"its trial {trial.number} {was} {key}={value}, outside {parameter.text}, and is left out"]

@@ -31,6 +31,8 @@ GRACE_SECONDS = 20.0
 _INTERRUPTED = 130
 #: How a worker ends whose trial made it useless; what becomes of the trial is settled.
 LOST_STATUS = 75
+#: What the parent writes to a worker that is to let go of its trial after the epoch, and to end.
+LEAVE = b"l"
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,13 @@ def main() -> int:
     # Not through sys.stdin: a thread waiting inside its lock would break the interpreter's own end.
     pipe = sys.stdin.fileno()
     data = _read(pipe, int.from_bytes(_read(pipe, 8), "big"))
-    watch_parent(pipe)
+    leaving = threading.Event()
+    watch_parent(pipe, leaving)
     with sigterm_interrupts():
-        return _work(data)
+        return _work(data, leaving)
 
 
-def _work(data: bytes) -> int:
+def _work(data: bytes, leaving: threading.Event) -> int:
     from deepfake.sweeping.agent import work
     from deepfake.sweeping.claims import OVERDUE_STATUS, Claims
     from deepfake.sweeping.study import Study
@@ -85,7 +88,7 @@ def _work(data: bytes) -> int:
     given = unpack(data)
     try:
         study = Study(given.plan, supervisor=given.supervisor, token=given.token)
-        work(Claims(study), given.runner, finished=_say_failure, replaceable=True)
+        work(Claims(study, leaving), given.runner, finished=_say_failure, replaceable=True)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except UserError as error:
@@ -113,14 +116,20 @@ def _read(pipe: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def watch_parent(pipe: int) -> None:
-    """Raise KeyboardInterrupt in this, the main thread once the other end of the pipe is closed."""
+def watch_parent(pipe: int, leaving: threading.Event | None = None) -> None:
+    """Raise KeyboardInterrupt in this, the main thread once the other end of the pipe is closed.
+
+    Args:
+        leaving: Is set once the parent says :data:`LEAVE`.
+    """
     gone = threading.Event()
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # What a script starts in the background ignores Ctrl-C, and with it the interruption from inside: from now
         # on only Ctrl-C is.
         signal.signal(signal.SIGINT, _interrupt_once(gone))
-    threading.Thread(target=_end_with_parent, args=(pipe, gone), name="parent", daemon=True).start()
+    threading.Thread(
+        target=_end_with_parent, args=(pipe, gone, leaving or threading.Event()), name="parent", daemon=True
+    ).start()
 
 
 def _interrupt_once(gone: threading.Event) -> Callable[[int, FrameType | None], None]:
@@ -131,9 +140,9 @@ def _interrupt_once(gone: threading.Event) -> Callable[[int, FrameType | None], 
     return interrupt
 
 
-def _end_with_parent(pipe: int, gone: threading.Event) -> None:
+def _end_with_parent(pipe: int, gone: threading.Event, leaving: threading.Event) -> None:
     while os.read(pipe, 1):
-        pass
+        leaving.set()
     gone.set()
     # A signal of the kernel's: one from inside the interpreter does not wake who waits for another thread.
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from deepfake.files import appearing, link_or_copy
 from deepfake.tracking.model import DetectorSpec, send_model
 from deepfake.tracking.notes import NOTE
-from deepfake.tracking.runs import STATE, end_abandoned, search
+from deepfake.tracking.runs import STATE, end_abandoned, mark_paused, mark_pruned, search
 from deepfake.tracking.spool import Entry
 from deepfake.tracking.store import local_folder
 from deepfake.tracking.view import sweep_view, tag_of
@@ -201,6 +201,13 @@ class Delivery:
     def _end_children(self, entry: Entry) -> None:
         end_abandoned(self.client, self._run_id)
 
+    def _settled(self, entry: Entry) -> None:
+        for run_id, state in entry["children"].items():
+            if state == "pruned":
+                mark_pruned(self.client, run_id)
+            else:
+                mark_paused(self.client, run_id, paused=True)
+
     def _going_on(self, entry: Entry) -> None:
         if STATE in self.client.get_run(self._run_id).data.tags:
             self.client.delete_tag(self._run_id, STATE)
@@ -224,6 +231,7 @@ _KINDS = (
     "failed_child",
     "best",
     "end_children",
+    "settled",
     "going_on",
     "ending",
 )

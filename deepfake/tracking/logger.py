@@ -258,6 +258,10 @@ class TrackedRun(RunLog):
         if not run_id:
             self._tell({"kind": "best"})
 
+    def settle(self, children: Mapping[str, str]) -> None:
+        """Let children say ``pruned`` or ``paused``, by their ids, whose own process was killed before it could."""
+        self._tell({"kind": "settled", "children": dict(children)})
+
     def end_children(self) -> None:
         """End the runs nested under this one that a killed process of this machine left running."""
         self._tell({"kind": "end_children"})

@@ -56,6 +56,44 @@ def end_abandoned(client: MlflowClient, parent_run_id: str) -> list[str]:
     return ended
 
 
+def mark_pruned(client: MlflowClient, run_id: str) -> None:
+    """Let a run say that it was pruned, whose process said something else or nothing; one that is gone is left so."""
+    run = _there(client, run_id)
+    if run is None or (run.info.status == "FINISHED" and "pruned" in run.data.tags and STATE not in run.data.tags):
+        return
+    _untag(client, run, STATE, "interrupted", "failure")
+    client.set_tag(run_id, "pruned", "true")
+    client.set_terminated(run_id, status="FINISHED")
+
+
+def mark_paused(client: MlflowClient, run_id: str, paused: bool) -> None:
+    """Let a run say that it is paused, or that it is to go on; one that is gone is left so."""
+    run = _there(client, run_id)
+    if run is None or (run.info.status == "SCHEDULED" and (STATE in run.data.tags) == paused):
+        return
+    _untag(client, run, "interrupted", "failure", *([] if paused else [STATE]))
+    if paused:
+        client.set_tag(run_id, STATE, PAUSED)
+    client.update_run(run_id, status="SCHEDULED")
+
+
+def _there(client: MlflowClient, run_id: str) -> Run | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def _untag(client: MlflowClient, run: Run, *names: str) -> None:
+    for name in names:
+        if name in run.data.tags:
+            client.delete_tag(run.info.run_id, name)
+
+
 def process_tags() -> dict[str, object]:
     """Which process a run is run by, so that another can tell whether it still lives."""
     import psutil
