@@ -16,7 +16,7 @@ VERBS = {
     "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "reproduce": "run a run of the past again, and say whether it came out the same",
     "capsule": "put a run into one file, to be run again on another machine",
-    "sweep": "list the sweeps there are, say what one of them takes on disk, delete it whole",
+    "sweep": "list the sweeps there are, say how one stands, steer it while it runs, delete it whole",
     "prune": "free crops, features, probes and artifacts that no living run refers to",
     "sync": "send the tracking server what runs told while it was away",
     "ui": "look at a sweep or a run in the browser, in MLflow's pages",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -96,6 +98,15 @@ class Console:
             _display(parts)
         else:
             RichConsole(file=self._file, width=_WIDTH, quiet=self._quiet, highlight=False).print(parts)
+
+    @contextmanager
+    def redrawing(self) -> Iterator[Live | None]:
+        """What is drawn anew in place while entered; None where the output is no terminal."""
+        if self._quiet or not self._out.is_terminal:
+            yield None
+            return
+        with Live(console=RichConsole(file=self._file), auto_refresh=False) as live:
+            yield live
 
     def progress(self) -> Bar | NotebookBar:
         """A bar with count, rate and time left; drawn only on a terminal, and as a line of text in a notebook."""
