@@ -2,8 +2,8 @@
 
     python -m benchmarks.sweep               all figures but the long ones, some ten minutes
     python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, disk, ordered (a
-                                             quarter of an hour), pruning and promotion (half an
-                                             hour each)
+                                             quarter of an hour), commands, pruning and
+                                             promotion (half an hour each)
 
 Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
 """
@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+
+from benchmarks.commanding import commanded, commands
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "sweep.json"
@@ -114,7 +116,7 @@ def curve(config: DictConfig) -> dict[str, Any]:
 
 
 JOBS: dict[str, Callable[[DictConfig], dict[str, Any]]] = {
-    job.__name__: job for job in (nothing, tracked, everything, unequal, brief, curve)
+    job.__name__: job for job in (nothing, tracked, everything, unequal, brief, curve, commanded)
 }
 
 
@@ -516,10 +518,11 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "kills2": partial(kills, seed=1, jobs=2),
     "ordered": ordered,
     "disk": disk,
+    "commands": partial(commands, start),
     "pruning": pruning,
     "promotion": promotion,
 }
-_LONG = ("pruning", "promotion", "ordered")
+_LONG = ("pruning", "promotion", "ordered", "commands")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -115,6 +115,8 @@ class Claims:
 
         One whose point was completed by a trial that it may know is told that trial's values, and never run.
         """
+        if self.leaving.is_set():
+            return None
         while (claim := self.study.ride_out(self._claim)) is not None:
             known = self._known(claim)
             if known is None:
