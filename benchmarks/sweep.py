@@ -416,7 +416,7 @@ def _against_none(
     return {"rows": rows, "fewer_epochs": spent["none"] / spent[name], "mean_loss": loss}
 
 
-def disk(trials: int = 12, backbone: str = "resnet50") -> dict[str, Any]:
+def disk(trials: int = 8, backbone: str = "resnet50") -> dict[str, Any]:
     """What a sweep of heads on a frozen backbone takes on disk, by what it is, and what 200 and 1,000 trials would.
 
     Before: each trial's whole weights in its folder and once more in its model, each other file in both places.
@@ -430,7 +430,8 @@ def disk(trials: int = 12, backbone: str = "resnet50") -> dict[str, Any]:
         outputs, weights = Path(folder) / "outputs", Path(folder) / f"{backbone}.pth"
         _save_random(create_backbone(BackboneOptions(backbone, pretrained=False), 64).model, weights)
         words = ["search=heads", f"backbone={backbone}", "backbone.freeze=true", f"backbone.weights={weights}"]
-        words += ["features=cached", "augment=none", "dataset.size=64", "demo.people=16", "trainer.epochs=2"]
+        words += ["features=cached", "augment=none", "dataset.size=64", "trainer.epochs=2"]
+        words += ["demo.people=12", "demo.seconds=0.5", "dataset.frames=4", "dataset.clips=1"]
         words += [f"sweep.n_trials={trials}", "sweep.name=s", "sampler=random", "pruner=none"]
         words += ["tracking.system_metrics=false"]
         environment = {**os.environ, "DEEPFAKE_OUTPUTS": str(outputs)}

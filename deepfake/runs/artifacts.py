@@ -34,7 +34,7 @@ from deepfake.tracking.notes import experiment_note, run_note
 from deepfake.tracking.page import write_page
 from deepfake.tracking.run import RunLog, TrackedRun, reopen
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder, refuse_links, write_json, write_text
-from deepfake.tracking.weights import TAG, say_let_go
+from deepfake.tracking.weights import say_let_go
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def keep_numbers(
 
 def let_go(folder: RunFolder, log: RunLog, why: str) -> None:
     """Delete the weights of a run that has ended, in its folder alone; what asks for them is told why."""
-    log.tags({TAG: why})
+    log.tags({files.LET_GO_TAG: why})
     say_let_go(folder.path, why, done=False)
     shutil.rmtree(folder.best_weights.parent, ignore_errors=True)
     log.files([say_let_go(folder.path, why)])

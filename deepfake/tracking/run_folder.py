@@ -35,6 +35,8 @@ WEIGHTS = "checkpoints/best.safetensors"
 WHOLE_WEIGHTS = "checkpoints/whole.safetensors"
 #: What no longer lies there, and why: that its weights were deleted.
 LET_GO = "weights.json"
+#: The tag that says the same.
+LET_GO_TAG = "weights"
 #: Of a suite: the numbers on each of its sets, and those that were published beside the run's.
 SUITE, PUBLISHED = "eval/suite.csv", "eval/published.csv"
 #: Of an ensemble: the runs that it is made of.

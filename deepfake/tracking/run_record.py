@@ -25,6 +25,7 @@ from deepfake.tracking.run_folder import (
     FEATURES,
     HISTORY,
     LET_GO,
+    LET_GO_TAG,
     MANIFEST,
     METRICS,
     OVERRIDES,
@@ -353,15 +354,20 @@ class RunRecord:
         Raises:
             UserError: They were; says why, and how to have them again.
         """
-        if not self.has(LET_GO):
-            return
-        found = self._json_object(LET_GO)
-        if why := misfit(found, {"why": str}):
-            raise _damaged(self.file(LET_GO), why)
-        raise UserError(
-            f"run {self} has no weights any more: {found.get('why', 'they were deleted')}",
-            f"train it again, its copy keeps them: {typed_command('reproduce', self.reference)}",
-        )
+        why = None
+        if self.has(LET_GO):
+            found = self._json_object(LET_GO)
+            if wrong := misfit(found, {"why": str}):
+                raise _damaged(self.file(LET_GO), wrong)
+            why = str(found.get("why", "they were deleted"))
+        elif not any((place / RESOLVED).is_file() for place in self.places):
+            # Nothing is left of it but what its store knows.
+            why = self.tags.get(LET_GO_TAG)
+        if why is not None:
+            raise UserError(
+                f"run {self} has no weights any more: {why}",
+                f"train it again, its copy keeps them: {typed_command('reproduce', self.reference)}",
+            )
 
     @property
     def is_ensemble(self) -> bool:

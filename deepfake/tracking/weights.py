@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
-#: The tag that says why a run has no weights any more.
-TAG = "weights"
 #: In a run's folder, and among its artifacts, all that holds weights.
 _FOLDERS = (str(Path(files.WEIGHTS).parent), "folds")
 _INIT = "trainer.init_from"
@@ -204,7 +202,7 @@ class Forgetter:
             refuse_links(folder, "checkpoints")
             say_let_go(folder, why, done=False)
         if run is not None:
-            self.client.set_tag(run.info.run_id, TAG, why)
+            self.client.set_tag(run.info.run_id, files.LET_GO_TAG, why)
             self._forget_artifacts(run, why, models)
         if there:
             assert folder is not None

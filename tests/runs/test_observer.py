@@ -184,15 +184,17 @@ def kept(jobs: list[Job]) -> list[int]:
 
 
 def test_the_weights_of_what_was_beaten_go_and_that_is_said(
-    capsys: pytest.CaptureFixture[str], observer: Observer, outputs: Path, name: str, trials: Callable[..., list[Job]]
+    observer: Observer, outputs: Path, name: str, trials: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(observer._console, "say", said.append)
     jobs, info = trials(3), searched(outputs, name)
     observer.sweep_started(info)
-    assert "weights are kept of its best 3 (sweep.keep)" in capsys.readouterr().out
+    assert any("weights are kept of its best 3 (sweep.keep)" in line for line in said)
     observer.jobs_beaten(info, jobs[:2])
     assert kept(jobs) == [2]
     observer.sweep_finished(SweepResult(info, jobs, [], "finished"))
-    assert "the weights of 2 runs that were beaten are deleted" in capsys.readouterr().out
+    assert any("the weights of 2 runs that were beaten are deleted" in line for line in said)
     with pytest.raises(UserError, match=f"sweep {name} keeps the weights of its best 3"):
         find_run(str(jobs[0].run_id), locate(TrackingOptions(), outputs), outputs).weights()
 

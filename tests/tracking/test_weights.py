@@ -16,11 +16,11 @@ from deepfake.models.options import BackboneOptions, Mean
 from deepfake.tracking.model import DetectorSpec
 from deepfake.tracking.removal import LeftError, remove, taken
 from deepfake.tracking.run import track
-from deepfake.tracking.run_folder import LET_GO, RESOLVED, UNFINISHED, WEIGHTS, RunFolder
+from deepfake.tracking.run_folder import LET_GO, LET_GO_TAG, RESOLVED, UNFINISHED, WEIGHTS, RunFolder
 from deepfake.tracking.run_record import from_folder
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, local_folder
-from deepfake.tracking.weights import TAG, Forgetter, References
+from deepfake.tracking.weights import Forgetter, References
 
 SPEC = DetectorSpec(BackboneOptions(name="tiny", pretrained=False), Mean(), frames=3, size=32).to_json()
 SIZE = 1 << 20
@@ -95,7 +95,7 @@ def test_they_go_wherever_they_lie_and_all_else_stays(
         assert (place / RESOLVED).is_file()
         assert (place / "metrics.json").is_file()
         assert json.loads((place / LET_GO).read_text())["why"] == "the study kept others"
-    assert client.get_run(run.id).data.tags[TAG] == "the study kept others"
+    assert client.get_run(run.id).data.tags[LET_GO_TAG] == "the study kept others"
 
 
 def test_what_asks_for_them_is_told_why_and_how_to_have_them_again(
