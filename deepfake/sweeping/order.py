@@ -69,8 +69,9 @@ class Order:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         notes = [f"in order, sweep.lag={self.lag}: each trial computes with {threads}, however many run"]
         if workers > self.workers() and sees_results(plan.sampler, plan.pruner):
+            few = "one worker" if self.workers() == 1 else f"{self.workers()} workers"
             notes.append(
-                f"note: sweep.lag={self.lag} keeps {self.workers()} workers busy, and {workers} will often wait; "
+                f"note: sweep.lag={self.lag} keeps {few} busy, and {workers} will often wait; "
                 f"in a study of its own sweep.lag={workers * _ROOM} keeps them busy"
             )
         return notes
@@ -110,6 +111,11 @@ def check_order(plan: StudyPlan, record: Mapping[str, Any] | None) -> None:
     if recorded is not None and (plan.promotion is not None or plan.budget is not None):
         what = "sweep.budget" if plan.promotion is None else "pruner=promote"
         raise UserError(f"study {plan.name!r} was begun in order, and {what} goes by what runs at once", _ANOTHER)
+    if recorded is not None and plan.fuse > 1:
+        raise UserError(
+            f"study {plan.name!r} was begun in order, and sweep.fuse={plan.fuse} trains together what runs at once",
+            f"leave it out: last digits depend on who is trained together; or {_ANOTHER}",
+        )
     if recorded is not None and plan.lag not in (None, recorded.lag):
         raise UserError(
             f"study {plan.name!r} was begun with sweep.lag={recorded.lag}, and sweep.lag={plan.lag}",

@@ -356,6 +356,11 @@ def _ordered(options: SweepOptions, sampler: Mapping[str, Any]) -> bool | None:
                 f"sweep.budget={options.budget} is spent by what runs at the same time, and sweep.ordered=true",
                 "say sweep.n_trials, or leave sweep.ordered out",
             )
+        if options.fuse > 1:
+            raise UserError(
+                f"sweep.fuse={options.fuse} trains together what runs at the same time, and sweep.ordered=true",
+                "leave one out: last digits depend on who is trained together",
+            )
     return ordered
 
 

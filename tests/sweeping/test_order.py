@@ -248,6 +248,16 @@ def test_who_draws_and_judges_in_order_stays(key: str, value: Any, shown: str, t
     opened(replace(free, **{key: value}))
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_trials_that_are_trained_together_are_in_no_order(tmp_path: Path) -> None:
+    given = ["x=interval(0.0,1.0)", "sweep.n_trials=1", "sweep.name=s"]
+    with pytest.raises(UserError, match=r"sweep\.fuse=2 trains together what runs at the same time"):
+        toy.multirun(tmp_path, [*given, "sweep.fuse=2", "sweep.ordered=true"])
+    toy.multirun(tmp_path, [*given, "sweep.ordered=true"])
+    with pytest.raises(UserError, match=r"begun in order, and sweep\.fuse=2 trains together"):
+        toy.multirun(tmp_path, [*given, "sweep.fuse=2"])
+
+
 def test_a_study_that_was_begun_in_no_order_gets_none(tmp_path: Path) -> None:
     plan = ordered_plan(tmp_path, ordered=None, lag=None)
     assert opened(plan).study.order is None
