@@ -101,6 +101,7 @@ def test_each_epoch_is_trained_once_and_what_completes_is_that_of_uninterrupted_
         assert (row["reason"] == f"at rung {row['rung']}, after epoch {epochs}") == (row["status"] == "paused")
 
 
+@pytest.mark.slow
 def test_more_trials_let_others_rise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {job.number: job.status for job in study(tmp_path, "sweep.n_trials=6").jobs}
     assert "resumable: the same command with a larger sweep.n_trials goes on" in capsys.readouterr().out
@@ -121,6 +122,7 @@ def test_a_second_start_adds_nothing(tmp_path: Path) -> None:
     assert trained(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_budget_counts_epochs_and_a_larger_one_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for budget in (20, 60):
         result = study(tmp_path, f"sweep.budget={budget}")
@@ -215,6 +217,7 @@ def sometimes(config: DictConfig) -> dict[str, Any]:
     return {"metrics": {"score": config.x}}
 
 
+@pytest.mark.slow
 def test_what_is_no_number_waits_for_ever_and_failures_are_told(tmp_path: Path) -> None:
     result = study(tmp_path, "sweep.n_trials=20", "sweep.max_failures=null", function=sometimes)
     for job in result.jobs:
@@ -239,6 +242,7 @@ def test_where_there_is_nothing_to_judge_nothing_is_paused(tmp_path: Path) -> No
     assert [job.status for job in study(tmp_path, "sweep.n_trials=3", function=silent).jobs] == ["completed"] * 3
 
 
+@pytest.mark.slow
 def test_time_that_is_over_pauses_and_the_same_command_goes_on(tmp_path: Path) -> None:
     result = study(tmp_path, "sweep.n_trials=12", "sweep.timeout=0.001")
     assert result.status == "stopped"
@@ -254,6 +258,7 @@ def test_another_pruner_later_takes_paused_trials_to_their_end(tmp_path: Path) -
     assert set(trained(tmp_path).values()) == {1}
 
 
+@pytest.mark.slow
 def test_brackets_begin_with_more_epochs(tmp_path: Path) -> None:
     result = study(tmp_path, "sweep.n_trials=24", "sweep.pruner.brackets=3")
     told = table(tmp_path)

@@ -233,5 +233,4 @@ if __name__ == "__main__":
 
     # Drawing takes longer than everything else.
     runner.draw_study = lambda *_: []
-    function = toy.resumable if "pruner=promote" in sys.argv else toy.task
-    toy.multirun(Path(sys.argv[1]), sys.argv[2:], function)
+    toy.multirun(Path(sys.argv[1]), sys.argv[2:])
