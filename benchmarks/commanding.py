@@ -270,8 +270,8 @@ def _disagreements(outputs: Path, folder: Path) -> dict[str, Any]:
             wrong.append(f"trial {number} says {steps_of(trial)} epochs, and {most} were run")
         if state == "COMPLETE":
             weight = trial.params["optimizer.lr"]
-            for epoch in range(EPOCHS):
-                weight = trained(weight, epoch)
+            for done in range(EPOCHS):
+                weight = trained(weight, done)
             if trial.user_attrs["metrics"]["weight"] != weight or most != EPOCHS:
                 wrong.append(f"trial {number} did not come out as uninterrupted")
         word = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}.get(state)

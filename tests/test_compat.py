@@ -84,6 +84,12 @@ def test_a_trial_has_a_key_and_what_it_reported() -> None:
     assert compat.queued_values(study.ask()) == {"x": 0.5}
 
 
+def test_a_study_has_a_key_in_its_storage() -> None:
+    study = optuna.create_study(study_name="s")
+    compat.study_storage(study).set_study_user_attr(compat.study_id(study), "word", 1)
+    assert study.user_attrs == {"word": 1}
+
+
 def test_a_study_is_read_through_another_storage() -> None:
     study, other = optuna.create_study(study_name="s"), optuna.create_study(study_name="s")
     study.ask()

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_workers_come_and_go_and_no_epoch_is_trained_twice(tmp_path: Path, capsy
     def change() -> None:
         for count in (3, 1):
             wait_for(runs(tmp_path, 3 if count == 3 else 20))
-            wait_for(lambda count=count: asked(count))
+            wait_for(partial(asked, count))
             wait_for(lambda: not status_of(control(tmp_path)).pending)
 
     def asked(count: int) -> bool:
