@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,11 +134,18 @@ def evaluate_run(run: Run, result: FitResult) -> Evaluated:
         "epochs_run": float(result.epochs_run),
         "batch_size": float(result.batch_size),
         "train_seconds": result.seconds,
+        **_epoch_seconds(result),
         "peak_memory_bytes": peak_memory(run.fabric.device),
         "parameters": float(sum(p.numel() for p in run.detector.parameters())),
         "latency_ms": latency_ms(run.detector, frames, config.dataset.size, run.fabric),
     }
     return evaluated
+
+
+def _epoch_seconds(result: FitResult) -> dict[str, float]:
+    """The median epoch's seconds: the first warms caches, and one of many may have waited for somebody else."""
+    found = [epoch["epoch_seconds"] for epoch in result.history if "epoch_seconds" in epoch]
+    return {"epoch_seconds": statistics.median(found)} if found else {}
 
 
 def measure_splits(

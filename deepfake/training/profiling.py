@@ -7,7 +7,8 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
@@ -111,6 +112,18 @@ def peak_memory(device: torch.device) -> float:
 
     # Linux counts in KiB, macOS in bytes.
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+
+
+def restart_peak_memory(device: torch.device) -> None:
+    """Let :func:`peak_memory` count from here, where the system lets it: a process that trains runs one after another
+    would tell each one the most of all so far. What the process holds already still counts.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    # Linux alone; elsewhere, and where the file may not be written, the process's peak stays.
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def clip_flops(detector: Detector, clips: torch.Tensor, mask: torch.Tensor) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from deepfake.training.profiling import (
     latency_ms,
     peak_flops,
     peak_memory,
+    restart_peak_memory,
     waiting_note,
 )
 from tests.training.fakes import FakeClips, small_detector
@@ -93,6 +95,18 @@ def test_the_peak_of_a_processor_is_what_was_once_in_use() -> None:
     assert process.memory_info().rss < held - (32 << 20)
     # The system counts in batches of pages.
     assert peak_memory(torch.device("cpu")) >= held - (1 << 20)
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system keeps the peak")
+def test_a_later_run_is_not_told_the_peak_of_an_earlier_one() -> None:
+    process = psutil.Process()
+    size = int(peak_memory(torch.device("cpu"))) - process.memory_info().rss + (64 << 20)
+    with mmap.mmap(-1, size) as more:
+        for page in range(0, size, mmap.PAGESIZE):
+            more[page] = 1
+        before = peak_memory(torch.device("cpu"))
+    restart_peak_memory(torch.device("cpu"))
+    assert peak_memory(torch.device("cpu")) < before - (32 << 20)
 
 
 def test_a_profile_tells_all_parts(tmp_path: Path) -> None:
