@@ -140,13 +140,18 @@ def study_id(study: Any) -> int:
     return key
 
 
-def with_storage(study: Any, storage: Any) -> Any:
+def with_storage(study: Any, storage: Any, directions: Any = None) -> Any:
     """The same study, read and written through another storage.
 
-    optuna 5.0: ``Study._storage``.
+    optuna 5.0: ``Study._storage``; ``Study._directions``, which it read from the former one.
+
+    Args:
+        directions: Those of the objectives that the other storage shows; None where they are the same.
     """
     other = copy.copy(study)
     other._storage = storage
+    if directions is not None:
+        other._directions = directions
     return other
 
 

@@ -5,6 +5,7 @@ The sweeper, which calls it, knows no tracking.
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -23,10 +24,20 @@ from deepfake.installation import TRAIN
 from deepfake.options import flatten, is_under, overrides_by_key
 from deepfake.runs.console import Console
 from deepfake.runs.context import read_parent, write_parent
-from deepfake.runs.sweep_card import PLACES, SHOWN, rank_jobs, write_sweep_card
+from deepfake.runs.sweep_card import (
+    DEVIATION,
+    PLACES,
+    SEEDS,
+    SHOWN,
+    bounded,
+    rank_jobs,
+    with_spread,
+    write_sweep_card,
+)
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, SweepInfo, SweepResult, notify
+from deepfake.sweeping.repeats import deviation
 from deepfake.tracking import tables
-from deepfake.tracking.names import grid_name, plain, run_name, study_name
+from deepfake.tracking.names import grid_name, plain, run_name, short_keys, study_name
 from deepfake.tracking.notes import MOST_ROWS, SweepFacts
 from deepfake.tracking.run import Origin, TrackedRun, add_failed, clean_name, track
 from deepfake.tracking.run_folder import write_text
@@ -91,7 +102,8 @@ class Observer:
             # There may be more trials to come than the last time.
             self._parent.renamed(name)
         self._parent.note(self._facts(info).begun(_last_table(info)))
-        write_parent(info.folder, self._parent.id, [key.lstrip("+") for key in info.space])
+        told_by = [*info.space, *([info.seed_key] if info.seed_key else [])]
+        write_parent(info.folder, self._parent.id, [key.lstrip("+") for key in told_by])
         if self._thins(info) and self._config.tracking.keep_weights == "best":
             self._console.say(f"weights are kept of {_kept(info)} (sweep.keep); tracking.keep_weights=all keeps all")
 
@@ -155,8 +167,12 @@ class Observer:
         why = f"sweep {info.name} keeps the weights of {kept} (tracking.keep_weights={how})"
 
         def settled(job: Job) -> bool:
-            folder = Path(job.run_dir) if job.run_dir else info.folder / str(job.number)
-            return forget(job.run_id, folder, why, references)
+            # What a failed point's other seeds came to counts on where it is tried again.
+            others = [] if job.status == FAILED else job.runs
+            runs = {run.run_dir: run.run_id for run in others} | {job.run_dir: job.run_id}
+            places = {Path(place) if place else info.folder / str(job.number): one for place, one in runs.items()}
+            done = [forget(one, place, why, references) for place, one in places.items()]
+            return all(done)
 
         # A server that has not heard of a run's end yet is asked again after the next one.
         self._beaten = [job for job in self._beaten if not settled(job)]
@@ -219,11 +235,13 @@ class Observer:
                 self._parent.note(self._facts(result.info).ended(result.status, runs, []))
             return
         ranked = rank_jobs(runs, objective)
-        metrics = dict.fromkeys([*(item.metric for item in result.info.objectives[1:]), *SHOWN])
+        beside = [item.metric for item in result.info.objectives[1:]]
+        metrics = dict.fromkeys([*beside, *bounded(result.info), *SHOWN])
         shown = [metric for metric in metrics if metric in ranked and metric != objective.metric]
         chosen_for = [key for key in result.info.space if key in ranked]
         places = [name for name in PLACES if name in ranked]
         every = ["run", *chosen_for, "status", *places, objective.metric, *shown]
+        every = with_spread(every, objective.metric, ranked)
         # A name says what was chosen, which has columns of its own.
         columns = tables.unrepeated(ranked, every[1:] if chosen_for else every)
         title = f"{len(ranked)} runs compared by {objective.metric}"
@@ -236,6 +254,8 @@ class Observer:
             if best["status"] == "finished":
                 self._parent.summary({f"best/{objective.metric}": float(best[objective.metric])})
                 chosen = {f"best.{key}": best[key] for key in result.info.space if key in ranked}
+                if result.best and result.best[0].runs:
+                    chosen["best.runs"] = " ".join(run.run_id or run.run_dir or "" for run in result.best[0].runs)
                 # Tags, for a study that goes on may find a better one, and parameters cannot be changed.
                 self._parent.tags({"best.overrides": best["overrides"], **chosen})
                 self._parent.best(
@@ -292,7 +312,9 @@ def job_table(result: SweepResult) -> pd.DataFrame:
     for job in result.jobs:
         chosen = overrides_by_key(job.overrides)
         status = "finished" if job.status == COMPLETED else job.status
-        name = job.name or f"#{job.number}"
+        if job.feasible is False:
+            status = tables.INFEASIBLE
+        name = _point_name(result.info, job) or f"#{job.number}"
         rows.append(
             {
                 "run": name,
@@ -303,12 +325,29 @@ def job_table(result: SweepResult) -> pd.DataFrame:
                 **{key: tables.typed_value(text) for key, text in chosen.items()},
                 **({} if job.bracket is None else {"rung": job.rung, "bracket": job.bracket}),
                 **job.metrics,
+                **_spread(result.info, job),
             }
         )
     runs = pd.DataFrame(rows)
     for name in set(PLACES) & set(runs.columns):
         # Some have reached none.
         runs[name] = runs[name].astype("Int64")
-    if "best_epoch" in runs:
+    if "best_epoch" in runs and not result.info.seeds:
         runs["best_epoch"] = runs["best_epoch"].astype("Int64")
     return runs
+
+
+def _point_name(info: SweepInfo, job: Job) -> str | None:
+    """What a job is called; one that was run over several seeds has the name of its first run but for the seed."""
+    if not job.runs or job.name is None or info.seed_key is None:
+        return job.name
+    called = short_keys([*info.space, info.seed_key])[info.seed_key]
+    return job.name.removesuffix(f" {called}={job.runs[0].seed}")
+
+
+def _spread(info: SweepInfo, job: Job) -> dict[str, Any]:
+    """The columns of a job that was run over several seeds."""
+    if not info.seeds:
+        return {}
+    spread = deviation(job.runs, info.objectives[0].metric)
+    return {DEVIATION: math.nan if spread is None else spread, SEEDS: " ".join(str(run.seed) for run in job.runs)}

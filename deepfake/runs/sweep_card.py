@@ -18,7 +18,8 @@ import pandas as pd
 
 from deepfake.metrics import metric_names
 from deepfake.options import overrides_by_key
-from deepfake.sweeping.callbacks import FAILED, PAUSED, PRUNED, Job, Objective, SweepResult
+from deepfake.sweeping.callbacks import FAILED, PAUSED, PRUNED, Job, Objective, SweepInfo, SweepResult
+from deepfake.sweeping.repeats import deviation
 from deepfake.tracking import page, tables
 from deepfake.tracking.figures import svg
 from deepfake.tracking.figures.selection import series
@@ -41,6 +42,8 @@ SHOWN = (
 )
 #: Where a trial is in a study that promotes: the highest rung it has reached, and its bracket.
 PLACES = ("rung", "bracket")
+#: Columns of a sweep whose jobs are run over several seeds: the objective's sample deviation, and over which.
+DEVIATION, SEEDS = "standard deviation", "seeds"
 #: The metric with intervals that is drawn beside what a sweep was sorted by.
 _TESTED = "test/roc_auc"
 
@@ -108,7 +111,9 @@ def sweep_report(result: SweepResult, runs: pd.DataFrame) -> Report:
     learning, curves = learning_charts(histories, by, list(ranked["run"]) if len(ranked) else [])
     charts = [history(runs, result.jobs, objectives[0]), *board_charts(board), *_fronts(board, result), *learning]
     metrics = dict.fromkeys([*(item.metric for item in objectives), *SHOWN])
+    metrics = dict.fromkeys([*metrics, *bounded(info)])
     shown = ["run", *keys, "status", *places, *(name for name in metrics if name in ranked)]
+    shown = with_spread(shown, by, ranked)
     failed = pd.DataFrame(
         [{"job": job.number, "chosen": " ".join(job.overrides), "reason": job.reason or ""} for job in result.failed]
     )
@@ -127,12 +132,26 @@ def sweep_report(result: SweepResult, runs: pd.DataFrame) -> Report:
 
 
 def rank_jobs(runs: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """The runs of a sweep, best first: of one that was pruned or is paused the last epoch is known, not what came of
-    it, so that those come last.
+    """The runs of a sweep, best first.
+
+    After those that kept the sweep's constraints come those that broke them, and then those that were cut short, of
+    which the last epoch is known and not what came of it.
     """
-    ended = runs.assign(cut=runs["status"].isin([PRUNED, PAUSED]))
-    ranked = tables.rank(ended, objective.metric, larger_is_better=objective.maximize)
-    return ranked.sort_values("cut", kind="stable", ignore_index=True).drop(columns="cut")
+    order = {tables.INFEASIBLE: 1, PRUNED: 2, PAUSED: 2}
+    placed = runs.assign(place=runs["status"].map(lambda status: order.get(status, 0)))
+    ranked = tables.rank(placed, objective.metric, larger_is_better=objective.maximize)
+    return ranked.sort_values("place", kind="stable", ignore_index=True).drop(columns="place")
+
+
+def bounded(info: SweepInfo) -> list[str]:
+    """The metrics that a sweep's constraints bound."""
+    return list(dict.fromkeys(text.split(" ")[0] for text in info.constraints))
+
+
+def with_spread(columns: Sequence[str], by: str, runs: pd.DataFrame) -> list[str]:
+    """The columns of a table, with the spread over seeds beside the metric it is of, where there is one."""
+    spread = [name for name in (DEVIATION, SEEDS) if name in runs]
+    return [one for column in columns for one in (column, *(spread if column == by else ()))]
 
 
 def _told_apart(runs: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
@@ -156,6 +175,8 @@ def _facts(result: SweepResult) -> dict[str, object]:
         "runs": f"{len(result.jobs) - counts[PAUSED]}{of} ended, {', '.join(ended)}",
         "looks for": ", ".join(f"{item.metric} ({item.direction})" for item in info.objectives),
         "over": ", ".join(f"{key}={text}" for key, text in info.space.items()),
+        **({"bound by": ", ".join(info.constraints)} if info.constraints else {}),
+        **({"each over": f"{info.seed_key}={','.join(map(str, info.seeds))}"} if info.seeds else {}),
         "for all": " ".join(info.overrides),
         "folder": str(info.folder),
     }
@@ -167,7 +188,11 @@ def _best(result: SweepResult) -> list[str]:
         return []
     chosen = " ".join(_brief(best.overrides))
     value = best.values[0] if best.values else math.nan
-    items = [(f"best {result.info.objectives[0].metric}", svg.number(value), f"#{best.number}: {chosen}")]
+    metric = result.info.objectives[0].metric
+    items = [(f"best {metric}", svg.number(value), f"#{best.number}: {chosen}")]
+    if (spread := deviation(best.runs, metric)) is not None:
+        seeds = ", ".join(str(run.seed) for run in best.runs)
+        items.append(("its standard deviation", svg.number(spread), f"over seeds {seeds}"))
     if _TESTED in best.metrics and result.info.objectives[0].metric != _TESTED:
         low, high = (best.metrics.get(f"{_TESTED}_{end}", math.nan) for end in ("low", "high"))
         said = f"interval {low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else "no interval"
@@ -183,7 +208,9 @@ def _brief(overrides: Sequence[str]) -> list[str]:
 
 def _notes(result: SweepResult, board: Board) -> list[str]:
     notes = []
-    if board.scored.empty:
+    if result.info.constraints and any(job.feasible is False for job in result.jobs) and not result.best:
+        notes.append(f"No run keeps {', '.join(result.info.constraints)}: there is no best one.")
+    elif board.scored.empty:
         notes.append(f"No run has finished with {board.metric}: there is nothing to compare.")
     elif len(board.scored) == 1:
         notes.append("Only one run has finished: there is nothing to compare it with.")
@@ -227,7 +254,8 @@ def history(runs: pd.DataFrame, jobs: Sequence[Job], objective: Objective) -> st
             at += [number, number]
             so_far += [so_far[-1] if so_far else best, best]
     plot.line(at, so_far, 2, "best so far")
-    for status, style in (("finished", 0), ("pruned", "open"), ("paused", 2), ("failed", 1)):
+    styles: dict[str, int | str] = {"finished": 0, tables.INFEASIBLE: 3, "pruned": "open", "paused": 2, "failed": 1}
+    for status, style in styles.items():
         chosen = np.flatnonzero((runs["status"] == status) & np.isfinite(values))
         plot.points([numbers[i] for i in chosen], values[chosen].tolist(), style, status, [said[i] for i in chosen])
     without = int((~np.isfinite(values)).sum())

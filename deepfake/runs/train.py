@@ -93,12 +93,15 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         inputs: What it reads; None finds and prepares what the config leads to.
     """
     began = time.monotonic()
+    from deepfake.training.profiling import restart_peak_memory
     from deepfake.training.runtime import create_fabric, seed_everything, use_threads
 
     check_blending(config)
     if (reporting := trial.current()) is not None and reporting.threads is not None:
         use_threads(reporting.threads)
     fabric = create_fabric(config.trainer)
+    if reporting is not None:
+        restart_peak_memory(fabric.device)
     console = Console(quiet=not fabric.is_global_zero)
     folder = RunFolder(Path(fabric.broadcast(str(context.folder))))
     if fabric.is_global_zero:
@@ -191,6 +194,8 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
     tags = {"device": str(fabric.device), "run_dir": str(context.folder), **context.tags}
     if context.number is not None:
         tags["job"] = str(context.number)
+    if (reporting := trial.current()) is not None and reporting.repeat is not None:
+        tags["repeat"] = str(reporting.repeat)
     return track(
         store,
         config.tracking.experiment or config.dataset.name,

@@ -19,10 +19,13 @@ from hydra.core.utils import JobReturn
 
 from deepfake.compat import job_outcome, reported_values
 from deepfake.errors import UserError, is_device_lost, nearest
+from deepfake.sweeping import seed_runs
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, Job
 from deepfake.sweeping.claims import OVERDUE_STATUS, Claim, Claims, Heartbeat
+from deepfake.sweeping.constraints import are_kept, nobody_logs
 from deepfake.sweeping.facts import SPENT, UNTIL
 from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
+from deepfake.sweeping.judging import reports_of
 from deepfake.sweeping.trial import LetGo, Overdue, Paused, Pruned, Refused, Stopped, running
 
 log = logging.getLogger(__name__)
@@ -164,15 +167,41 @@ def run_trial(
     Raises:
         DeviceLost: See :func:`work`.
     """
-    objectives = claims.plan.objectives
+    following: Claim | None = claim
+    job: Job | None = None
+    while following is not None:
+        claim = following
+        job = seed_runs.outcome(claims, claim)
+        if job is not None:
+            claims.finish(claim, job)
+            break
+        job, following = _run_once(claims, runner, claim, replaceable, heartbeat or Heartbeat(claims, claim))
+        heartbeat = None
+    return job
+
+
+def _run_once(
+    claims: Claims, runner: JobRunner, claim: Claim, replaceable: bool, heartbeat: Heartbeat
+) -> tuple[Job | None, Claim | None]:
+    """One run of a point.
+
+    Returns:
+        How the trial ended, and None; or, where another run of its point may follow, what this one came to and the
+        claim for that.
+    """
+    objectives, seeds = claims.plan.objectives, claims.plan.repeats
     handle = RunningTrial(claims, claim)
-    heartbeat = heartbeat or Heartbeat(claims, claim)
     result: JobReturn | None = None
     error: object = None
     seconds = None
     try:
         with heartbeat, running(handle):
-            start = partial(runner.run, [*claims.plan.fixed, *claim.overrides], claim.number)
+            chosen = [*claims.plan.fixed, *claim.overrides]
+            if seeds is None:
+                start = partial(runner.run, chosen, claim.number)
+            else:
+                seed = seeds.override(claim.repeat)
+                start = partial(runner.run, [*chosen, seed], claim.number, seed.replace("=", "-"))
             result, seconds = timed(start)
             error = job_outcome(result)
     except SystemExit as ended:
@@ -183,7 +212,7 @@ def run_trial(
     # One of several jobs hears of it by what it writes, which says less of why.
     stopped = heartbeat.stopped or (error if isinstance(error, Stopped) else None)
     if stopped is not None:
-        return _stopped(claims, claim, stopped, handle, replaceable)
+        return _stopped(claims, claim, stopped, handle, replaceable), None
     if is_interruption(error):
         # Libraries turn an interruption into errors of their own; it is one all the same.
         claims.release(claim)
@@ -197,26 +226,34 @@ def run_trial(
         reason, file = describe(error), keep_traceback(error, claims.plan.folder / str(claim.number))
         job = Job(claim.number, claim.overrides, FAILED, reason=reason, traceback=str(file) if file else None)
         claims.finish(claim, job)
-        return job
+        return job, None
     try:
         handle.settle()
     except Stopped as late:
-        return _stopped(claims, claim, late, handle, replaceable)
+        return _stopped(claims, claim, late, handle, replaceable), None
     job = replace(to_job(result, claim.number, claim.overrides, objectives, seconds), **handle.identity)
-    job = replace(job, seconds=handle.seconds if handle.counts_time else job.seconds)
+    if handle.counts_time and seeds is None:
+        job = replace(job, seconds=handle.seconds)
     if isinstance(error, LetGo):
         claims.let_go(claim)
-        return None
+        return None, None
     if job.status == PAUSED:
         claims.pause(claim, job)
-        return job
+        return job, None
     job, mistake = _judge(claims, job)
+    if seeds is not None and job.status == COMPLETED:
+        try:
+            return job, seed_runs.end_run(claims, claim, job, handle.epochs)
+        except Stopped as late:
+            return _stopped(claims, claim, late, handle, replaceable), None
+    if seeds is not None and job.status == FAILED:
+        job = replace(job, reason=f"{seeds.override(claim.repeat)}: {job.reason}")
     claims.finish(claim, job, handle.mistake or mistake)
     if job.status == FAILED:
         # The exception's frames hold what it was working on, perhaps a whole model on the GPU.
         del result, error
         gc.collect()
-    return job
+    return job, None
 
 
 def _why(ended: SystemExit) -> str:
@@ -244,7 +281,7 @@ def _stopped(claims: Claims, claim: Claim, stop: Stopped, handle: RunningTrial, 
 
 
 def _judge(claims: Claims, job: Job) -> tuple[Job, UserError | None]:
-    """Hold a completed job to its objectives."""
+    """Hold a completed job to its objectives, and to what its constraints bound."""
     if job.status != COMPLETED:
         return job, None
     for item in claims.plan.objectives:
@@ -256,7 +293,16 @@ def _judge(claims: Claims, job: Job) -> tuple[Job, UserError | None]:
             return replace(job, status=FAILED, values=[], reason=reason), mistake if first else None
         if not math.isfinite(value):
             return replace(job, status=FAILED, values=[], reason=f"{item.metric} is {value}"), None
-    return job, None
+    for constraint in claims.plan.constraints:
+        value = job.metrics.get(constraint.metric)
+        if value is None:
+            reason = f"it logged no {constraint.metric!r}, which sweep.constraints bounds"
+            first = not any(trial.state.name == "COMPLETE" for trial in claims.study.trials())
+            failed = replace(job, status=FAILED, values=[], reason=reason)
+            return failed, nobody_logs(constraint, job.metrics) if first else None
+        if not math.isfinite(value):
+            return replace(job, status=FAILED, values=[], reason=f"{constraint.metric} is {value}"), None
+    return replace(job, feasible=are_kept(claims.plan.constraints, job.metrics)), None
 
 
 class RunningTrial:
@@ -273,10 +319,10 @@ class RunningTrial:
         self._claim = claim
         facts = claim.trial.user_attrs
         self._facts = {key: str(facts[key]) for key in _IDENTITY if facts.get(key)}
-        self._known_steps = set(reported_values(claim.trial))
+        self._known_steps = set(reports_of(facts, claim.repeat) if claim.repeat else reported_values(claim.trial))
         # Where an earlier attempt was to end, and did not come to it.
         self._pruned_after: int | None = facts.get("pruned_after")
-        self._last_step = int(facts.get("progress", 0))
+        self._last_step = max(0, int(facts.get("progress", 0)) - claim.epochs)
         self._objectives = claims.plan.objectives
         self._began, self._seconds_before = time.monotonic(), float(facts.get(SPENT) or 0.0)
         self.mistake: UserError | None = None
@@ -300,7 +346,16 @@ class RunningTrial:
 
     @property
     def attempt(self) -> int:
-        return self._claim.attempt
+        return self._claim.run_attempt
+
+    @property
+    def repeat(self) -> int | None:
+        return None if self._claims.plan.repeats is None else self._claim.repeat
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs this run has reported."""
+        return max(self._last_step, *self._known_steps, 0)
 
     @property
     def threads(self) -> int | None:
@@ -344,7 +399,7 @@ class RunningTrial:
                 "take pruner=asha, or save a state and say so: report(epoch, metrics, more=epoch + 1 < epochs)",
             )
             raise self.mistake
-        value = metrics.get(self._objectives[0].metric) if len(self._objectives) == 1 else None
+        value = metrics.get(self._objectives[0].metric) if self._claims.reads_reports else None
         facts: dict[str, Any] = {SPENT: self.seconds} if self.counts_time else {}
         # After its last epoch there is nothing left to pause.
         facts |= {UNTIL: None} if promoting and not more else {}

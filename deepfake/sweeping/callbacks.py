@@ -49,6 +49,8 @@ class SweepInfo:
     every job; ``space`` maps each swept key to what it is swept over; ``folder`` is ``hydra.sweep.dir``.
     ``resumed`` says that an earlier process began this very sweep in the same folder. ``keep`` is how many of its best
     jobs are to be kept whole; None where every job's point was asked for, and none is less than another.
+    ``constraints`` are what its best are to keep; ``seeds`` those that each job is run over, of the key ``seed_key``,
+    empty where it is run once.
     """
 
     name: str
@@ -61,6 +63,22 @@ class SweepInfo:
     resumed: bool = False
     storage: str | None = None
     keep: int | None = None
+    constraints: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    seed_key: str | None = None
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One of the runs of a job that is run over several seeds."""
+
+    seed: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    run_id: str | None = None
+    run_dir: str | None = None
+    name: str | None = None
+    seconds: float | None = None
+    epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,10 @@ class Job:
 
     ``values`` are the objectives in their order (empty unless the job completed), ``reason`` says why it failed or
     where it waits, ``traceback`` is the file that holds its exception. In a study that promotes, ``rung`` is the
-    highest that it has reached, from 0, and ``bracket`` where it began.
+    highest that it has reached, from 0, and ``bracket`` where it began. ``feasible`` is whether it kept the sweep's
+    constraints, None where there are none or that is not known. Of a job that was run over several seeds, ``runs`` are
+    those that completed, in order, the numbers are their means, and ``run_id``, ``run_dir`` and ``name`` are the first
+    one's.
     """
 
     number: int
@@ -85,6 +106,8 @@ class Job:
     traceback: str | None = None
     rung: int | None = None
     bracket: int | None = None
+    feasible: bool | None = None
+    runs: list[SeedRun] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

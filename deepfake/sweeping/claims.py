@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.compat import queued_values, trial_id
 from deepfake.errors import UserError
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, SeedRun
 from deepfake.sweeping.commands import COMMANDS, DONE, STOP, UNDERSTANDS
 from deepfake.sweeping.facts import (
     BRACKET,
@@ -43,9 +43,12 @@ from deepfake.sweeping.facts import (
     steps_of,
     stop_text,
 )
+from deepfake.sweeping.judging import record, should_prune
 from deepfake.sweeping.outage import is_outage
+from deepfake.sweeping.repeats import RUNS, deviation, from_record
 from deepfake.sweeping.samplers import Tried, create_pruner, create_sampler, identity_of, is_pruning, sees_results
 from deepfake.sweeping.search_space import Value, choose, to_overrides
+from deepfake.sweeping.stopping import DEVIATION, SEEDS
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.trial import LetGo, Overdue, Paused, Pruned, Stopped, Taken
 from deepfake.sweeping.views import Shown, View, as_failed, as_pruned
@@ -72,11 +75,15 @@ class Claim:
     Attributes:
         overrides: What was chosen for it.
         attempt: How often it was begun before.
+        runs: Of a point that is run over several seeds, the runs that are done; the next seed's is to come.
+        taken_up: How many were done when this process took it up.
     """
 
     trial: optuna.Trial
     overrides: list[str]
     attempt: int
+    runs: tuple[SeedRun, ...] = ()
+    taken_up: int = 0
 
     @property
     def number(self) -> int:
@@ -87,6 +94,21 @@ class Claim:
         """Whether it may be what ended its process, or made it useless: others are not to be in it then."""
         facts = self.trial.user_attrs
         return int(facts.get("deaths", 0)) > 1 or int(facts.get("lost", 0)) > 0
+
+    @property
+    def repeat(self) -> int:
+        """Which of its runs is to come, from 0."""
+        return len(self.runs)
+
+    @property
+    def run_attempt(self) -> int:
+        """How often that run may have been begun before."""
+        return self.attempt if self.repeat == self.taken_up else 0
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs its finished runs had."""
+        return sum(run.epochs for run in self.runs)
 
 
 class Claims:
@@ -110,6 +132,11 @@ class Claims:
         self._prunes = is_pruning(study.plan.pruner)
         self.leaving = leaving or threading.Event()
 
+    @property
+    def reads_reports(self) -> bool:
+        """Whether reported values are recorded; of several objectives only where trials are judged by the first."""
+        return self._prunes or self.plan.promotion is not None or len(self.plan.objectives) == 1
+
     def claim(self) -> Claim | None:
         """The next trial for this process, or None: nothing is left, or what is left is with living owners.
 
@@ -117,12 +144,15 @@ class Claims:
         """
         if self.leaving.is_set():
             return None
-        while (claim := self.study.ride_out(self._claim)) is not None:
-            known = self._known(claim)
-            if known is None:
-                break
+        while True:
+            if self.study.schedule.stopping.is_slow:
+                # Beforehand, so that nobody waits for it while the study is locked.
+                self.study.schedule.count(self.study.trials())
+            claim = self.study.ride_out(self._claim)
+            known = None if claim is None else self._known(claim)
+            if claim is None or known is None:
+                return claim
             self.finish(claim, known)
-        return claim
 
     def report(
         self, claim: Claim, steps: Mapping[int, float | None], facts: Mapping[str, Any] | None = None
@@ -146,12 +176,13 @@ class Claims:
                     raise Taken
                 self.study.set_facts(trial_id(claim.trial), facts or {})
                 values = {step: value for step, value in steps.items() if value is not None and not math.isnan(value)}
-                if reached := steps.keys() - values.keys():
-                    self.study.set_facts(trial_id(claim.trial), {"progress": max(reached)})
+                # What the trial's own values do not tell of its progress.
+                if reached := steps.keys() if claim.repeat else steps.keys() - values.keys():
+                    self.study.set_facts(trial_id(claim.trial), {"progress": claim.epochs + max(reached)})
                 for step, value in values.items():
-                    claim.trial.report(value, step)
+                    record(claim.trial, step, value, claim.repeat)
                 # Within, for some pruners write down what they judged by.
-                if values and self._prunes and claim.trial.should_prune():
+                if values and self._prunes and should_prune(claim.trial, claim.repeat):
                     # A process that dies before it ends the trial leaves the verdict to the one that goes on with it.
                     self.study.set_facts(trial_id(claim.trial), {"pruned_after": max(values)})
                     return Pruned
@@ -160,6 +191,21 @@ class Claims:
                 return Paused if self.plan.promotion and steps and not self._goes_on(claim, steps) else None
 
         return self.study.ride_out(write)
+
+    def note(self, claim: Claim, facts: Mapping[str, Any]) -> None:
+        """Record facts of a trial, whatever is asked of it.
+
+        Raises:
+            Taken: The trial is another process's by now.
+        """
+
+        def write() -> None:
+            with self.study.writing():
+                if not self._holds(claim):
+                    raise Taken
+                self.study.set_facts(trial_id(claim.trial), facts)
+
+        self.study.ride_out(write)
 
     def agree(self, claim: Claim, topic: str, fact: str) -> bool:
         """Record a fact of a trial, unless this process has, and compare it with what other trials reported of it.
@@ -209,6 +255,8 @@ class Claims:
         facts |= {"traceback": job.traceback, "metrics": job.metrics or None, "seconds": job.seconds}
         facts |= {"ended": self.plan.clock.now()}
         facts |= {"mistake": [mistake.message, mistake.hint] if mistake else None}
+        if job.runs and self.plan.repeats is not None:
+            facts |= {DEVIATION: deviation(job.runs, self.plan.objectives[0].metric), SEEDS: len(job.runs)}
 
         def write() -> None:
             with contextlib.suppress(Taken), self.study.writing():
@@ -222,6 +270,8 @@ class Claims:
                     trial_id(claim.trial),
                     {key: value for key, value in facts.items() if value is not None and known.get(key) != value},
                 )
+                for one in self.plan.constraints if job.status == COMPLETED else ():
+                    claim.trial.set_constraint(str(one), one.excess(job.metrics[one.metric]))
                 self.study.end(claim.trial, _STATES[job.status], job.values if job.status == COMPLETED else None)
 
         self.study.ride_out(write)
@@ -325,6 +375,7 @@ class Claims:
             trials = study.read_trials()
             if study.read_stop_reason(trials):
                 return None
+            study.note_stopping()
             for trial in self._left_running(trials):
                 if trial.user_attrs.get(COMMAND) is not None:
                     # Nobody is left who would have acted on it.
@@ -359,11 +410,12 @@ class Claims:
         of = claim.trial.study if sees_results(plan.sampler, plan.pruner) else self.study.optuna
         for other in of.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if identity_of(other, plan.parameters) == point:
-                self.report(claim, {}, {"same_as": other.number})
                 facts = other.user_attrs
+                runs = list(map(from_record, facts.get(RUNS, ())))
+                self.report(claim, {}, {"same_as": other.number} | ({RUNS: facts[RUNS]} if runs else {}))
                 kept = {key: facts.get(key) for key in ("run_id", "run_dir", "name")}
                 metrics, values = dict(facts.get("metrics") or {}), list(other.values)
-                return Job(claim.number, claim.overrides, COMPLETED, metrics=metrics, values=values, **kept)
+                return Job(claim.number, claim.overrides, COMPLETED, metrics=metrics, values=values, runs=runs, **kept)
         return None
 
     def _left_running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -420,7 +472,10 @@ class Claims:
             view.let_go()
         self._half_claimed = False
         self._held.add(trial.number)
-        return Claim(trial, to_overrides(chosen), attempt)
+        # One that is tried again has the finished runs of the one that failed.
+        done = trial.user_attrs.get(RUNS, ()) if self.plan.repeats is not None else ()
+        runs = tuple(map(from_record, done))
+        return Claim(trial, to_overrides(chosen), attempt, runs, len(runs))
 
     def _view(self, trial: optuna.Trial | FrozenTrial, trials: Sequence[FrozenTrial]) -> View:
         """What a trial's sampler and pruner see; both are made anew, so that they remember nothing of other trials."""

@@ -116,13 +116,20 @@ class JobRunner:
         """The config of a job, as the launchers make it; raises Hydra's and OmegaConf's own errors."""
         return self.context.config_loader.load_sweep_config(self.config, list(overrides))
 
-    def run(self, overrides: Sequence[str], number: int) -> JobReturn:
-        """Compose and run one job here; its exception comes back inside the return value."""
+    def run(self, overrides: Sequence[str], number: int, part: str | None = None) -> JobReturn:
+        """Compose and run one job here; its exception comes back inside the return value.
+
+        Args:
+            part: The folder within the job's for one of several runs that it consists of.
+        """
         config = self.compose(overrides)
         with open_dict(config):
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
             config.hydra.sweep.dir = str(self.folder)
+            if part is not None:
+                place = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+                config.hydra.sweep.subdir = f"{place['subdir']}/{part}"  # type: ignore[call-overload, index]
             config.hydra.overrides.task = [text for text in config.hydra.overrides.task if not is_sweep_override(text)]
         result = run_job(
             task_function=self.task,
@@ -245,12 +252,15 @@ def is_interruption(error: object) -> bool:
 def pick_best(jobs: Sequence[Job], objectives: Sequence[Objective]) -> list[Job]:
     """The completed job with the best value, or those no other job beats in every objective.
 
-    Jobs that lack an objective, or hold NaN for one, are left out.
+    Jobs that lack an objective, or hold NaN for one, are left out, as are those that break the sweep's constraints.
     """
     scored = [
         (job, [value if item.maximize else -value for value, item in zip(job.values, objectives, strict=True)])
         for job in jobs
-        if job.status == COMPLETED and len(job.values) == len(objectives) and all(map(math.isfinite, job.values))
+        if job.status == COMPLETED
+        and job.feasible is not False
+        and len(job.values) == len(objectives)
+        and all(map(math.isfinite, job.values))
     ]
     if len(objectives) == 1:
         return [max(scored, key=lambda pair: pair[1][0])[0]] if scored else []

@@ -29,11 +29,12 @@ class Contest:
 
         Returns:
             Those that can no longer win: the job itself, those that it has beaten, or none. A job that was pruned,
-            failed, or has no number for an objective never wins. One that was told what came of another's run is that
-            run once more, and neither takes a place nor loses one.
+            failed, breaks a constraint, or has no number for an objective never wins. One that was told what came of
+            another's run is that run once more, and neither takes a place nor loses one.
         """
         values = list(job.values)
-        if job.status != COMPLETED or len(values) != len(self._objectives) or not all(map(math.isfinite, values)):
+        able = job.status == COMPLETED and job.feasible is not False
+        if not able or len(values) != len(self._objectives) or not all(map(math.isfinite, values)):
             return [job]
         if job.run_dir is not None and any(one.run_dir == job.run_dir for _, _, one in self._best):
             return []

@@ -11,6 +11,8 @@ from typing import Any
 from deepfake.errors import UserError, nearest
 from deepfake.options import MOST, check, chosen, ranged, typed
 from deepfake.sweeping.callbacks import Objective
+from deepfake.sweeping.constraints import parse_constraints
+from deepfake.sweeping.stopping import parse_rule
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 #: Keys of hydra-optuna-sweeper, as ``hydra.sweeper.<key>``, and the key of ``sweep`` that says the same.
@@ -34,7 +36,7 @@ _MEANT = {
 #: Hydra's basic sweeper and ours take these; they are read where they apply.
 _OTHERS = ("params", "search_space", "custom_search_space", "max_batch_size", "observer")
 #: What an app says of itself where ``sweep`` says nothing.
-_OF_THE_APP = ("objective", "volatile", "places")
+_OF_THE_APP = ("objective", "volatile", "places", "seed_key")
 _CLASSES = {"nsgaii": "nsga2", "nsgaiii": "nsga3", "motpe": "tpe"}
 
 
@@ -63,6 +65,14 @@ class SweepOptions:
     # One or several. None: what the app calls it in hydra.sweeper.objective; "objective" where it does not.
     objective: Any = None
     direction: Any = "maximize"
+    # What the best must keep, such as "latency_ms <= 20": a text or a list of them.
+    constraints: Any = None
+    # Over how many seeds each point is run; its value is their mean.
+    repeats: int = ranged(1, low=1, high=100)
+    # The key of the config that holds a run's seed; None: as the app says.
+    seed_key: str | None = None
+    # When to end before the total: ``terminator``, or words such as "20 trials without 0.001".
+    stop_when: str | None = None
     # journal or sqlite (a file in the sweep's folder), a path, or any URL SQLAlchemy reads.
     storage: str = "journal"
     # Seconds, or 90s, 30m, 2h, 1d: no trial starts after it; running ones end.
@@ -78,7 +88,8 @@ class SweepOptions:
     retry: Any = None
     # Whether a point that was tried may be tried again; by default training is taken to come out the same.
     repeat: bool = False
-    source: str | None = field(default=None, metadata={"key": "from"})
+    # Other studies whose best points are tried first: one or a list of them.
+    source: Any = field(default=None, metadata={"key": "from"})
     seed: int = ranged(0, low=0, high=2**31)
     sampler: dict[str, Any] = field(default_factory=lambda: {"name": "tpe"})
     pruner: dict[str, Any] = field(default_factory=lambda: {"name": "none"})
@@ -121,6 +132,11 @@ class SweepOptions:
         return [Objective(metric, way == "maximize") for metric, way in zip(metrics, ways, strict=True)]
 
     @property
+    def sources(self) -> list[str]:
+        """The other studies to begin from."""
+        return [] if self.source is None else list(dict.fromkeys(_words("from", self.source)))
+
+    @property
     def timeout_seconds(self) -> float | None:
         """The timeout in seconds."""
         return None if self.timeout is None else parse_seconds(self.timeout, "sweep.timeout")
@@ -151,7 +167,8 @@ def load_options(node: Mapping[str, Any] | None) -> SweepOptions:
     options = typed(SweepOptions, given, "sweep")
     check(options, "sweep")
     _check_retry(options.retry)
-    _ = options.objectives, options.timeout_seconds, options.trial_timeout_seconds
+    _ = options.objectives, options.timeout_seconds, options.trial_timeout_seconds, options.sources
+    _ = parse_constraints(options.constraints), parse_rule(options.stop_when)
     return options
 
 

@@ -68,7 +68,7 @@ class Order:
         """
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         notes = [f"in order, sweep.lag={self.lag}: each trial computes with {threads}, however many run"]
-        if workers > self.workers() and sees_results(plan.sampler, plan.pruner):
+        if workers > self.workers() and _learns(plan):
             few = "one worker" if self.workers() == 1 else f"{self.workers()} workers"
             notes.append(
                 f"note: sweep.lag={self.lag} keeps {few} busy, and {workers} will often wait; "
@@ -78,7 +78,7 @@ class Order:
 
     def _first_unknown(self, number: int, plan: StudyPlan) -> int:
         # Where no results are looked at, all trials are known beforehand.
-        return max(0, number - self.lag + 1) if sees_results(plan.sampler, plan.pruner) else 0
+        return max(0, number - self.lag + 1) if _learns(plan) else 0
 
 
 def new_order(plan: StudyPlan) -> Order | None:
@@ -153,6 +153,12 @@ def _told(value: Any) -> str:
 def from_record(record: Mapping[str, Any] | None) -> Order | None:
     """The order again."""
     return None if record is None else Order(int(record["lag"]), int(record["threads"]))
+
+
+def _learns(plan: StudyPlan) -> bool:
+    """Whether what becomes of a trial, or whether it begins, depends on the results of others."""
+    by_others = plan.stop_when is not None or plan.repeats is not None
+    return by_others or sees_results(plan.sampler, plan.pruner)
 
 
 def _runs(trial: FrozenTrial) -> bool:

@@ -12,7 +12,7 @@ import csv
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,9 +30,11 @@ from deepfake.files import appearing
 from deepfake.options import overrides_by_key, split_override
 from deepfake.sweeping.budget import seconds_of
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, Objective
+from deepfake.sweeping.constraints import are_kept
 from deepfake.sweeping.facts import HELD, RETRY_OF, is_held, is_paused, steps_of
 from deepfake.sweeping.facts import PAUSED as RUNG
 from deepfake.sweeping.jobs import is_sweep_override
+from deepfake.sweeping.repeats import RUNS, deviation, from_record, is_end
 from deepfake.sweeping.schedule import bracket_of, standing
 from deepfake.sweeping.search_space import all_points, to_overrides
 from deepfake.sweeping.study import directions, quietly
@@ -50,12 +52,15 @@ _STATUS = {TrialState.COMPLETE: COMPLETED, TrialState.PRUNED: PRUNED, TrialState
 _COLOURS = {TrialState.COMPLETE: "#0072B2", TrialState.PRUNED: "#E69F00", TrialState.FAIL: "#D55E00"}
 _RUNNING_COLOUR, _PAUSED_COLOUR = "#888888", "#009E73"
 _DPI = 150
+#: Whether constraints were kept, as tables say it.
+FEASIBLE = {True: "yes", False: "no", None: ""}
 
 
 def trial_to_job(trial: FrozenTrial, plan: StudyPlan) -> Job:
     """A trial that has ended, or is paused, as a job."""
     facts = trial.user_attrs
     chosen = {item.key: trial.params[item.key] for item in plan.parameters if item.key in trial.params}
+    metrics = dict(facts.get("metrics") or {})
     halving = plan.promotion
     bracket = None if halving is None else bracket_of(trial, halving)
     rung = -1 if halving is None or bracket is None else halving.rung(steps_of(trial), bracket)
@@ -63,7 +68,7 @@ def trial_to_job(trial: FrozenTrial, plan: StudyPlan) -> Job:
         number=trial.number,
         overrides=to_overrides(chosen),
         status=_STATUS.get(trial.state, PAUSED),
-        metrics=dict(facts.get("metrics") or {}),
+        metrics=metrics,
         run_id=facts.get("run_id"),
         run_dir=facts.get("run_dir"),
         name=facts.get("name"),
@@ -73,6 +78,8 @@ def trial_to_job(trial: FrozenTrial, plan: StudyPlan) -> Job:
         traceback=facts.get("traceback"),
         rung=rung if rung >= 0 else None,
         bracket=bracket,
+        feasible=are_kept(plan.constraints, metrics) if trial.state is TrialState.COMPLETE else None,
+        runs=[from_record(one) for one in facts.get(RUNS, ())] if plan.repeats is not None else [],
     )
 
 
@@ -146,15 +153,18 @@ def spread(jobs: Sequence[Job], plan: StudyPlan) -> list[Spread]:
     planned: Counter[str] = Counter()
     if plan.points is not None and plan.points == plan.total:
         planned.update(_but_seed(to_overrides(point)) for point in all_points(plan.parameters) or ())
+    each = 1 if plan.repeats is None else plan.repeats.count
     names = {name for job in jobs if job.status == COMPLETED for name in job.metrics}
     table = []
-    for metric in sorted(name for name in names if not _is_end(name, names)):
+    for metric in sorted(name for name in names if not is_end(name, names)):
         for chosen, members in groups.items():
-            done = [job.metrics.get(metric, math.nan) for job in members if job.status == COMPLETED]
+            ended = [job for job in members if job.status == COMPLETED]
+            runs = [run.metrics for job in ended for run in job.runs or (job,)]
+            done = [metrics.get(metric, math.nan) for metrics in runs]
             values = [value for value in done if math.isfinite(value)]
             if values:
                 deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-                of = max(len(members), planned[chosen])
+                of = each * max(len(members), planned[chosen])
                 table.append(Spread(metric, chosen, statistics.fmean(values), deviation, len(values), of))
     return table
 
@@ -189,23 +199,33 @@ def write_spread(found: Sequence[Spread], folder: Path) -> Path:
 def write_trials(trials: Sequence[FrozenTrial], plan: StudyPlan, folder: Path) -> Path:
     """``trials.csv``: a row per ended or paused trial with its state, objectives, what was chosen and where its run is.
 
-    Where trials are promoted, also the epochs it has done, and its bracket and the highest rung it has reached there.
+    With constraints also what they bound, and whether they were kept; where points are run over several seeds, each
+    objective's standard deviation over them, and which are done. Where trials are promoted, also the epochs it has
+    done, and its bracket and the highest rung it has reached there.
     """
     again = {trial.user_attrs[RETRY_OF]: trial.number for trial in trials if RETRY_OF in trial.user_attrs}
     keys = [parameter.key for parameter in plan.parameters]
     metrics = [item.metric for item in plan.objectives]
+    bound = [name for name in dict.fromkeys(one.metric for one in plan.constraints) if name not in metrics]
+    columns = [*bound, "feasible"] if plan.constraints else []
+    if plan.repeats is not None:
+        columns += [*(f"{name}_deviation" for name in metrics), "seeds"]
     path = folder / "trials.csv"
     with appearing(path) as partial_file, naming(path), partial_file.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        columns = ["epochs", "rung", "bracket"] if plan.promotion is not None else []
+        places = ["epochs", "rung", "bracket"] if plan.promotion is not None else []
         rest = ["seconds", "run_id", "run_dir", "reason", "traceback"]
-        writer.writerow(["trial", "status", *metrics, *keys, *columns, *rest])
+        writer.writerow(["trial", "status", *metrics, *columns, *keys, *places, *rest])
         for trial in filter(_is_told, trials):
             job = trial_to_job(trial, plan)
             chosen = overrides_by_key(job.overrides)
-            values = [job.metrics.get(name, "") for name in metrics]
-            row: list[object] = [job.number, job.status, *values, *(chosen.get(key, "") for key in keys)]
-            row += [steps_of(trial), job.rung, job.bracket] if columns else []
+            row: list[object] = [job.number, job.status, *(job.metrics.get(name, "") for name in metrics)]
+            if plan.constraints:
+                row += [*(job.metrics.get(name, "") for name in bound), FEASIBLE[job.feasible]]
+            if plan.repeats is not None:
+                row += [*(deviation(job.runs, name) for name in metrics), " ".join(str(run.seed) for run in job.runs)]
+            row += [chosen.get(key, "") for key in keys]
+            row += [steps_of(trial), job.rung, job.bracket] if places else []
             reason = f"{job.reason}; tried again as trial {again[job.number]}" if job.number in again else job.reason
             writer.writerow([*row, job.seconds, job.run_id, job.run_dir, reason, job.traceback])
     return path
@@ -419,11 +439,6 @@ def _rungs(trials: Sequence[FrozenTrial], plan: StudyPlan) -> dict[int, str]:
 
 def _but_seed(overrides: Sequence[str]) -> str:
     return " ".join(text for text in overrides if split_override(text)[0] != "seed")
-
-
-def _is_end(name: str, names: Collection[str]) -> bool:
-    stem, _, end = name.rpartition("_")
-    return end in ("low", "high") and f"{stem}_low" in names and f"{stem}_high" in names
 
 
 def _rounded(text: str) -> str:

@@ -42,6 +42,7 @@ from deepfake.sweeping.callbacks import (
 )
 from deepfake.sweeping.claims import Claims
 from deepfake.sweeping.commands import DONE, REPLACED, WORKERS
+from deepfake.sweeping.constraints import nearest_to_feasible
 from deepfake.sweeping.facts import PAUSED as RUNG
 from deepfake.sweeping.facts import PAUSED_AT, is_held, is_paused
 from deepfake.sweeping.jobs import JobRunner, pick_best
@@ -49,6 +50,7 @@ from deepfake.sweeping.keeping import Contest
 from deepfake.sweeping.launcher import Launched
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.pool import Pool
+from deepfake.sweeping.repeats import deviation
 from deepfake.sweeping.results import (
     brief,
     draw_study,
@@ -234,6 +236,9 @@ def _describe(study: Study) -> SweepInfo:
         space={parameter.key: parameter.text for parameter in plan.parameters},
         resumed=study.resumed,
         storage=str(plan.location),
+        constraints=[str(one) for one in plan.constraints],
+        seeds=[] if plan.repeats is None else plan.repeats.seeds(),
+        seed_key=None if plan.repeats is None else plan.repeats.key,
     )
 
 
@@ -241,8 +246,8 @@ def _prepare(study: Study, options: SweepOptions) -> list[str]:
     """Queue what is to be tried first, or again; what the user should know of it."""
     plan = study.plan
     study.enqueue(plan.warm)
-    if plan.source is not None:
-        study.enqueue(plan.borrowed, plan.source)
+    for source, points in plan.borrowed.items():
+        study.enqueue(points, source)
     again = study.retry(options.retry) if options.retry is not None else []
     notes = [f"tried again: {_listed(again)}"] if again else []
     changed = study.note_code()
@@ -277,6 +282,10 @@ def _note_of_fusing(plan: StudyPlan, runner: JobRunner) -> list[str]:
     if plan.fuse == 1 or runner.together is not None:
         return []
     return [f"note: sweep.fuse={plan.fuse}: jobs of this app are run one at a time in each worker"]
+
+
+def _seeds(job: Job) -> str:
+    return f"seeds {', '.join(str(run.seed) for run in job.runs)}"
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -315,7 +324,17 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
     elif result.best:
         best = result.best[0]
         value = f"{plan.objectives[0].metric} {shown(best.values[0])}"
+        if best.runs:
+            spread_of = deviation(best.runs, plan.objectives[0].metric)
+            value += f" on average over {_seeds(best)}, standard deviation {shown(spread_of)}"
         display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
+        if best.runs:
+            display.say(f"its runs: {' '.join(_near(Path(run.run_dir)) for run in best.runs if run.run_dir)}")
+    elif found := nearest_to_feasible(plan.constraints, [job for job in result.jobs if job.status == COMPLETED]):
+        kept = ", ".join(map(str, plan.constraints))
+        display.say(f"no trial keeps {kept}; trial {found[0].number} is nearest: {found[1]}")
+    if reason := study.schedule.stopping.reason():
+        display.say(f"ended: {reason}")
     for line in _left_note(study, result):
         display.say(line)
     tried = {tuple(job.overrides) for job in result.jobs}

@@ -23,6 +23,7 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from deepfake.errors import UserError, nearest
 from deepfake.sweeping.callbacks import Objective
+from deepfake.sweeping.constraints import Constraint
 from deepfake.sweeping.promotion import Promotion
 from deepfake.sweeping.search_space import Parameter, Value, all_points, count_points, to_text
 
@@ -54,6 +55,7 @@ class SamplerKind:
         wants_space: It is given the space beforehand.
         one_seed: All its draws form one sequence, which one seed numbers through; others are seeded per trial.
         numbers_only: It draws keys that are not numbers at random.
+        constrained: It looks for points that keep constraints.
         blind: It looks at the points of other trials at most, never at their results.
         ordered: What it draws depends on nothing but its seed and the trials that it is shown.
     """
@@ -65,16 +67,17 @@ class SamplerKind:
     wants_space: bool = False
     one_seed: bool = False
     numbers_only: bool = False
+    constrained: bool = False
     blind: bool = False
     ordered: bool = True
 
 
 SAMPLERS: dict[str, SamplerKind] = {
-    "tpe": SamplerKind(samplers.TPESampler),
-    "gp": SamplerKind(samplers.GPSampler),
+    "tpe": SamplerKind(samplers.TPESampler, constrained=True),
+    "gp": SamplerKind(samplers.GPSampler, constrained=True),
     "cmaes": SamplerKind(samplers.CmaEsSampler, several=False, numbers_only=True),
-    "nsga2": SamplerKind(samplers.NSGAIISampler),
-    "nsga3": SamplerKind(samplers.NSGAIIISampler),
+    "nsga2": SamplerKind(samplers.NSGAIISampler, constrained=True),
+    "nsga3": SamplerKind(samplers.NSGAIIISampler, constrained=True),
     "random": SamplerKind(samplers.RandomSampler, blind=True),
     "qmc": SamplerKind(samplers.QMCSampler, one_seed=True, numbers_only=True, blind=True),
     "grid": SamplerKind(
@@ -344,9 +347,6 @@ def check_choice(
             )
     if len(objectives) > 1 and not kind.several:
         raise UserError(f"sampler={name} takes one objective", "take sampler=tpe, nsga2 or nsga3")
-    stopper, _ = _split("pruner", pruner, PRUNERS)
-    if len(objectives) > 1 and stopper != "none":
-        raise UserError(f"pruner={stopper} takes one objective", "take pruner=none")
     create_sampler(sampler, parameters, 0, 0)
     create_pruner(pruner)
     if kind.finite:
@@ -376,6 +376,21 @@ def sees_results(sampler: Mapping[str, Any], pruner: Mapping[str, Any]) -> bool:
     name, _ = _split("sampler", sampler, SAMPLERS)
     stopper, _ = _split("pruner", pruner, PRUNERS)
     return not (SAMPLERS[name].blind and PRUNERS[stopper].blind)
+
+
+def constraint_notes(sampler: Mapping[str, Any], constraints: Sequence[Constraint]) -> list[str]:
+    """What a user should know of how a sampler heeds constraints.
+
+    Raises:
+        UserError: It would go after points that break them.
+    """
+    name, _ = _split("sampler", sampler, SAMPLERS)
+    kind = SAMPLERS[name]
+    if not constraints or kind.constrained:
+        return []
+    if not kind.blind:
+        raise UserError(f"sampler={name} knows no constraints", "take sampler=tpe, gp, nsga2 or nsga3")
+    return [f"sampler={name} draws without regard to sweep.constraints, which say what may be the best"]
 
 
 def lists_all(sampler: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from deepfake.errors import UserError
 from deepfake.sweeping.facts import BRACKET, PAUSED_AT, RETRY_OF, UNTIL, is_held, is_paused, steps_of
 from deepfake.sweeping.promotion import Promotion, Standing
+from deepfake.sweeping.stopping import Stopping
 from deepfake.sweeping.study_plan import StudyPlan
 
 
@@ -22,6 +23,8 @@ class Schedule:
     Attributes:
         mistake: What this start's trials would all stumble over, if one of them has.
         superseded: The numbers of failed trials that were tried again under another number.
+        stopping: Whether its rule ends it before the total.
+        lag: So many trials before it a trial may know; in a study without an order it knows all that have ended.
     """
 
     def __init__(self, plan: StudyPlan) -> None:
@@ -34,6 +37,8 @@ class Schedule:
         self._last_pause = 0.0
         self.mistake: UserError | None = None
         self.superseded: set[int] = set()
+        self.stopping = Stopping(plan.stop_when, plan.objectives[0].maximize, plan.seed)
+        self.lag = 1
 
     def count(self, trials: Sequence[FrozenTrial]) -> int:
         """How many trials have ended and are not tried again."""
@@ -48,6 +53,7 @@ class Schedule:
         while self._first_open in self._ended_beyond:
             self._ended_beyond.remove(self._first_open)
             self._first_open += 1
+        self.stopping.look(trials, self._first_open)
         return self._first_open + len(self._ended_beyond) - len(self.superseded)
 
     def ended_at_first(self, trials: Sequence[FrozenTrial]) -> int:
@@ -66,7 +72,13 @@ class Schedule:
 
     def has_room(self, begun: int) -> bool:
         """Whether the total allows another trial to begin after so many."""
-        return self._plan.total is None or begun - len(self.superseded) < self._plan.total
+        within = self._plan.total is None or begun - len(self.superseded) < self._plan.total
+        return within and not self.is_over(begun)
+
+    def is_over(self, begun: int) -> bool:
+        """Whether the study's rule lets no further trial begin after so many."""
+        # In order, the trials that may not know of the end yet begin all the same, whoever is there to begin them.
+        return self.stopping.after is not None and begun >= self.stopping.after + self.lag - 1
 
     def is_spent(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether the budget allows nothing more to begin."""
@@ -74,9 +86,9 @@ class Schedule:
 
     def is_done(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether every trial of the study has ended, or is paused and there is none to go on with."""
-        plan = self._plan
-        if plan.promotion is None and plan.budget is None:
-            return plan.total is not None and self.count(trials) >= plan.total
+        plan, ended = self._plan, self.count(trials)
+        if plan.promotion is None and plan.budget is None and self.stopping.after is None:
+            return plan.total is not None and ended >= plan.total
         if any(trial.state is TrialState.RUNNING and not self.waits(trial) for trial in self.open(trials)):
             return False
         if self.is_spent(trials):

@@ -42,6 +42,7 @@ from deepfake.sweeping.facts import COMMAND, RETRY_OF
 from deepfake.sweeping.heartbeat import Watch, new_owner
 from deepfake.sweeping.order import Order, check_order, from_record, new_order, to_record
 from deepfake.sweeping.outage import PATIENCE, ride_out
+from deepfake.sweeping.repeats import RUNS
 from deepfake.sweeping.schedule import Schedule, standing, to_retry
 from deepfake.sweeping.storage import (
     check_place,
@@ -58,6 +59,8 @@ T = TypeVar("T")
 
 #: Raised when what is recorded with a study changes shape; an older program refuses a newer study.
 FORMAT = 1
+#: On a study: up to how many of its trials the terminator was asked.
+_STOPPING = "stopping"
 #: How long a process that is told to end waits for its storage, in seconds.
 _LAST_SECONDS = 3.0
 
@@ -103,6 +106,8 @@ class Study:
         self.optuna, self.resumed = self.ride_out(self._open_exclusively, 0.0 if token is None else None)
         self.order = _recorded_order(self.optuna)
         self.ledger = Ledger(self.optuna, self.storage, plan.clock.now)
+        self.schedule.lag = 1 if self.order is None else self.order.lag
+        self.schedule.stopping.remember(self.optuna.user_attrs.get(_STOPPING))
         if token is None:
             record_place(plan.location, plan.folder)
 
@@ -168,6 +173,11 @@ class Study:
         self.ride_out(queue)
         return numbers
 
+    def note_stopping(self) -> None:
+        """Record how far it has been looked for an end by a rule that takes a moment, so that nobody looks again."""
+        if (seen := self.schedule.stopping.to_remember()) is not None:
+            self.optuna.set_user_attr(_STOPPING, seen)
+
     def note_code(self) -> str | None:
         """Record what code this start runs; returns in a few words how it differs from that of the trials there are."""
         return self.ride_out(self._note_code)
@@ -185,6 +195,10 @@ class Study:
             done = state is TrialState.PRUNED and asked["word"] == STOP
             why = f"trial {trial.number} was {state.name.lower()} first"
             self.ledger.answer(asked["number"], DONE if done else REFUSED, "" if done else why)
+        if state is TrialState.PRUNED and len(self.plan.objectives) > 1:
+            # Optuna would make the one objective that was reported all of the trial's values.
+            self.storage.set_trial_state_values(trial_id(trial), state)
+            return
         with quietly():
             self.optuna.tell(trial, values, state=state)
 
@@ -363,7 +377,7 @@ class Study:
         return study, False
 
     def _fingerprint(self) -> dict[str, dict[str, str]]:
-        return fingerprint(self.plan.parameters, self.plan.objectives, self.plan.setting)
+        return fingerprint(self.plan.parameters, self.plan.objectives, self.plan.setting, self.plan.judged_by)
 
     def _check_same(self, study: optuna.Study) -> None:
         plan, written = self.plan, study.user_attrs["format"]
@@ -391,12 +405,18 @@ def queue_again(study: optuna.Study, numbers: Sequence[int], trials: Sequence[Fr
     """Queue failed trials to be tried again, those alone that are not queued yet."""
     for trial in standing(trials):
         if trial.number in numbers and trial.state is TrialState.FAIL:
-            study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number})
+            study.enqueue_trial(trial.params, user_attrs={RETRY_OF: trial.number, **_kept(trial)})
 
 
 def directions(objectives: Sequence[Objective]) -> list[optuna.study.StudyDirection]:
     """Which way is better, as Optuna says it."""
     return [optuna.study.StudyDirection[item.direction.upper()] for item in objectives]
+
+
+def _kept(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial that is tried again need not do once more: its finished runs, whose epochs are spent already."""
+    runs = trial.user_attrs.get(RUNS)
+    return {RUNS: [{**run, "epochs": 0} for run in runs]} if runs else {}
 
 
 @contextlib.contextmanager

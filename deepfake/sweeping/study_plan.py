@@ -23,11 +23,21 @@ from deepfake.errors import UserError, closest, first_line, nearest
 from deepfake.options import flatten, is_under, split_override
 from deepfake.sweeping.budget import Budget, parse_budget
 from deepfake.sweeping.callbacks import Objective
+from deepfake.sweeping.constraints import Constraint, parse_constraints
 from deepfake.sweeping.jobs import JobRunner, is_sweep_override
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.promotion import Promotion
-from deepfake.sweeping.samplers import check_choice, check_ordered, create_promotion, lists_all, sampler_notes
+from deepfake.sweeping.repeats import Repeats, parse_repeats
+from deepfake.sweeping.samplers import (
+    check_choice,
+    check_ordered,
+    constraint_notes,
+    create_promotion,
+    lists_all,
+    sampler_notes,
+)
 from deepfake.sweeping.search_space import Parameter, Value, example_points, parse_space, to_overrides, to_text
+from deepfake.sweeping.stopping import StopRule, check_rule, parse_rule, rule_notes
 from deepfake.sweeping.storage import Location, locate
 from deepfake.sweeping.warm_start import warm_start
 
@@ -89,8 +99,7 @@ class StudyPlan:
         retries: How often a trial whose process died without a new step is taken up again.
         trial_timeout: Seconds that a trial may run.
         warm: Points to try first.
-        source: The study whose best points are tried after those.
-        borrowed: Those points.
+        borrowed: The best points of each study that is begun from, by its name; they are tried after those.
         recorded: Of ``fixed``, what is recorded with the study: all but what may differ between two starts.
         choices: The choice made in each config group that is not swept.
         repeat: Whether a point that was tried may be tried again.
@@ -100,6 +109,9 @@ class StudyPlan:
         lag: What is given of it; see :class:`deepfake.sweeping.order.Order`.
         fuse: How many trials a worker runs at a time.
         notes: What is printed before the first trial.
+        constraints: What the best must keep.
+        repeats: Over which seeds each point is run; None where it is run once.
+        stop_when: When it ends before the total.
     """
 
     name: str
@@ -123,8 +135,7 @@ class StudyPlan:
     deadline: float | None = None
     setting: Mapping[str, str] = field(default_factory=dict)
     warm: Sequence[Mapping[str, Any]] = ()
-    source: str | None = None
-    borrowed: Sequence[Mapping[str, Any]] = ()
+    borrowed: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     recorded: Sequence[str] = ()
     choices: Mapping[str, str] = field(default_factory=dict)
     repeat: bool = False
@@ -135,15 +146,31 @@ class StudyPlan:
     ordered: bool | None = None
     lag: int | None = None
     fuse: int = 1
+    constraints: Sequence[Constraint] = ()
+    repeats: Repeats | None = None
+    stop_when: StopRule | None = None
+
+    @property
+    def judged_by(self) -> dict[str, str]:
+        """What else than its objectives a point is compared by."""
+        return _judged_by(self.constraints, self.repeats)
+
+
+def _judged_by(constraints: Sequence[Constraint], repeats: Repeats | None) -> dict[str, str]:
+    bounds = {f"constraint {one}": "kept" for one in constraints}
+    return bounds if repeats is None else {**bounds, "sweep.repeats": str(repeats.count)}
 
 
 def fingerprint(
-    parameters: Sequence[Parameter], objectives: Sequence[Objective], setting: Mapping[str, str]
+    parameters: Sequence[Parameter],
+    objectives: Sequence[Objective],
+    setting: Mapping[str, str],
+    judged_by: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, str]]:
     """What may not change under one study's name, as section, key and meaning."""
     return {
         "space": {parameter.key: parameter.describe() for parameter in parameters},
-        "objective": {item.metric: item.direction for item in objectives},
+        "objective": {**{item.metric: item.direction for item in objectives}, **(judged_by or {})},
         "setting": dict(setting),
     }
 
@@ -264,11 +291,14 @@ def make_plan(
     budget = None if options.budget is None else parse_budget(options.budget)
     _check_budget(budget, promotion)
     ordered = _ordered(options, sampler)
+    constraints = parse_constraints(options.constraints)
+    heeded = constraint_notes(sampler, constraints)
+    repeats = parse_repeats(options, [parameter.key for parameter in parameters], runner.config)
     _check_keys(runner, parameters, fixed, flat, check)
     keys = {parameter.key for parameter in parameters}
     ignored = options.volatile or []
     setting = {key: value for key, value in flat.items() if key not in keys and not is_under(key, ignored)}
-    meaning = json.dumps(fingerprint(parameters, options.objectives, setting))
+    meaning = json.dumps(fingerprint(parameters, options.objectives, setting, _judged_by(constraints, repeats)))
     setting = {key: value for key, value in setting.items() if not is_under(key, options.places or [])}
     recorded = [
         text
@@ -280,7 +310,7 @@ def make_plan(
     clock = EvenClock.here()
     began = clock.now()
     warm = warm_start(options, str(sampler["name"]), parameters, folder, {**_choices(runner), **setting})
-    notes = [*warm.notes, *sampler_notes(sampler, parameters)]
+    notes = [*warm.notes, *sampler_notes(sampler, parameters), *heeded]
     # Every point of a grid, where nothing else is asked for.
     wanted = options.n_trials or (points if lists_all(sampler) else None)
     if wanted is None and budget is None:
@@ -289,6 +319,9 @@ def make_plan(
         notes.append(
             f"the space holds {points} points: there will be no more trials, as a point comes out the same again"
         )
+    total = min(filter(None, (wanted, points)), default=None)
+    rule = _stop_rule(options, parameters, constraints, promotion)
+    notes += rule_notes(rule, total, repeated=repeats is not None)
     return StudyPlan(
         name=name,
         folder=folder,
@@ -296,7 +329,7 @@ def make_plan(
         parameters=parameters,
         objectives=options.objectives,
         fixed=fixed,
-        total=min(filter(None, (wanted, points)), default=None),
+        total=total,
         points=points,
         promotion=promotion,
         budget=budget,
@@ -312,7 +345,6 @@ def make_plan(
         trial_timeout=options.trial_timeout_seconds,
         setting=setting,
         warm=warm.named,
-        source=options.source,
         borrowed=warm.borrowed,
         recorded=recorded,
         choices={key: value for key, value in _choices(runner).items() if key not in keys},
@@ -323,6 +355,9 @@ def make_plan(
         ordered=ordered,
         lag=options.lag,
         fuse=options.fuse,
+        constraints=constraints,
+        repeats=repeats,
+        stop_when=rule,
     )
 
 
@@ -342,6 +377,23 @@ def _check_budget(budget: Budget | None, promotion: Promotion | None) -> None:
             f"sweep.budget={budget.amount:.0f} epochs take no trial to its first rung, at {least}",
             f"give sweep.budget={least} or more, or a smaller sweep.pruner.min_resource",
         )
+
+
+def _stop_rule(
+    options: SweepOptions,
+    parameters: Sequence[Parameter],
+    constraints: Sequence[Constraint],
+    promotion: Promotion | None,
+) -> StopRule | None:
+    rule = parse_rule(options.stop_when)
+    check_rule(
+        rule,
+        objectives=len(options.objectives),
+        constrained=bool(constraints),
+        unconditional=any(not parameter.when for parameter in parameters),
+        promotes=promotion is not None,
+    )
+    return rule
 
 
 def _ordered(options: SweepOptions, sampler: Mapping[str, Any]) -> bool | None:

@@ -97,6 +97,10 @@ class TrialHandle(Protocol):
         """With how many threads this trial is to compute, so that it comes out as it would elsewhere; None: any."""
 
     @property
+    def repeat(self) -> int | None:
+        """Which of its point's runs this is, from 0; None where each point is run once."""
+
+    @property
     def identity(self) -> Mapping[str, str]:
         """What :meth:`identify` was given, also by an earlier attempt."""
 

@@ -22,7 +22,9 @@ from deepfake.sweeping.facts import PAUSED_AT
 #: Gives the trials that are shown, in the order of their numbers.
 Shown = Callable[[], Sequence[FrozenTrial]]
 #: Successive halving writes the values that a trial had at its rungs into the trial.
-_OF_PRUNERS = "completed_rung_"
+OF_PRUNERS = "completed_rung_"
+#: What became known of a trial after it was drawn begins like this.
+_OF_RESULTS = (OF_PRUNERS, "constraints")
 
 
 class View:
@@ -69,7 +71,14 @@ class _Storage:
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         trials = [trial for trial in self._shown() if states is None or trial.state in states]
+        if len(self._storage.get_study_directions(study_id)) > 1:
+            # Samplers would rank pruned trials by the one objective that was reported, and refuse to.
+            trials = [_unreported(trial) for trial in trials]
         return copy.deepcopy(trials) if deepcopy else trials
+
+    def reported(self) -> Sequence[FrozenTrial]:
+        """The trials with all that they reported."""
+        return self._shown()
 
     def get_n_trials(self, study_id: int, state: Container[TrialState] | TrialState | None = None) -> int:
         states = (state,) if isinstance(state, TrialState) else state
@@ -112,10 +121,26 @@ def as_failed(trial: FrozenTrial) -> FrozenTrial:
     return failed
 
 
+def reported_trials(storage: Any, study_id: int) -> Sequence[FrozenTrial]:
+    """The trials that a storage shows, be it a view's or a study's own, with what they reported."""
+    if isinstance(storage, _Storage):
+        return storage.reported()
+    trials: list[FrozenTrial] = storage.get_all_trials(study_id, deepcopy=False)
+    return trials
+
+
+def _unreported(trial: FrozenTrial) -> FrozenTrial:
+    if not trial.intermediate_values:
+        return trial
+    other = copy.copy(trial)
+    other.intermediate_values = {}
+    return other
+
+
 def as_begun(trial: FrozenTrial) -> FrozenTrial:
     """A trial as it was before its first report: the point it tries, and what its sampler noted of it."""
     begun = copy.copy(trial)
     begun.state = TrialState.RUNNING
     begun.values, begun.intermediate_values, begun.datetime_complete = None, {}, None
-    begun.system_attrs = {key: value for key, value in trial.system_attrs.items() if not key.startswith(_OF_PRUNERS)}
+    begun.system_attrs = {key: value for key, value in trial.system_attrs.items() if not key.startswith(_OF_RESULTS)}
     return begun

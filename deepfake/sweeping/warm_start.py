@@ -1,4 +1,4 @@
-"""Known good points to try first: those the user names, and the best of another study.
+"""Known good points to try first: those the user names, and the best of other studies.
 
 Holds each point to the space, so that a mistake ends the start before anything runs; notes say what a point of another
 study lacks here.
@@ -22,9 +22,10 @@ from deepfake.options import flatten, overrides_by_key
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.samplers import SAMPLERS
 from deepfake.sweeping.search_space import Parameter, Value, to_text
+from deepfake.sweeping.stopping import is_feasible
 from deepfake.sweeping.storage import Location, locate, open_storage
 
-#: How many of another study's best points are tried.
+#: How many of other studies' best points are tried: of several studies' the best ones first, at least one of each.
 _BEST = 5
 _MOST_SHOWN = 5
 
@@ -35,12 +36,12 @@ class WarmStart:
 
     Attributes:
         named: The points of ``sweep.enqueue``.
-        borrowed: Those of ``sweep.from`` that are not among them.
+        borrowed: Those of each study of ``sweep.from`` that are not among them, nor another's, by its name.
         notes: What the borrowed ones leave behind or are completed with, for the user.
     """
 
     named: list[dict[str, Value]] = field(default_factory=list)
-    borrowed: list[dict[str, Value]] = field(default_factory=list)
+    borrowed: dict[str, list[dict[str, Value]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -62,10 +63,27 @@ def warm_start(
     """
     known = {parameter.key: parameter for parameter in parameters}
     named = [_named(entry, known) for entry in options.enqueue]
-    borrowed, notes = _best_of(options, folder, parameters, setting) if options.source is not None else ([], [])
-    if (named or borrowed) and SAMPLERS[sampler].wants_space:
+    if (named or options.sources) and SAMPLERS[sampler].wants_space:
         raise UserError("a grid tries every point anyway, and takes none first", "take sampler=bruteforce or tpe")
-    return WarmStart(named, [point for point in borrowed if point not in named], notes)
+    found: dict[str, list[dict[str, Value]]] = {}
+    notes: list[str] = []
+    for source in options.sources:
+        found[source], said = _best_of(source, options, folder, parameters, setting)
+        notes += said
+    return WarmStart(named, _shared_out(found, named), notes)
+
+
+def _shared_out(found: Mapping[str, list[dict[str, Value]]], named: list[dict[str, Value]]) -> dict[str, list[Any]]:
+    """The best points of several studies, taken in turns: the best of each, then the second of each."""
+    taken: dict[str, list[dict[str, Value]]] = {source: [] for source in found}
+    seen = list(named)
+    for rank in range(_BEST):
+        for source, points in found.items():
+            enough = sum(map(len, taken.values())) >= _BEST and taken[source]
+            if rank < len(points) and not enough and points[rank] not in seen:
+                taken[source].append(points[rank])
+                seen.append(points[rank])
+    return taken
 
 
 def _named(entry: Any, known: Mapping[str, Parameter]) -> dict[str, Value]:
@@ -109,20 +127,22 @@ def fit(parameter: Parameter, value: Any) -> tuple[Value, bool]:
 
 
 def _best_of(
-    options: SweepOptions, folder: Path, parameters: Sequence[Parameter], setting: Mapping[str, str]
+    source: str, options: SweepOptions, folder: Path, parameters: Sequence[Parameter], setting: Mapping[str, str]
 ) -> tuple[list[dict[str, Value]], list[str]]:
-    location, name = _find(str(options.source), options, folder)
+    location, name = _find(source, options, folder)
     storage = open_storage(location)
     names = optuna.get_all_study_names(storage)
     if name is None and len(names) == 1:
         name = names[0]
     if name not in names:
-        raise UserError(f"sweep.from={options.source} names no study of {location}", nearest(options.source, names))
+        raise UserError(f"sweep.from={source} names no study of {location}", nearest(source, names))
     study = optuna.load_study(study_name=name, storage=storage)
     if len(study.directions) > 1:
         trials = study.best_trials
     else:
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        trials = [
+            trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if is_feasible(trial)
+        ]
         better = study.direction is optuna.study.StudyDirection.MAXIMIZE
         trials = sorted(trials, key=lambda trial: float(trial.value or 0.0), reverse=better)
     fixed = _fixed_in(study)
@@ -143,7 +163,7 @@ def _best_of(
         )
         more = f", and {len(differing) - _MOST_SHOWN} more" if len(differing) > _MOST_SHOWN else ""
         notes.append(f"its trials ran with other settings: {shown}{more}")
-    return points, [f"sweep.from={options.source}: {note}" for note in dict.fromkeys(notes)]
+    return points, [f"sweep.from={source}: {note}" for note in dict.fromkeys(notes)]
 
 
 def _borrow(

@@ -148,6 +148,8 @@ def _trial(study: str, number: int, client: MlflowClient | None, outputs: Path) 
         children = [run for parent in parents for run in _children(client, parent.info.run_id)]
         numbers = sorted({int(run.data.tags["job"]) for run in children if run.data.tags.get("job", "").isdigit()})
         of_job = [run for run in children if run.data.tags.get("job") == str(number)]
+        # Of several seeds the first is meant.
+        of_job.sort(key=lambda run: int(run.data.tags.get("repeat", "0")))
         # A trial that was begun again after a crash has several runs; the one that finished is meant.
         of_job = [run for run in of_job if run.info.status == "FINISHED"][:1] or of_job[:1]
         if of_job:

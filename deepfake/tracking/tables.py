@@ -20,6 +20,8 @@ from rich.text import Text
 from deepfake.errors import UserError, harmless, nearest
 from deepfake.metrics import METRICS
 
+#: The status of a run that finished and broke what its sweep's best are to keep.
+INFEASIBLE = "infeasible"
 #: What people call columns; others are shown under their own names.
 HEADINGS = {
     "run": "Run",
@@ -38,6 +40,7 @@ HEADINGS = {
     "gpu_hours": "GPU-hours",
     "parameters": "Parameters",
     "latency_ms": "Latency, ms",
+    "epoch_seconds": "Seconds an epoch",
     "against": "Against",
     "difference": "Difference",
     "real": "Real",
@@ -161,8 +164,10 @@ def _with_interval(row: Mapping[Hashable, Any], column: str) -> str:
 
 
 def best_place(ranked: pd.DataFrame, by: str) -> int | None:
-    """The row of the best run; None where no run has the metric."""
-    return 0 if by in ranked.columns and len(ranked) and pd.notna(ranked[by].iloc[0]) else None
+    """The row of the best run; None where no run has the metric, or none is feasible."""
+    if by not in ranked.columns or not len(ranked) or pd.isna(ranked[by].iloc[0]):
+        return None
+    return None if "status" in ranked.columns and ranked["status"].iloc[0] == INFEASIBLE else 0
 
 
 def descending(ranked: pd.DataFrame, by: str) -> bool:

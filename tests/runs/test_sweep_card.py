@@ -12,9 +12,19 @@ import pandas as pd
 import pytest
 
 from deepfake.runs.observer import job_table
-from deepfake.runs.sweep_card import new_board, roc_chart, sweep_report, write_sweep_card
-from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, PRUNED, Job, Objective, SweepInfo, SweepResult
-from deepfake.tracking import page
+from deepfake.runs.sweep_card import new_board, rank_jobs, roc_chart, sweep_report, with_spread, write_sweep_card
+from deepfake.sweeping.callbacks import (
+    COMPLETED,
+    FAILED,
+    PAUSED,
+    PRUNED,
+    Job,
+    Objective,
+    SeedRun,
+    SweepInfo,
+    SweepResult,
+)
+from deepfake.tracking import page, tables
 
 HOSTILE = '<script>alert("x")</script>'
 NAN = float("nan")
@@ -185,3 +195,38 @@ def test_curves_of_all_runs_are_kept_small(tmp_path: Path) -> None:
     assert len(paths) == 9
     assert max(map(len, paths)) < 2500
     assert chart.count("data-slot") == 14
+
+
+def test_what_breaks_constraints_comes_after_what_keeps_them_and_is_not_on_the_board(tmp_path: Path) -> None:
+    jobs = [replace(_job(number, 0.9 - 0.1 * number), feasible=number > 1) for number in range(4)]
+    result = _result(tmp_path, [*jobs, _job(4, 0.99, PRUNED)], best=jobs[2:3])
+    result = replace(result, info=replace(result.info, constraints=["train_seconds <= 4"]))
+    ranked = rank_jobs(job_table(result), Objective("val/roc_auc"))
+    assert list(ranked["run"]) == ["run 2", "run 3", "run 0", "run 1", "run 4"]
+    assert list(ranked["status"]) == ["finished", "finished", "infeasible", "infeasible", "pruned"]
+    text = _text(result)
+    assert "train_seconds &lt;= 4" in text
+    assert "infeasible" in text
+
+
+def test_where_nothing_keeps_constraints_there_is_no_best(tmp_path: Path) -> None:
+    jobs = [replace(_job(number, 0.5), feasible=False) for number in range(3)]
+    result = _result(tmp_path, jobs, best=[])
+    result = replace(result, info=replace(result.info, constraints=["parameters <= 10"]))
+    ranked = rank_jobs(job_table(result), Objective("val/roc_auc"))
+    assert tables.best_place(ranked, "val/roc_auc") is None
+    assert "No run keeps parameters &lt;= 10" in _text(result)
+
+
+def test_a_point_over_several_seeds_is_shown_with_its_spread_under_its_own_name(tmp_path: Path) -> None:
+    runs = [SeedRun(seed, {"val/roc_auc": 0.7 + 0.1 * seed}) for seed in (0, 1)]
+    jobs = [replace(_job(0, 0.75, name="cnn lr=0.1 seed=0"), runs=runs), replace(_job(1, 0.6, PRUNED), runs=runs[:1])]
+    result = _result(tmp_path, jobs)
+    result = replace(result, info=replace(result.info, seeds=[0, 1], seed_key="seed"))
+    table = job_table(result)
+    assert list(table["run"]) == ["cnn lr=0.1", "run 1"]
+    assert table["standard deviation"][0] == pytest.approx(0.0707, abs=1e-4)
+    assert list(table["seeds"]) == ["0 1", "0"]
+    shown = with_spread(["run", "val/roc_auc", "status"], "val/roc_auc", table)
+    assert shown == ["run", "val/roc_auc", "standard deviation", "seeds", "status"]
+    assert "its standard deviation" in _text(result)

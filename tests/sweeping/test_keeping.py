@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -75,3 +76,10 @@ def test_what_stays_is_what_the_end_calls_best(seed: int) -> None:
     else:
         ranked = sorted((one for one in jobs if one.status == COMPLETED), key=lambda one: (-one.values[0], one.number))
         assert stay == {one.number for one in ranked[:keep]}
+
+
+def test_what_breaks_constraints_never_wins() -> None:
+    assert beaten(ONE, 1, [job(0, 0.5), replace(job(1, 0.9), feasible=False), replace(job(2, 0.4), feasible=True)]) == [
+        1,
+        2,
+    ]

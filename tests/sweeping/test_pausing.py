@@ -175,11 +175,6 @@ def test_a_job_that_cannot_go_on_is_refused_at_its_first_report(tmp_path: Path) 
     assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.FAIL]
 
 
-def test_several_objectives_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="pruner=promote takes one objective"):
-        study(tmp_path, "sweep.objective=[score,other]", "sweep.direction=[maximize,minimize]")
-
-
 def test_a_wrong_argument_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pruner=promote refuses its settings: reduction_factor=1 is no whole number"):
         study(tmp_path, "sweep.pruner.reduction_factor=1")

@@ -81,3 +81,40 @@ def test_another_studys_best_points_come_first(tmp_path: Path) -> None:
     toy.multirun(tmp_path, [*SPACE, "sweep.enqueue=[{x: 1.0}]"])
     jobs = toy.multirun(tmp_path, ["x=interval(-4,4)", "sweep.n_trials=2", "sweep.name=t", "sweep.from=s"]).jobs
     assert jobs[0].overrides == ["x=1.0"]
+
+
+def test_the_best_of_several_studies_are_tried_in_turns(tmp_path: Path) -> None:
+    for name, points in (("a", (1.0, 1.3, 1.6, 1.9)), ("b", (0.9, 0.6, 0.3))):
+        enqueued = ",".join(f"{{x: {x}}}" for x in points)
+        toy.multirun(
+            tmp_path,
+            [*RANDOM[:2], f"sweep.n_trials={len(points)}", f"sweep.name={name}", f"sweep.enqueue=[{enqueued}]"],
+        )
+    jobs = toy.multirun(tmp_path, [*RANDOM[:2], "sweep.n_trials=6", "sweep.name=c", "sweep.from=[a,b]"]).jobs
+    assert sorted(job.overrides[0] for job in jobs[:5]) == ["x=0.6", "x=0.9", "x=1.0", "x=1.3", "x=1.6"]
+
+
+def test_each_study_begun_from_is_tried_at_least_once(tmp_path: Path) -> None:
+    names = [f"t{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        toy.multirun(
+            tmp_path, [*RANDOM[:2], "sweep.n_trials=1", f"sweep.name={name}", f"sweep.enqueue=[{{x: 0.{number}}}]"]
+        )
+    jobs = toy.multirun(
+        tmp_path, [*RANDOM[:2], "sweep.n_trials=6", "sweep.name=all", f"sweep.from=[{','.join(names)}]"]
+    ).jobs
+    assert sorted(job.overrides[0] for job in jobs) == [f"x=0.{number}" for number in range(6)]
+
+
+def test_a_study_of_several_that_is_not_there_is_told(tmp_path: Path) -> None:
+    toy.multirun(tmp_path, [*RANDOM[:2], "sweep.n_trials=1", "sweep.name=a"])
+    with pytest.raises(UserError, match=r"sweep.from=bb: there is no such study"):
+        toy.multirun(tmp_path, [*RANDOM, "sweep.from=[a,bb]"])
+
+
+def test_points_that_broke_their_studys_constraints_are_not_its_best(tmp_path: Path) -> None:
+    points = "sweep.enqueue=[{x: 1.0}, {x: 0.5}]"
+    bound = 'sweep.constraints=["score <= 0.8"]'
+    toy.multirun(tmp_path, [*RANDOM[:2], "sweep.n_trials=2", "sweep.name=a", points, bound])
+    jobs = toy.multirun(tmp_path, [*RANDOM[:2], "sweep.n_trials=1", "sweep.name=b", "sweep.from=a"]).jobs
+    assert jobs[0].overrides == ["x=0.5"]
