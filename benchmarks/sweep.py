@@ -1,8 +1,8 @@
 """What a sweep costs beyond training, and what it survives; prints ratios measured in one run.
 
     python -m benchmarks.sweep               all figures but the long ones, some ten minutes
-    python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, disk, ordered (a
-                                             quarter of an hour), commands, pruning and
+    python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, disk, repeats,
+                                             across, ordered (a quarter of an hour), commands, pruning and
                                              promotion (half an hour each)
 
 Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -476,6 +477,147 @@ def _save_random(model: Any, file: Path) -> None:
     torch.save(model.state_dict(), file)
 
 
+def repeats(studies: int = 4000, points: int = 20) -> dict[str, Any]:
+    """How often a point that is as good as any is dropped by its first seeds, and how often one that is not.
+
+    Studies of points that are equally good but for noise, of which the last one is judged: normal noise, Student's t
+    with four degrees of freedom, and noise of which two thirds come with the seed, alike for all points.
+    """
+    import numpy as np
+
+    from deepfake.sweeping.repeats import RISK, clearly_worse
+
+    draw = np.random.default_rng(0)
+    result: dict[str, Any] = {"studies": studies, "points": points}
+    for seeds in (2, 3, 5):
+        for noise in ("normal", "heavy", "by_seed"):
+            for behind in (0.0, 3.0, 6.0):
+                dropped = runs = 0
+                for _ in range(studies if behind == 0 else studies // 10):
+                    table = (
+                        draw.standard_t(4, (points, seeds))
+                        if noise == "heavy"
+                        else draw.standard_normal((points, seeds))
+                    )
+                    if noise == "by_seed":
+                        table = table + math.sqrt(2.0) * draw.standard_normal(seeds)
+                    others, own = table[:-1].tolist(), (table[-1] - behind).tolist()
+                    looks = [clearly_worse(own[:done], others, maximize=True) for done in range(1, seeds)]
+                    dropped += any(looks)
+                    runs += 1 + looks.index(True) if any(looks) else seeds
+                of = studies if behind == 0 else studies // 10
+                result[f"{noise}_{seeds}_seeds_{behind:g}_behind"] = {"dropped": dropped / of, "runs": runs / of}
+    worst = max(value["dropped"] for name, value in result.items() if name.endswith("_0_behind"))
+    return {**result, "worst": worst, "bound": RISK, "reached": worst <= RISK}
+
+
+#: How far the best of two tasks lie apart in a space whose sides are 1; None for tasks with nothing in common.
+APART = (0.05, 0.2, None)
+
+
+def across(seeds: int = 8, trials: int = 30, earlier: int = 2) -> dict[str, Any]:
+    """What ``sweep.from`` gains: the distance to the best value there is, with and without, after 10, 20 and 30 trials.
+
+    Two studies of other tasks come before. A task is a bowl over four rates whose bottom lies beside the others', and a
+    choice of three that costs about as much in each. Means over seeds, with 95 % intervals of the difference.
+    """
+    from scipy.special import stdtrit
+
+    result: dict[str, Any] = {"seeds": seeds, "trials": trials}
+    for apart in APART:
+        lacking: dict[str, list[list[float]]] = {"alone": [], "from": []}
+        for seed in range(seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                tasks = _tasks(seed, apart, earlier + 1)
+                for number, task in enumerate(tasks[:-1]):
+                    _study_of(Path(folder), f"t{number}", task, trials, 100 * seed + number, [])
+                for name, sources in (("alone", []), ("from", [f"t{number}" for number in range(earlier)])):
+                    lacking[name].append(_study_of(Path(folder), name, tasks[-1], trials, seed, sources))
+        row: dict[str, Any] = {
+            name: [statistics.fmean(c) for c in zip(*rows, strict=True)] for name, rows in lacking.items()
+        }
+        gains = [
+            [a - b for a, b in zip(*pair, strict=True)] for pair in zip(lacking["alone"], lacking["from"], strict=True)
+        ]
+        columns = list(zip(*gains, strict=True))
+        width = -float(stdtrit(seeds - 1, 0.025)) / math.sqrt(seeds)
+        row["gain"] = [statistics.fmean(column) for column in columns]
+        row["gain_half_interval"] = [width * statistics.stdev(column) for column in columns]
+        result["unrelated" if apart is None else f"apart_{apart:g}"] = row
+        print(apart, row, flush=True)
+    near = result[f"apart_{APART[0]:g}"]
+    return {**result, "reached": near["gain"][0] - near["gain_half_interval"][0] > 0}
+
+
+def _tasks(seed: int, apart: float | None, count: int) -> list[Callable[[dict[str, Any]], float]]:
+    """Tasks that resemble each other; each gives how far a point is from its best."""
+    draw = random.Random(seed)
+
+    def base() -> tuple[list[float], list[float], list[float]]:
+        weights = [draw.expovariate(1.0) for _ in range(4)]
+        bottom = [draw.uniform(0.15, 0.85) for _ in range(4)]
+        return bottom, [1.5 * w / sum(weights) for w in weights], [abs(draw.gauss(0, 0.05)) for _ in range(3)]
+
+    shared = base()
+    tasks = []
+    for _ in range(count):
+        bottom, weights, costs = shared if apart is not None else base()
+        bottom = [min(1.0, max(0.0, x + draw.gauss(0, apart or 0.0))) for x in bottom]
+        costs = [abs(cost + draw.gauss(0, 0.3 * (apart or 0.0))) for cost in costs]
+
+        def task(
+            point: dict[str, Any], b: list[float] = bottom, w: list[float] = weights, c: list[float] = costs
+        ) -> float:
+            away = sum(w[i] * (point[f"x{i}"] - b[i]) ** 2 for i in range(4))
+            return away + c["abc".index(point["kind"])] - min(c)
+
+        tasks.append(task)
+    return tasks
+
+
+def _study_of(
+    folder: Path, name: str, task: Callable[[dict[str, Any]], float], trials: int, seed: int, sources: list[str]
+) -> list[float]:
+    """A study of a task from beginning to end; how far its best was from the best there is, in thirds."""
+    from deepfake.sweeping.callbacks import COMPLETED, Job, Objective
+    from deepfake.sweeping.claims import Claims
+    from deepfake.sweeping.options import SweepOptions
+    from deepfake.sweeping.search_space import parse_space
+    from deepfake.sweeping.storage import locate
+    from deepfake.sweeping.study import Study
+    from deepfake.sweeping.study_plan import StudyPlan
+    from deepfake.sweeping.warm_start import warm_start
+
+    space = parse_space({**{f"x{i}": "interval(0.0,1.0)" for i in range(4)}, "kind": "choice(a,b,c)"}, [], {})
+    settings: dict[str, Any] = {"name": "tpe", "multivariate": True, "group": True, "constant_liar": True}
+    place = folder / name
+    found = warm_start(SweepOptions(source=sources or None), "tpe", space, place, {})
+    plan = StudyPlan(
+        name,
+        place,
+        locate("journal", place),
+        space,
+        [Objective("away", maximize=False)],
+        [],
+        trials,
+        {**settings, "n_startup_trials": 10},
+        {"name": "none"},
+        seed=seed,
+        borrowed=found.borrowed,
+    )
+    study = Study(plan)
+    for source, points in plan.borrowed.items():
+        study.enqueue(points, source)
+    claims = Claims(study)
+    best: list[float] = []
+    while (claim := claims.claim()) is not None:
+        value = task(claim.trial.params)
+        job = Job(claim.number, claim.overrides, COMPLETED, metrics={"away": value}, values=[value])
+        claims.finish(claim, job)
+        best.append(min([value, *best[-1:]]))
+    return [best[trials * third // 3 - 1] for third in (1, 2, 3)]
+
+
 def count(outputs: Path) -> dict[str, int]:
     """The trials of study ``s`` by state, and how many different points they tried."""
     path = outputs / "sweeps" / "s" / "study.journal"
@@ -522,6 +664,8 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "commands": partial(commands, start),
     "pruning": pruning,
     "promotion": promotion,
+    "repeats": repeats,
+    "across": across,
 }
 _LONG = ("pruning", "promotion", "ordered", "commands")
 
