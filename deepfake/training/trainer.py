@@ -560,6 +560,7 @@ def _ignore(epoch: int, metrics: dict[str, float]) -> None:
     """What a fold's epoch came to is told with the fit's own."""
 
 
+@functools.lru_cache(maxsize=4096)
 def _step_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
     """One number from where a step stands, well mixed, so that neighbours share nothing."""
     return int(np.random.SeedSequence([seed % 2**63, epoch, batch, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -28,13 +28,13 @@ HEADS: dict[str, Callable[[float], HeadOptions]] = {
     "convlstm": lambda drop: ConvLstm(hidden=4, layers=2, changes=True, dropout=drop),
 }
 DROPS = (0.0, 0.2, 0.5)
-LIMITS = dict(fused.WIDEST_ON_CPU)
+LIMITS = dict(fused.ON_CPU)
 
 
 @pytest.fixture(autouse=True)
 def _all_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it pays or not."""
-    monkeypatch.setattr(fused, "WIDEST_ON_CPU", {})
+    monkeypatch.setattr(fused, "ON_CPU", {})
 
 
 @pytest.fixture
@@ -225,9 +225,31 @@ def test_wide_heads_on_a_cpu_are_left_alone(
     tmp_path: Path, trained: list[int], capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deepfake.runs.together._said", set())
-    monkeypatch.setattr(fused, "WIDEST_ON_CPU", LIMITS)
-    widest, _ = LIMITS[type(create_head(Gru(hidden=1), 1))]
+    monkeypatch.setattr(fused, "ON_CPU", LIMITS)
+    widest = LIMITS[type(create_head(Gru(hidden=1), 1))].widest
     fits = [Fit(tmp_path / str(seed), seed=seed, head=Gru(hidden=widest + 1), keys={"epochs": 1}) for seed in range(2)]
     beside(fits)
     assert trained == []
     assert capsys.readouterr().out.count("gains nothing by it") == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "features", "pays"),
+    [
+        (Mean(), 1 << 18, True),
+        (Mean(), (1 << 18) + 1, False),
+        (Lstm(hidden=128), 1 << 17, True),
+        (Lstm(hidden=129), 1, False),
+        (Gru(hidden=64), (1 << 17) + 1, False),
+        (Vit(width=64), 1, True),
+        (ConvLstm(hidden=4), 1, False),
+    ],
+    ids=str,
+)
+def test_what_does_not_pay_on_a_cpu_is_left_alone_and_on_a_gpu_nothing_is(
+    head: HeadOptions, features: int, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "ON_CPU", LIMITS)
+    built = create_head(head, 6)
+    assert (fused.why_it_does_not_pay(built, features, torch.device("cpu")) == "") is pays
+    assert fused.why_it_does_not_pay(built, features, torch.device("cuda")) == ""

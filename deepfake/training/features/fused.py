@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from deepfake.models.detector import Detector
 from deepfake.models.heads import Head, Output
 from deepfake.models.heads.base import masked_mean
 from deepfake.models.heads.convlstm import ConvLstmHead
+from deepfake.models.heads.mean import MeanHead
 from deepfake.models.heads.recurrent import GruHead, LstmHead
 from deepfake.models.heads.vit import VitHead
 from deepfake.training.autotune import is_out_of_memory
@@ -126,39 +127,54 @@ def shape_to_fuse(
     if isinstance(head, str):
         return head
     features = tuple(source.fetch([0], 0).clips.shape[1:])
-    if why := _why_it_does_not_pay(detector.head, batch * math.prod(features), fabric.device):
+    if why := why_it_does_not_pay(detector.head, batch * math.prod(features), fabric.device):
         return why
     order = tuple(names[id(one)] for one in parameters)
     precision = str(fabric.strategy.precision.precision)
     return (*head, type(optimizer), order, features, batch, str(fabric.device), precision, *keys)
 
 
-#: On a CPU: how wide a head may be that still gains by company, and where its width is read. Measured by
-#: ``python -m benchmarks.fuse`` (docs/sweeps.md); beyond it a step's arithmetic is all there is, and a stack of weights
-#: leaves the processor's cache.
-WIDEST_ON_CPU: dict[type[Head], tuple[int, Callable[[Any], int]]] = {
-    LstmHead: (128, lambda head: int(head.forwards[0].hidden_size)),
-    GruHead: (128, lambda head: int(head.forwards[0].hidden_size)),
-    VitHead: (64, lambda head: int(head.rows.shape[1])),
-    ConvLstmHead: (0, lambda head: int(head.layers[0].hidden)),
+class Limit(NamedTuple):
+    """Up to where a kind of head is trained faster beside others.
+
+    Attributes:
+        widest: What its width may be.
+        features: How many numbers a batch of its features may have.
+        width: Reads the width of one.
+    """
+
+    widest: int
+    features: int
+    width: Callable[[Any], int]
+
+
+def _hidden(head: Any) -> int:
+    return int(head.forwards[0].hidden_size)
+
+
+#: On a CPU, measured by ``python -m benchmarks.fuse`` (see docs/sweeps.md): beyond it a step's arithmetic is all there
+#: is, and what is stacked leaves the processor's cache.
+ON_CPU: dict[type[Head], Limit] = {
+    MeanHead: Limit(0, 1 << 18, lambda head: 0),
+    LstmHead: Limit(128, 1 << 17, _hidden),
+    GruHead: Limit(128, 1 << 17, _hidden),
+    VitHead: Limit(64, 1 << 17, lambda head: int(head.rows.shape[1])),
+    ConvLstmHead: Limit(0, 0, lambda head: int(head.layers[0].hidden)),
 }
-#: Likewise the numbers in a batch of features.
-LARGEST_ON_CPU = 1 << 18
 
 
-def _why_it_does_not_pay(head: Head, batch: int, device: torch.device) -> str:
-    """Why a head that reads so many numbers at once is trained no faster beside others; empty where it is."""
-    if device.type != "cpu":
+def why_it_does_not_pay(head: Head, features: int, device: torch.device) -> str:
+    """Why a head that reads batches of so many numbers is trained no faster beside others; empty where it is."""
+    if device.type != "cpu" or type(head) not in ON_CPU:
         return ""
-    if batch > LARGEST_ON_CPU:
-        return f"on a CPU batches of more than {LARGEST_ON_CPU} features gain nothing by it, and these have {batch}"
-    if type(head) not in WIDEST_ON_CPU:
-        return ""
-    widest, width = WIDEST_ON_CPU[type(head)]
-    if width(head) <= widest:
-        return ""
-    beyond = f" wider than {widest}" if widest else ""
-    return f"on a CPU a {type(head).__name__}{beyond} gains nothing by it"
+    kind, limit = type(head).__name__, ON_CPU[type(head)]
+    if not limit.features:
+        return f"on a CPU a {kind} gains nothing by it"
+    if limit.width(head) > limit.widest:
+        return f"on a CPU a {kind} wider than {limit.widest} gains nothing by it"
+    if features > limit.features:
+        return f"on a CPU a {kind} gains nothing by it in batches of more than {limit.features} features"
+    return ""
 
 
 def train_together(stretches: Sequence[Stretch], stop: Callable[[], bool] = lambda: False) -> None:
