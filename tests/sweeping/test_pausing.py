@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from deepfake.errors import UserError
 from deepfake.sweeping.agent import RunningTrial
 from deepfake.sweeping.budget import Budget, parse_budget
-from deepfake.sweeping.callbacks import FAILED, PAUSED, Job
+from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, Job
 from deepfake.sweeping.claims import Claim, Claims
 from deepfake.sweeping.facts import PAUSED as RUNG
 from deepfake.sweeping.facts import UNTIL, is_paused, steps_of
@@ -408,6 +408,11 @@ def test_a_study_waits_while_one_runs_that_may_let_others_rise(halved: StudyPlan
     assert risen.number == 0
     assert go(claims, risen, [0.9], first=1)
     pause(claims, risen)
+    # None has completed, so the best goes on to its end.
+    assert not claims.study.schedule.is_done(claims.study.trials())
+    last = claimed(claims)
+    assert last.number == 0
+    claims.finish(last, Job(0, last.overrides, COMPLETED, values=[0.9]))
     assert claims.study.schedule.is_done(claims.study.trials())
     assert claims.claim() is None
 

@@ -27,7 +27,7 @@ def test_what_is_told_to_end_waits_moments_for_the_storage_and_knows_what_it_saw
     seen = claims.study.trials()
     back = threading.Event()
     asked: list[object] = []
-    monkeypatch.setattr(claims, "_holds", lambda claim: (asked.append(claim), back.wait(30)))
+    monkeypatch.setattr(claims, "_recorded", lambda claim: (asked.append(claim), back.wait(30), None)[-1])
     monkeypatch.setattr(claims.study, "read_trials", lambda: (asked.append("trials"), back.wait(30)))
     claims.release(claim)
     # It was silent once, and is not waited for again.
