@@ -37,6 +37,7 @@ from deepfake.sweeping.commands import (
     WORKERS,
     Command,
     Ledger,
+    start_of,
 )
 from deepfake.sweeping.facts import (
     COMMAND,
@@ -49,18 +50,18 @@ from deepfake.sweeping.facts import (
     is_paused,
     stop_text,
 )
-from deepfake.sweeping.heartbeat import Watch, host_identity
+from deepfake.sweeping.heartbeat import Watch, host_identity, host_of, process_of
 from deepfake.sweeping.points import LIKE, typed_point
 from deepfake.sweeping.schedule import standing, superseded, to_retry
 from deepfake.sweeping.search_space import Parameter, Value, to_overrides
 from deepfake.sweeping.storage import (
-    PLACE,
-    WORDS,
     Location,
+    at_place,
     exclusively,
     locate,
     open_existing,
     open_storage,
+    recorded_place,
     together,
 )
 from deepfake.sweeping.study import FORMAT, queue_again, quietly
@@ -80,12 +81,7 @@ def find_study(folder: Path, storage: str | None) -> Location | None:
     """
     if storage is not None:
         return locate(storage, folder)
-    recorded = None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        recorded = str(json.loads((folder / PLACE).read_text(encoding="utf-8"))["storage"])
-    if recorded is None:
-        # A folder from before that file was written.
-        recorded = next((name for name in WORDS if (folder / name).is_file()), None)
+    recorded = recorded_place(folder)
     if recorded is None:
         return None
     if "://" in recorded:
@@ -93,7 +89,7 @@ def find_study(folder: Path, storage: str | None) -> Location | None:
             f"the study of {folder} is kept in {recorded}, which its folder names without a user",
             "say how to reach it: --storage postgresql://user@host/db",
         )
-    return locate(WORDS.get(recorded, str(folder / recorded)), folder)
+    return at_place(recorded, folder)
 
 
 class Control:
@@ -158,7 +154,7 @@ class Control:
         starts = self.ledger.starts()
         trials = [one for one in self.trials() if one.state is TrialState.RUNNING and one.user_attrs.get("owner")]
         busy = {
-            str(one.user_attrs["owner"]["token"]).partition("-")[0]
+            start_of(str(one.user_attrs["owner"]["token"]))
             for one in trials
             if self.is_alive(one.user_attrs["owner"], one.user_attrs.get("beat"))
         }
@@ -316,7 +312,9 @@ class Control:
             command = self.ledger.enter(WORKERS, _begun(trials), start=token, value=count)
             fewer = int(start["workers"]) > count
             how = "those that are too many end after their epoch" if fewer else "the new ones begin at once"
-            return f"{count} workers instead of {start['workers']} on {_host(start)} (command {command.number}): {how}"
+            return (
+                f"{count} workers instead of {start['workers']} on {host_of(start)} (command {command.number}): {how}"
+            )
 
     def stop_study(self) -> str:
         """Let all who work on the study finish their epoch and end; returns what to say of it.
@@ -342,7 +340,7 @@ class Control:
             self.ledger.answer(command.number, DONE)
             many = f"{len(running)} running trial{'s' if len(running) != 1 else ''}"
             said = f"study {self.name} is stopped: {many} finish the epoch and are let go of; {self._again} goes on"
-            ignoring = ", ".join(f"trial {trial.number} ({_process(trial.user_attrs['owner'])})" for trial in old)
+            ignoring = ", ".join(f"trial {trial.number} ({process_of(trial.user_attrs['owner'])})" for trial in old)
             return said + (f". Workers of an older version ignore that, and go on: {ignoring}" if old else "")
 
     # ----
@@ -383,12 +381,12 @@ class Control:
         owner = trial.user_attrs["owner"]
         if UNDERSTANDS not in owner:
             raise UserError(
-                f"trial {trial.number} runs in {_process(owner)}, of an older version, which knows no commands",
+                f"trial {trial.number} runs in {process_of(owner)}, of an older version, which knows no commands",
                 "wait for its end, or interrupt that process and go on with this version",
             )
         command = self.ledger.enter(word, _begun(trials), trial=trial.number)
         self._set(trial, {COMMAND: {"word": word, "number": command.number, "by": command.by}})
-        return f"trial {trial.number} {said} (command {command.number}, to {_process(owner)})"
+        return f"trial {trial.number} {said} (command {command.number}, to {process_of(owner)})"
 
     def _set(self, trial: FrozenTrial, facts: Mapping[str, Any]) -> None:
         for key, value in facts.items():
@@ -437,7 +435,7 @@ class Control:
         if len(pools) == 1:
             return next(iter(pools.items()))
         if pools:
-            listed = ", ".join(_process(start) for start in pools.values())
+            listed = ", ".join(process_of(start) for start in pools.values())
             raise UserError(
                 f"several terminals have workers on study {self.name}: {listed}",
                 "end one of them by Ctrl-C; or type this on the machine of the one that is meant",
@@ -449,7 +447,7 @@ class Control:
                 "and go on with another sweep.n_jobs",
             )
         if working:
-            terminal = _process(next(iter(working.values())))
+            terminal = process_of(next(iter(working.values())))
             raise UserError(
                 f"the trials run one after another in a terminal ({terminal}), which has no workers",
                 "for more, give the same command with sweep.n_jobs in another terminal: they work side by side",
@@ -457,7 +455,7 @@ class Control:
         old = [one.user_attrs["owner"] for one in self.trials() if one.state is TrialState.RUNNING and self._runs(one)]
         if old:
             raise UserError(
-                f"its trials run in processes of an older version, which know no commands: {_process(old[0])}",
+                f"its trials run in processes of an older version, which know no commands: {process_of(old[0])}",
                 "wait for their end, or interrupt them and go on with this version",
             )
         raise UserError(f"nobody works on study {self.name}", f"{self._again} with sweep.n_jobs goes on with it")
@@ -498,9 +496,7 @@ def _existing(name: str, storage: BaseStorage, location: Location) -> str:
 
     try:
         names = optuna.get_all_study_names(storage)
-    except SQLAlchemyError:
-        names = []
-    except optuna.exceptions.StorageInternalError:
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
         names = []
     if name in names:
         return name
@@ -543,11 +539,3 @@ def _left(start: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> int | None
     if start.get("total") is None:
         return None
     return int(start["total"]) - (len(trials) - len(superseded(trials)))
-
-
-def _host(owner: Mapping[str, Any]) -> str:
-    return str(owner["host"]).partition("|")[0]
-
-
-def _process(owner: Mapping[str, Any]) -> str:
-    return f"process {owner['pid']} on {_host(owner)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,8 +13,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError
-from deepfake.sweeping.heartbeat import Watch
-from deepfake.sweeping.storage import PLACE, WORDS, Location, exclusively, locate, open_storage
+from deepfake.sweeping.heartbeat import Watch, host_of, process_of
+from deepfake.sweeping.storage import Location, at_place, exclusively, locate, open_storage, recorded_place
 from deepfake.sweeping.study import quietly
 
 #: Between two looks at the heartbeats of other machines.
@@ -48,12 +47,7 @@ def stored_study(folder: Path, name: str, storage: str | None) -> StoredStudy | 
     Raises:
         UserError: It is kept on a server, which only its address with user and password leads to, or cannot be read.
     """
-    recorded = None
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        recorded = str(json.loads((folder / PLACE).read_text(encoding="utf-8"))["storage"])
-    if recorded is None:
-        # A folder from before that file was written.
-        recorded = next((file for file in WORDS if (folder / file).is_file()), None)
+    recorded = recorded_place(folder)
     if storage is not None:
         location = locate(storage, folder)
         if recorded is not None and location.name_in(folder) != recorded:
@@ -69,7 +63,7 @@ def stored_study(folder: Path, name: str, storage: str | None) -> StoredStudy | 
             "say how to reach it: sweep.storage=postgresql://user@host/db",
         )
     else:
-        location = locate(WORDS.get(recorded, str(folder / recorded)), folder)
+        location = at_place(recorded, folder)
     file = location.journal or _sqlite_file(location)
     if file is not None and not file.is_file():
         return None
@@ -110,7 +104,7 @@ def workers_of(study: StoredStudy, say: Callable[[str], None]) -> list[str]:
             return []
         if not limit:
             limit = max(3 * float(owner["heartbeat"]) for _, owner in living)
-            say(f"waiting for signs of life from {_host(living[0][1])}, {limit:.0f} s at most")
+            say(f"waiting for signs of life from {host_of(living[0][1])}, {limit:.0f} s at most")
         if time.monotonic() - began > limit + 10 * _LOOK_SECONDS:
             return []
         time.sleep(_LOOK_SECONDS)
@@ -124,11 +118,7 @@ def delete_study(study: StoredStudy) -> None:
 
 
 def _told(trial: FrozenTrial, owner: Mapping[str, Any]) -> str:
-    return f"process {owner['pid']} on {_host(owner)} (trial {trial.number})"
-
-
-def _host(owner: Mapping[str, Any]) -> str:
-    return str(owner["host"]).partition("|")[0]
+    return f"{process_of(owner)} (trial {trial.number})"
 
 
 def _sqlite_file(location: Location) -> Path | None:

@@ -61,6 +61,16 @@ def host_identity() -> str:
     return "|".join(parts)
 
 
+def host_of(owner: Mapping[str, Any]) -> str:
+    """The name of an owner's machine, for a person."""
+    return str(owner.get("host", "")).partition("|")[0]
+
+
+def process_of(owner: Mapping[str, Any]) -> str:
+    """An owner for a person: ``process 2500 on box``."""
+    return f"process {owner['pid']} on {host_of(owner)}"
+
+
 class Watch:
     """Judges owners, remembering when each one's heartbeat last changed.
 

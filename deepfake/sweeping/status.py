@@ -15,6 +15,7 @@ from deepfake.sweeping.commands import PENDING, REFUSED, STOPPED, UNDERSTANDS, C
 from deepfake.sweeping.control import Control
 from deepfake.sweeping.facts import COMMAND, is_held, is_paused, steps_of
 from deepfake.sweeping.forecast import LEAST, time_left
+from deepfake.sweeping.heartbeat import host_of
 from deepfake.sweeping.schedule import standing
 from deepfake.sweeping.search_space import to_overrides
 
@@ -214,7 +215,7 @@ def _unfinished(trial: FrozenTrial, alive: bool) -> Trial:
         epochs=steps_of(trial),
         value=None if trial.last_step is None else trial.intermediate_values[trial.last_step],
         overrides=to_overrides(chosen),
-        host=str(owner.get("host", "")).partition("|")[0],
+        host=host_of(owner),
         process=owner.get("pid"),
         since=None if since is None else float(since),
         outdated=bool(owner) and UNDERSTANDS not in owner,

@@ -188,19 +188,27 @@ def check_place(location: Location, folder: Path) -> None:
     Raises:
         UserError: The folder's study is kept elsewhere.
     """
-    here, recorded = location.name_in(folder), None
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        recorded = str(json.loads((folder / PLACE).read_text(encoding="utf-8"))["storage"])
-    if recorded is None:
-        # A folder from before that file was written.
-        recorded = next((name for name in WORDS if (folder / name).is_file()), here)
-    if recorded != here:
+    recorded = recorded_place(folder)
+    if recorded is not None and recorded != location.name_in(folder):
         raise UserError(
             f"the study of {folder} is kept in {recorded}, and sweep.storage={location} is another",
             f"go on with it by sweep.storage={WORDS.get(recorded, recorded)}, "
             "or begin another with sweep.name=<new name>; "
             f"if you have copied the study there, delete {folder / PLACE} and the old file",
         )
+
+
+def recorded_place(folder: Path) -> str | None:
+    """Where a folder says that its study is kept, as :meth:`Location.name_in` names it; None where it says nothing."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((folder / PLACE).read_text(encoding="utf-8"))["storage"])
+    # A folder from before that file was written.
+    return next((name for name in WORDS if (folder / name).is_file()), None)
+
+
+def at_place(recorded: str, folder: Path) -> Location:
+    """The storage that a folder names; one on a server is named without a user, so its folder alone does not do."""
+    return locate(WORDS.get(recorded, str(folder / recorded)), folder)
 
 
 def record_place(location: Location, folder: Path) -> None:
