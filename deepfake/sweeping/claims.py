@@ -260,9 +260,9 @@ class Claims:
 
         def write() -> None:
             with contextlib.suppress(Taken), self.study.writing():
-                if not self._holds(claim):
+                trial = self._recorded(claim)
+                if trial is None:
                     return
-                trial = self.study.storage.get_trial(trial_id(claim.trial))
                 known = trial.user_attrs
                 if job.status == PRUNED and (known.get(COMMAND) or {}).get("word") == STOP:
                     facts["reason"] = stop_text(trial, known[COMMAND]["by"], self.plan.objectives)
@@ -285,9 +285,9 @@ class Claims:
 
         def write() -> None:
             with contextlib.suppress(Taken), self.study.writing():
-                if not self._holds(claim):
+                trial = self._recorded(claim)
+                if trial is None:
                     return
-                trial = self.study.storage.get_trial(trial_id(claim.trial))
                 facts: dict[str, Any] = {"run_id": job.run_id, "run_dir": job.run_dir, "name": job.name}
                 facts |= {"metrics": job.metrics or None, SPENT: job.seconds}
                 known = {key: value for key, value in facts.items() if value is not None}
@@ -323,9 +323,9 @@ class Claims:
 
         def write() -> bool:
             with self.study.exclusively(), self.study.writing():
-                if not self._holds(claim):
+                trial = self._recorded(claim)
+                if trial is None:
                     return False
-                trial = self.study.storage.get_trial(trial_id(claim.trial))
                 lost = 1 + (0 if _has_progressed(trial) else int(trial.user_attrs.get("lost", 0)))
                 self.study.set_facts(trial_id(trial), {"attempt": claim.attempt, "lost": lost})
                 if lost > _LOSSES:
