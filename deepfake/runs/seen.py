@@ -65,13 +65,15 @@ def _looks(run: Run) -> list[SeenClip]:
         for place, (look, label) in enumerate(zip(pixels, labels.tolist(), strict=True)):
             looks[place].append(look)
             fake[place].append(label >= 0.5)
-    whats = [_what(table.iloc[row]) for row in clips.items[chosen, 0]]
+    methods = table["method"].iloc[clips.items[chosen, 0]]
+    whats = [_what(bool(label == 1), str(method)) for label, method in zip(clips.labels[chosen], methods, strict=True)]
     return [SeenClip(*one) for one in zip(names, whats, looks, fake, strict=True)]
 
 
-def _what(row: object) -> str:
-    method = str(row["method"])  # type: ignore[index]
-    return "real" if row["label"] == 0 else f"fake,\n{method}" if method not in ("", "fake") else "fake"  # type: ignore[index]
+def _what(fake: bool, method: str) -> str:
+    if not fake:
+        return "real"
+    return f"fake,\n{method}" if method not in ("", "fake") else "fake"
 
 
 def _chosen(items: np.ndarray, labels: np.ndarray) -> np.ndarray:

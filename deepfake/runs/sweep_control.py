@@ -203,10 +203,13 @@ class Word:
     Attributes:
         takes: What follows it, for whoever typed it wrongly.
         run: Passes it on; returns what to say.
+        least: How many words follow it at least, and ``most`` at most; None without limit.
     """
 
     takes: str
     run: Callable[[Control, list[str]], str]
+    least: int = 1
+    most: int | None = 1
 
 
 def _stop(study: Control, rest: list[str]) -> str:
@@ -216,9 +219,9 @@ def _stop(study: Control, rest: list[str]) -> str:
 COMMANDS: dict[str, Word] = {
     "pause": Word("TRIAL", lambda study, rest: study.pause(_number(rest[0]))),
     "resume": Word("TRIAL", lambda study, rest: study.resume(_number(rest[0]))),
-    "stop": Word("[TRIAL]", _stop),
+    "stop": Word("[TRIAL]", _stop, least=0),
     "retry": Word("failed|TRIAL", lambda study, rest: study.retry(rest[0])),
-    "add": Word("key=value …", lambda study, rest: study.add(rest)),
+    "add": Word("key=value …", lambda study, rest: study.add(rest), least=0, most=None),
     "workers": Word("N", lambda study, rest: study.workers(_number(rest[0], "workers"))),
 }
 
@@ -240,14 +243,13 @@ def command(study: Control, words: Sequence[str], store: Store, folder: Path) ->
     word, rest = words[0], list(words[1:])
     if word not in COMMANDS:
         raise UserError(f"{word!r} is no command to a study", nearest(word, COMMANDS))
-    takes = COMMANDS[word].takes
-    least, most = {"[TRIAL]": (0, 1), "key=value …": (0, None)}.get(takes, (1, 1))
-    if len(rest) < least or (most is not None and len(rest) > most):
+    known = COMMANDS[word]
+    if len(rest) < known.least or (known.most is not None and len(rest) > known.most):
         raise UserError(
-            f"{word} takes {takes}, and {' '.join(rest) or 'nothing'} was given",
-            f"write {typed_command('sweep', study.name, word)} {takes}",
+            f"{word} takes {known.takes}, and {' '.join(rest) or 'nothing'} was given",
+            f"write {typed_command('sweep', study.name, word)} {known.takes}",
         )
-    said = COMMANDS[word].run(study, rest)
+    said = known.run(study, rest)
     if word in ("pause", "resume", "stop") and rest:
         settle(study, int(rest[0]), store, folder)
     return said
