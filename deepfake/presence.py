@@ -17,7 +17,7 @@ if sys.platform != "win32":
     import fcntl
 
 #: In the folder; hidden, so that nobody takes it for a part of what lies there.
-NAME = ".in-use"
+NAME = ".in-use.lock"
 
 
 class InUseError(Exception):
@@ -66,16 +66,29 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         InUseError: Somebody is at work in it.
     """
-    held = _opened(folder)
-    if held is None:
-        yield
-        return
-    with held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InUseError(f"a process is at work in {folder}") from error
-        yield
+    while (held := _opened(folder)) is not None:
+        with held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InUseError(f"a process is at work in {folder}") from error
+            # Otherwise somebody has removed it meanwhile, and perhaps somebody made it anew.
+            if _is_there(folder, held):
+                yield
+                return
+    yield
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder that is held alone and empty but for the lock; stays where somebody has come in by then."""
+    (folder / NAME).unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        if not (folder / NAME).exists():
+            raise
 
 
 def _opened(folder: Path) -> FileIO | None:

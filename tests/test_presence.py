@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.presence import InUseError, alone, at_work, enter
+from deepfake.presence import InUseError, alone, at_work, discard, enter
 
 
 def test_several_may_be_at_work_and_nobody_is_alone_then(tmp_path: Path) -> None:
@@ -63,6 +63,44 @@ def test_who_comes_while_a_folder_is_removed_waits_and_is_in_the_new_one(tmp_pat
         pass
 
 
+def test_who_waited_while_a_folder_was_removed_does_not_hold_what_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with alone(folder):
+        discard(folder)
+        assert not folder.exists()
+        with alone(folder):
+            assert not folder.exists()
+        held = enter(folder)
+        with pytest.raises(InUseError), alone(folder):
+            pass
+        assert held is not None
+
+
+def test_a_folder_that_somebody_came_into_is_not_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    remove, entered = Path.rmdir, []
+
+    def late(path: Path) -> None:
+        entered.append(enter(path))
+        remove(path)
+
+    monkeypatch.setattr(Path, "rmdir", late)
+    with alone(folder):
+        discard(folder)
+    assert folder.is_dir()
+    assert entered[0] is not None
+    with pytest.raises(InUseError), alone(folder):
+        pass
+
+
+def test_a_folder_with_more_in_it_is_not_discarded(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="not empty"), alone(tmp_path):
+        discard(tmp_path)
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_to_notices_nobody(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
@@ -73,6 +111,6 @@ def test_a_folder_that_cannot_be_written_to_notices_nobody(tmp_path: Path) -> No
 def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    (folder / ".in-use").symlink_to(tmp_path / "elsewhere")
+    (folder / ".in-use.lock").symlink_to(tmp_path / "elsewhere")
     assert enter(folder) is None
     assert not (tmp_path / "elsewhere").exists()

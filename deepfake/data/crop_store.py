@@ -259,7 +259,7 @@ def remove_store(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> bool:
-    locks = [FileLock(lock) for lock in folder.glob("*.lock")]
+    locks = [FileLock(lock) for lock in folder.glob("shard-*.lock")]
     held: list[FileLock] = []
     try:
         for lock in locks:
@@ -272,7 +272,12 @@ def _remove(folder: Path) -> bool:
     finally:
         for lock in held:
             lock.release()
-    shutil.rmtree(folder)
+    for path in sorted(folder.iterdir(), key=lambda one: one.name == "store.json"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != presence.NAME:
+            path.unlink()
+    presence.discard(folder)
     return True
 
 

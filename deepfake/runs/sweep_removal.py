@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepfake import presence
 from deepfake.errors import UserError, masked, nearest
-from deepfake.presence import InUseError, alone
 from deepfake.runs.context import read_parent
 from deepfake.sweeping.callbacks import DELETING
 from deepfake.tracking.removal import LeftError, is_ours, remove, taken
@@ -126,19 +126,18 @@ def delete_sweep(sweep: Sweep, say: Callable[[str], None]) -> tuple[int, list[st
 
     left: list[str] = []
     freed = 0
-    there = sweep.folder.is_dir()
     try:
-        with alone(sweep.folder):
+        with presence.alone(sweep.folder):
             check_deletable(sweep, say)
-            if there:
+            if sweep.folder.is_dir():
                 write_json(sweep.folder / DELETING, {"began": time.time()})
             freed += sweep.runs.remove_children(left.append)
             if sweep.study is not None and not sweep.study.inside:
                 delete_study(sweep.study)
             freed += sweep.runs.remove_parents(left.append)
-            if there:
+            if sweep.folder.is_dir():
                 freed += _remove_folder(sweep)
-    except InUseError as error:
+    except presence.InUseError as error:
         raise _busy(sweep, [str(error)]) from error
     except (OSError, LeftError) as error:
         raise UserError(f"{sweep.folder} cannot be deleted whole: {error}", "the same command goes on") from error
@@ -171,9 +170,9 @@ def _remove_folder(sweep: Sweep) -> int:
     for path in sorted(sweep.folder.iterdir(), key=lambda one: one.name == DELETING):
         if path.is_symlink():
             path.unlink()
-            continue
-        freed += remove(path, [sweep.folder])
-    sweep.folder.rmdir()
+        elif path.name != presence.NAME:
+            freed += remove(path, [sweep.folder])
+    presence.discard(sweep.folder)
     return freed
 
 

@@ -14,7 +14,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepfake.errors import UserError
 from deepfake.sweeping.heartbeat import Watch, host_of, process_of
-from deepfake.sweeping.storage import Location, at_place, exclusively, locate, open_storage, recorded_place
+from deepfake.sweeping.storage import (
+    Location,
+    at_place,
+    exclusively,
+    locate,
+    open_existing,
+    open_storage,
+    recorded_place,
+)
 from deepfake.sweeping.study import quietly
 
 #: Between two looks at the heartbeats of other machines.
@@ -64,11 +72,11 @@ def stored_study(folder: Path, name: str, storage: str | None) -> StoredStudy | 
         )
     else:
         location = at_place(recorded, folder)
-    file = location.journal or _sqlite_file(location)
+    file = _file(location)
     if file is not None and not file.is_file():
         return None
     found = StoredStudy(name, location, file is not None and file.parent == folder)
-    names = optuna.get_all_study_names(open_storage(location))
+    names = optuna.get_all_study_names(open_existing(location))
     if name in names:
         return found
     if found.inside and len(names) == 1:
@@ -86,8 +94,11 @@ def workers_of(study: StoredStudy, say: Callable[[str], None]) -> list[str]:
         study: Which.
         say: Told what is waited for.
     """
+    file = _file(study.location)
+    if file is not None and not file.is_file():
+        return []
     try:
-        found = optuna.load_study(study_name=study.name, storage=open_storage(study.location))
+        found = optuna.load_study(study_name=study.name, storage=open_existing(study.location))
     except KeyError:
         return []
     watch, began, limit = Watch(), time.monotonic(), 0.0
@@ -121,8 +132,11 @@ def _told(trial: FrozenTrial, owner: Mapping[str, Any]) -> str:
     return f"{process_of(owner)} (trial {trial.number})"
 
 
-def _sqlite_file(location: Location) -> Path | None:
+def _file(location: Location) -> Path | None:
+    """The file of a storage; None for a server."""
     from sqlalchemy.engine import make_url
 
+    if location.journal is not None:
+        return location.journal
     url = make_url(str(location.url))
     return Path(str(url.database)) if url.get_backend_name() == "sqlite" and url.database else None

@@ -179,9 +179,16 @@ def remove_run(client: MlflowClient, store: Store, run: Run, left: Callable[[str
             remove(folder.parent, [store.artifacts] if store.artifacts is not None else [])
     except LeftError as error:
         left(str(error))
-    client.delete_run(run.info.run_id)
-    if not store.serves:
-        purge_run(client, run.info.run_id)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_run(run.info.run_id)
+        if not store.serves:
+            purge_run(client, run.info.run_id)
+    except MlflowException as error:
+        # Another process has removed it meanwhile.
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
     return freed
 
 
