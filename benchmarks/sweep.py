@@ -267,7 +267,7 @@ def _layer(sampler: str, trials: int, block: int = 25, storage: str = "journal")
 def _our_trial(claims: Any) -> None:
     from deepfake.sweeping.agent import RunningTrial
     from deepfake.sweeping.callbacks import COMPLETED, PRUNED, Job
-    from deepfake.sweeping.claims import Heartbeat
+    from deepfake.sweeping.keeping_alive import Heartbeat
     from deepfake.sweeping.trial import Pruned
 
     claim = claims.claim()

@@ -19,13 +19,14 @@ from hydra.core.utils import JobReturn
 
 from deepfake.compat import job_outcome, reported_values
 from deepfake.errors import UserError, is_device_lost, nearest
-from deepfake.sweeping import seed_runs
+from deepfake.sweeping import background, seed_runs
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PAUSED, Job
-from deepfake.sweeping.claims import OVERDUE_STATUS, Claim, Claims, Heartbeat
+from deepfake.sweeping.claims import Claim, Claims
 from deepfake.sweeping.constraints import are_kept, nobody_logs
 from deepfake.sweeping.facts import SPENT, UNTIL
 from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
 from deepfake.sweeping.judging import reports_of
+from deepfake.sweeping.keeping_alive import OVERDUE_STATUS, Heartbeat
 from deepfake.sweeping.trial import LetGo, Overdue, Paused, Pruned, Refused, Stopped, running
 
 log = logging.getLogger(__name__)
@@ -450,7 +451,7 @@ class RunningTrial:
             number = self._reported
             if not self._sending and self._failure is None:
                 self._sending = True
-                threading.Thread(target=self._send, name="reports", daemon=True).start()
+                background.run(self._send)
 
             def answered() -> bool:
                 return self._failure is not None or self._answered_up_to >= number

@@ -32,9 +32,10 @@ def steps_of(trial: FrozenTrial) -> int:
 
 def is_paused(trial: FrozenTrial) -> bool:
     """Whether a trial waits, at a rung or because somebody paused it; nobody owns it."""
+    if trial.state is not TrialState.RUNNING:
+        return False
     facts = trial.user_attrs
-    waits = facts.get(PAUSED) is not None or facts.get(HELD) is not None
-    return trial.state is TrialState.RUNNING and facts.get("owner") is None and waits
+    return facts.get("owner") is None and (facts.get(PAUSED) is not None or facts.get(HELD) is not None)
 
 
 def hold_facts(by: str, now: float) -> dict[str, Any]:

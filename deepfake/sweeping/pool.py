@@ -19,9 +19,10 @@ from optuna.trial import TrialState
 
 from deepfake.errors import UserError
 from deepfake.installation import available_cores, child_environment, module_command
-from deepfake.sweeping.claims import OVERDUE_STATUS, Claims
+from deepfake.sweeping.claims import Claims
 from deepfake.sweeping.heartbeat import process_identity
 from deepfake.sweeping.jobs import JobRunner
+from deepfake.sweeping.keeping_alive import OVERDUE_STATUS
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.worker import GRACE_SECONDS, LEAVE, LOST_STATUS, Work, pack
 

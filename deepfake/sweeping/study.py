@@ -423,11 +423,15 @@ def _kept(trial: FrozenTrial) -> dict[str, Any]:
 def quietly() -> Iterator[None]:
     """Without Optuna's warnings that it may change, which a user can do nothing about, and without its notes."""
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    talks = before < optuna.logging.WARNING
+    # Only where it changes anything: it makes all of Python's logging forget who is silent.
+    if talks:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
             yield
     finally:
-        optuna.logging.set_verbosity(before)
+        if talks:
+            optuna.logging.set_verbosity(before)

@@ -82,7 +82,8 @@ def main() -> int:
 
 def _work(data: bytes, leaving: threading.Event) -> int:
     from deepfake.sweeping.agent import work
-    from deepfake.sweeping.claims import OVERDUE_STATUS, Claims
+    from deepfake.sweeping.claims import Claims
+    from deepfake.sweeping.keeping_alive import OVERDUE_STATUS
     from deepfake.sweeping.study import Study
 
     given = unpack(data)

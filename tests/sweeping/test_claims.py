@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from deepfake.sweeping import claims as claims_module
+from deepfake.sweeping import keeping_alive
 from deepfake.sweeping.agent import RunningTrial
 from deepfake.sweeping.callbacks import FAILED, Job, Objective
-from deepfake.sweeping.claims import OVERDUE_STATUS, Claim, Claims, Heartbeat
+from deepfake.sweeping.claims import Claim, Claims
+from deepfake.sweeping.keeping_alive import OVERDUE_STATUS, Heartbeat
 from deepfake.sweeping.search_space import choose, parse_space
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.trial import Overdue, Taken
@@ -265,7 +266,7 @@ def test_an_overdue_job_is_stopped_wherever_it_is(brisk: StudyPlan) -> None:
 def test_a_job_that_does_not_let_itself_be_stopped_ends_its_process(
     brisk: StudyPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims_module, "_GRACE_SECONDS", 0.01)
+    monkeypatch.setattr(keeping_alive, "_GRACE_SECONDS", 0.01)
     claims = opened(replace(brisk, trial_timeout=0.05))
     claim = claimed(claims)
     ended: list[int] = []
