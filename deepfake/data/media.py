@@ -27,7 +27,7 @@ class MediaError(Exception):
 
     Args:
         reason: One word of a small vocabulary: ``missing``, ``not_a_file``, ``empty``, ``undecodable``,
-            ``no_video``, ``not_an_image``, ``too_large``, ``too_short``, ``no_face``, ``timeout``.
+            ``no_video``, ``not_an_image``, ``too_large``, ``too_long``, ``too_short``, ``no_face``, ``timeout``.
         detail: What exactly was seen, for the listing.
     """
 
@@ -223,7 +223,7 @@ def decode_image(data: bytes) -> Frames:
     """The same from bytes, so that the name and place of a file never matter."""
     import cv2
 
-    codec = next((name for signature, name in _SIGNATURES if data.startswith(signature)), "other")
+    codec = _codec(data)
     # libjpeg fills what is missing with grey and only warns; the end marker has to follow the last scan.
     if codec == "jpeg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise MediaError("undecodable", "the JPEG is cut short")
@@ -261,6 +261,23 @@ def decode_image(data: bytes) -> Frames:
 
 def _too_large(what: str) -> MediaError:
     return MediaError("too_large", f"{what}; at most {MOST_PIXELS / 1e6:.0f} million are decoded")
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as its header says them, without decoding it; zeros where it does not.
+
+    Raises:
+        MediaError: ``too_large``: more bytes than any image has.
+    """
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise MediaError("too_large", f"{size} bytes; at most {_MOST_BYTES} are read")
+    data = path.read_bytes()
+    return header_size(data, _codec(data))
+
+
+def _codec(data: bytes) -> str:
+    return next((name for signature, name in _SIGNATURES if data.startswith(signature)), "other")
 
 
 def header_size(data: bytes, codec: str) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from deepfake.data.faces.base import FaceDetector
 from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.media import MOST_PIXELS, Deadline, MediaError
 from deepfake.data.options import DatasetOptions
+from deepfake.data.video import check_extent
 
 _SLOWEST = 1e6  # bytes a second that any machine and disk is taken to read and decode
 _BLOCK = 1 << 20
@@ -38,6 +39,8 @@ class Job:
         original: The name of the sample it was made from, or nothing.
         like: That sample's record, once there is one: its track can be used.
         seconds: How long it may take, and a second more for each megabyte.
+        most_pixels: Of one frame; larger ones are refused unread. None for the decoders' own bound.
+        most_duration: Seconds that a video may last, by what it says of itself; None for any.
     """
 
     sample_id: str
@@ -46,6 +49,8 @@ class Job:
     original: str = ""
     like: Record | None = None
     seconds: float = DatasetOptions.file_timeout
+    most_pixels: int | None = None
+    most_duration: float | None = None
 
 
 class Worker:
@@ -57,6 +62,11 @@ class Worker:
         self._writer = StoreWriter(folder)
         self._detector: FaceDetector | None = create_detector(settings.faces, settings.face_model)
 
+    def move(self, folder: Path) -> None:
+        """Write what comes next to another folder."""
+        self._writer.close()
+        self._folder, self._writer = folder, StoreWriter(folder)
+
     def __call__(self, job: Job) -> Record:
         """Prepare one sample; one that cannot be used is written down with its reason."""
         until = Deadline(time_limit(job))
@@ -64,6 +74,7 @@ class Worker:
         crops: Crops | None = None
         try:
             until.check()
+            check_extent(job.file, job.kind, job.most_pixels, job.most_duration, until)
             crops = cut_sample(job.file, job.kind, self._settings, self._detector, self._known(job.like), until)
         except MediaError as error:
             record |= {"status": error.reason, "reason": error.detail}
@@ -164,9 +175,15 @@ def unpack_settings(line: str) -> tuple[Path, CutSettings]:
     return Path(values.pop("folder")), CutSettings(**{**values, "plan": ClipPlan(**values["plan"])})
 
 
-def pack_job(job: Job) -> str:
-    """One line for one job; bytes of file names that are no UTF-8 survive as escapes."""
-    return json.dumps({**asdict(job), "file": str(job.file)})
+def pack_job(job: Job, folder: Path | None = None) -> str:
+    """One line for one job; bytes of file names that are no UTF-8 survive as escapes.
+
+    Args:
+        job: What to prepare.
+        folder: Where its crops go, and those of the jobs after it; None for where the last ones went.
+    """
+    moved = {} if folder is None else {"folder": str(folder)}
+    return json.dumps({**asdict(job), "file": str(job.file), **moved})
 
 
 def main() -> None:
@@ -183,8 +200,11 @@ def main() -> None:
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         values = json.loads(line)
+        folder_named = values.pop("folder", None)
         job = Job(**{**values, "file": Path(values["file"])})
         try:
+            if folder_named is not None:
+                worker.move(Path(folder_named))
             answer: dict[str, Any] = {"record": worker(job)}
         except OSError as error:
             answer = {"errno": error.errno, "error": error.strerror or str(error)}

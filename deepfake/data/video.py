@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, check_file, let_go
+from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, check_file, image_size, let_go
 
 _IN_MEMORY = 384 << 20  # bytes of frames; more lie in a file without a name, or 32 of 8K would take 3 GB
 
@@ -183,6 +183,44 @@ def frame_rate(path: Path, until: Deadline | None = None) -> float:
     check_file(path)
     with _opened(path, until) as (_, stream):
         return float(stream.average_rate or 0)
+
+
+def check_extent(
+    path: Path, kind: str, most_pixels: int | None, most_duration: float | None, until: Deadline | None = None
+) -> None:
+    """Refuse a file by what its header says, before anything of it is decoded.
+
+    Args:
+        path: The file.
+        kind: ``video`` or ``image``.
+        most_pixels: Of one frame; None for any that can be read.
+        most_duration: Seconds; None for any.
+        until: When it has to be done.
+
+    Raises:
+        MediaError: ``too_large``, ``too_long``, or as :func:`read_video`.
+    """
+    if most_pixels is None and most_duration is None:
+        return
+    check_file(path)
+    if kind == "image":
+        width, height = image_size(path)
+        seconds = 0.0
+    else:
+        with _opened(path, until) as (_, stream):
+            width, height, seconds = stream.codec_context.width, stream.codec_context.height, _duration(stream)
+    if most_pixels is not None and width * height > most_pixels:
+        raise MediaError("too_large", f"{width}x{height} pixels; at most {most_pixels / 1e6:.1f} million are taken")
+    if most_duration is not None and seconds > most_duration:
+        raise MediaError("too_long", f"{seconds:.0f} seconds; at most {most_duration:.0f} are taken")
+
+
+def _duration(stream: Any) -> float:
+    """Seconds that a stream, or else its file, says that it lasts; 0 where neither does."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    whole = stream.container.duration
+    return 0.0 if whole is None else whole / 1e6  # FFmpeg's AV_TIME_BASE
 
 
 @contextmanager

@@ -89,19 +89,19 @@ def predict_inputs(
     trained: Trained | Ensemble, inputs: Sequence[Input], progress: Progress | None = None
 ) -> Iterator[Answer]:
     """An answer for each input, in their order; one that cannot be read does not stop the others."""
-    groups = _alike(trained)
+    groups = alike(trained)
     originals = [Originals(members[0].record, _seconds(trained)) for _, members in groups]
     for start in range(0, len(inputs), _FILES):
         part = inputs[start : start + _FILES]
         known = {str(place): one for place, one in enumerate(part) if one.kind}
-        looks: dict[str, list[_Look]] = {name: [] for name in known}
+        looks: dict[str, list[Look]] = {name: [] for name in known}
         for (settings, members), jobs in zip(groups, originals, strict=True):
             for name, found in _look(members, known, settings, jobs, progress):
                 looks[name].append(found)
         for place, one in enumerate(part):
             name = str(place)
             if name in known:
-                yield _answer(trained, one, looks[name])
+                yield read_looks(trained, one, looks[name])
             else:
                 yield Answer(one, reason=one.reason, detail=one.detail)
 
@@ -113,7 +113,7 @@ def _seconds(trained: Trained | Ensemble) -> float:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """What one detector makes of a file: its crops' record, its score, its clips' probabilities, its faces' scores.
 
     ``places`` says where each face is: a frame and a box.
@@ -127,7 +127,7 @@ class _Look:
     places: list[tuple[int, Box]]
 
 
-def _alike(trained: Trained | Ensemble) -> list[tuple[CutSettings, list[Trained]]]:
+def alike(trained: Trained | Ensemble) -> list[tuple[CutSettings, list[Trained]]]:
     """The detectors by the crops that they read: those of one kind are cut once."""
     groups: dict[CutSettings, list[Trained]] = {}
     for member in trained.members:
@@ -143,24 +143,38 @@ def _look(
     settings: CutSettings,
     originals: Originals,
     progress: Progress | None,
-) -> Iterator[tuple[str, _Look]]:
+) -> Iterator[tuple[str, Look]]:
     """What each of some detectors makes of each input, by the input's name."""
     with scratch_folder("predict") as folder:
         prepare_jobs(originals.jobs(inputs), folder, settings, members[0].config.dataset.workers, progress)
         records = read_records(folder)
-        store = CropStore(folder, {name: records[name] for name in inputs}, settings.plan.slack)
-        table = pd.DataFrame({"sample_id": [*inputs], "label": 0, "method": "", "dataset": ""})
-        for member in members:
-            scored = member.score(ClipSet(store, table), "")
-            member.rest()
-            scores = dict(zip(inputs, scored.samples["score"], strict=True))
-            clips = dict(iter(scored.clips.groupby("sample_id")))
-            for name in inputs:
-                own = clips.get(name, scored.clips.iloc[:0])
-                places = _places(store, name) if settings.max_faces > 1 and len(own) else []
-                faces = _face_scores(own, len(places), member)
-                probabilities = sigmoid(own["logit"].to_numpy())
-                yield name, _Look(member, records[name], float(scores[name]), probabilities, faces, places)
+        yield from look_at_crops(members, {name: records[name] for name in inputs}, folder, settings)
+
+
+def look_at_crops(
+    members: Sequence[Trained], records: Mapping[str, Record], folder: Path, settings: CutSettings
+) -> Iterator[tuple[str, Look]]:
+    """What each of some detectors makes of crops, by the name of their file.
+
+    Args:
+        members: Detectors that read the same crops.
+        records: What came of each file, by its name.
+        folder: Where the crops lie.
+        settings: How they were cut.
+    """
+    store = CropStore(folder, {**records}, settings.plan.slack)
+    table = pd.DataFrame({"sample_id": [*records], "label": 0, "method": "", "dataset": ""})
+    for member in members:
+        scored = member.score(ClipSet(store, table), "")
+        member.rest()
+        scores = dict(zip(records, scored.samples["score"], strict=True))
+        clips = dict(iter(scored.clips.groupby("sample_id")))
+        for name in records:
+            own = clips.get(name, scored.clips.iloc[:0])
+            places = _places(store, name) if settings.max_faces > 1 and len(own) else []
+            faces = _face_scores(own, len(places), member)
+            probabilities = sigmoid(own["logit"].to_numpy())
+            yield name, Look(member, records[name], float(scores[name]), probabilities, faces, places)
 
 
 def _face_scores(clips: pd.DataFrame, faces: int, member: Trained) -> np.ndarray:
@@ -183,7 +197,7 @@ def _places(store: CropStore, name: str) -> list[tuple[int, Box]]:
     return found
 
 
-def _answer(trained: Trained | Ensemble, one: Input, looks: Sequence[_Look]) -> Answer:
+def read_looks(trained: Trained | Ensemble, one: Input, looks: Sequence[Look]) -> Answer:
     """What is said of a file, from what each detector makes of it; without an answer where one of them has none."""
     finds = [look.member.config.dataset.faces not in ("center", "none") for look in looks]
     record = next((look.record for look in looks if look.record["status"] != "ok"), looks[0].record)
@@ -197,7 +211,7 @@ def _answer(trained: Trained | Ensemble, one: Input, looks: Sequence[_Look]) -> 
     return replace(answer, members=members, each_face=_each_face(trained, looks))
 
 
-def _each_face(trained: Trained | Ensemble, looks: Sequence[_Look]) -> tuple[FaceAnswer, ...]:
+def _each_face(trained: Trained | Ensemble, looks: Sequence[Look]) -> tuple[FaceAnswer, ...]:
     """Of each face what is said of it; nothing where detectors of an ensemble do not see as many."""
     if len({len(look.places) for look in looks}) > 1:
         return ()

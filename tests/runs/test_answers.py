@@ -13,7 +13,7 @@ from rich.console import Console
 
 from deepfake.commands.predict import _result, _table
 from deepfake.data.cropping import FRAME
-from deepfake.runs.answers import _answer, _face_scores, _Look, _places
+from deepfake.runs.answers import Look, _face_scores, _places, read_looks
 from deepfake.runs.inputs import Input
 from deepfake.training.calibration import Platt, log_odds, sigmoid
 from deepfake.training.decision import Decision
@@ -23,17 +23,17 @@ DECISION = Decision(0.5, 0.5, "youden", Platt(1.0, 0.0), "mean", {"data": "val"}
 BOXES = [(7, (0.0, 0.0, 10.0, 10.0)), (8, (50.0, 20.0, 60.0, 30.0))]
 
 
-def look(name: str, *scores: float) -> _Look:
+def look(name: str, *scores: float) -> Look:
     member: Any = SimpleNamespace(
         record=SimpleNamespace(name=name), config=SimpleNamespace(dataset=SimpleNamespace(faces="mtcnn"))
     )
     record: Any = {"status": "ok", "frames": 4, "filled": 0}
-    return _Look(member, record, max(scores), np.array(scores), np.array(scores), BOXES[: len(scores)])
+    return Look(member, record, max(scores), np.array(scores), np.array(scores), BOXES[: len(scores)])
 
 
-def said(*looks: _Look) -> Any:
+def said(*looks: Look) -> Any:
     trained: Any = SimpleNamespace(decision=DECISION)
-    return _answer(trained, Input(Path("clip.mp4"), "video"), looks)
+    return read_looks(trained, Input(Path("clip.mp4"), "video"), looks)
 
 
 def test_each_face_is_told_with_its_place() -> None:
@@ -59,7 +59,7 @@ def test_an_ensembles_faces_are_averaged_where_all_see_as_many() -> None:
 
 def test_without_several_faces_nothing_is_said_of_them() -> None:
     one = look("run", 0.3)
-    alone = _Look(one.member, one.record, one.score, one.clips, np.empty(0), [])
+    alone = Look(one.member, one.record, one.score, one.clips, np.empty(0), [])
     assert "each_face" not in _result(said(alone))
 
 
