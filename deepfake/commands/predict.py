@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from deepfake.errors import harmless, printable
-from deepfake.runs.answers import Answer, FaceAnswer, predict_inputs
+from deepfake.errors import harmless
+from deepfake.runs.answers import Answer, FaceAnswer, as_result, predict_inputs
 from deepfake.runs.console import Console
-from deepfake.runs.inputs import Input, named_inputs
+from deepfake.runs.inputs import Input, named_inputs, split_words
 from deepfake.runs.load import Ensemble, Trained, open_run
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
@@ -25,7 +22,6 @@ from deepfake.training.decision import Decision
 
 #: The exit status when some input has no answer.
 UNANSWERED = 3
-_OVERRIDE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
 
 
 def answer_all(trained: Trained | Ensemble, inputs: Sequence[Input], console: Console) -> list[Answer]:
@@ -47,7 +43,7 @@ def as_json(trained: Trained | Ensemble, answers: Sequence[Answer]) -> dict[str,
         "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
         "unavailable": dict(decision.unavailable),
         "pooling": decision.pooling,
-        "results": [_result(answer) for answer in answers],
+        "results": [as_result(answer) for answer in answers],
     }
 
 
@@ -67,7 +63,7 @@ _COLUMNS: dict[str, Any] = {
 def as_table(answers: Sequence[Answer]) -> pd.DataFrame:
     """One row per answer: what ``--json`` says of it, nested fields as ``spread_low``, ``faces_found`` …"""
     rows: list[dict[str, Any]] = []
-    for result in map(_result, answers):
+    for result in map(as_result, answers):
         nested = {f"{name}_{field}": one for name in result for field, one in (_fields(result[name])).items()}
         rows.append({**result, **nested})
     return pd.DataFrame(
@@ -77,36 +73,6 @@ def as_table(answers: Sequence[Answer]) -> pd.DataFrame:
 
 def _fields(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _face(number: int, face: FaceAnswer) -> dict[str, Any]:
-    return {
-        "face": number,
-        "score": face.score,
-        "probability": face.probability,
-        "frame": face.frame,
-        "box": list(face.box),
-    }
-
-
-def _result(answer: Answer) -> dict[str, Any]:
-    clips = np.array(answer.clips)
-    return {
-        "path": printable(str(answer.input.path)),
-        "kind": answer.input.kind or None,
-        "class": answer.predicted,
-        "probability": answer.probability,
-        "confidence": answer.confidence,
-        "tied": answer.tied,
-        "score": answer.score,
-        "spread": {"clips": len(clips), "low": clips.min(), "high": clips.max(), "std": clips.std()}
-        if answer.score is not None
-        else None,
-        "faces": None if answer.faces is None else {"found": answer.faces, "frames": answer.frames},
-        **({"each_face": [_face(n, face) for n, face in enumerate(answer.each_face)]} if answer.each_face else {}),
-        **({"members": [{"run": name, "score": score} for name, score in answer.members]} if answer.members else {}),
-        "reason": {"code": answer.reason, "detail": answer.detail} if answer.reason else None,
-    }
 
 
 EXAMPLES = (
@@ -126,8 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Answer for every input; 3 where one has no answer."""
-    overrides = [text for text in arguments.paths if _OVERRIDE.match(text) and not Path(text).exists()]
-    inputs = named_inputs([text for text in arguments.paths if text not in overrides])
+    words, overrides = split_words(arguments.paths)
+    inputs = named_inputs(words)
     console = Console(aside=arguments.json)
     trained = open_run(arguments.run, overrides, console)
     answers = answer_all(trained, inputs, console)

@@ -328,9 +328,12 @@ def _cutting(settings: CutSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in rest or rest[name] != value}
 
 
+_LATER = ("slack", "stride_seconds", "part")
+
+
 def _plan(plan: ClipPlan) -> dict[str, Any]:
     """Likewise."""
-    return {name: value for name, value in asdict(plan).items() if value or name not in ("slack", "stride_seconds")}
+    return {name: value for name, value in asdict(plan).items() if value or name not in _LATER}
 
 
 def _installed(package: str) -> str | None:

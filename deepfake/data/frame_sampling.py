@@ -34,6 +34,7 @@ class ClipPlan:
         stride: Frames from one to the next in a run; never stretched for a short video.
         stride_seconds: The same in seconds; see :meth:`at`.
         slack: Frames of a run beyond ``frames``, so that a clip may begin at any of the first ``slack`` + 1.
+        part: From which fraction of the video's frames up to which clips are taken; None takes them from all.
 
     Example:
         >>> ClipPlan(temporal=True, clips=2, frames=3).indices(10).indices.tolist()
@@ -48,6 +49,7 @@ class ClipPlan:
     stride: int = 1
     stride_seconds: float | None = None
     slack: int = 0
+    part: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, options: DatasetOptions, temporal: bool) -> ClipPlan:
@@ -70,6 +72,10 @@ class ClipPlan:
 
     def indices(self, count: int) -> ClipIndices:
         """The frames of each clip of a video with ``count`` frames; no clips when it has none."""
+        if self.part is not None:
+            first, end = (round(edge * count) for edge in self.part)
+            whole = replace(self, part=None).indices(max(end, first + 1) - first if count else 0)
+            return ClipIndices((whole.indices + first).clip(0, max(count - 1, 0)), whole.lengths)
         runs = self._runs(count) if self.temporal else self._spread(count)
         lengths = np.array([len(run) for run in runs], np.int64)
         padded = [np.pad(run, (0, self.length - len(run)), mode="edge") for run in runs]

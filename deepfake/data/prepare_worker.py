@@ -10,7 +10,7 @@ import resource
 import signal
 import stat
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Job:
         seconds: How long it may take, and a second more for each megabyte.
         most_pixels: Of one frame; larger ones are refused unread. None for the decoders' own bound.
         most_duration: Seconds that a video may last, by what it says of itself; None for any.
+        part: From which fraction of the video up to which clips are taken; then the file is not read through for its
+            digest.
     """
 
     sample_id: str
@@ -51,6 +53,7 @@ class Job:
     seconds: float = DatasetOptions.file_timeout
     most_pixels: int | None = None
     most_duration: float | None = None
+    part: tuple[float, float] | None = None
 
 
 class Worker:
@@ -70,12 +73,14 @@ class Worker:
     def __call__(self, job: Job) -> Record:
         """Prepare one sample; one that cannot be used is written down with its reason."""
         until = Deadline(time_limit(job))
-        record: Record = {"sample_id": job.sample_id, **stamp(job.file, until)}
+        known = stamp(job.file, until) if job.part is None else _NONE
+        record: Record = {"sample_id": job.sample_id, **known}
         crops: Crops | None = None
+        settings = replace(self._settings, plan=replace(self._settings.plan, part=job.part))
         try:
             until.check()
             check_extent(job.file, job.kind, job.most_pixels, job.most_duration, until)
-            crops = cut_sample(job.file, job.kind, self._settings, self._detector, self._known(job.like), until)
+            crops = cut_sample(job.file, job.kind, settings, self._detector, self._known(job.like), until)
         except MediaError as error:
             record |= {"status": error.reason, "reason": error.detail}
         except MemoryError:

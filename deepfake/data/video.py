@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
-import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,104 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, Pixels, check_file, image_size, let_go
-
-_IN_MEMORY = 384 << 20  # bytes of frames; more lie in a file without a name, or 32 of 8K would take 3 GB
-
-#: The 8-bit format of the same sampling for each deeper one.
-_PLAIN = {
-    f"{name}{bits}{order}": name
-    for name in ("yuv420p", "yuv422p", "yuv440p")
-    for bits in (9, 10, 12, 14, 16)
-    for order in ("le", "be")
-} | {"p010le": "nv12", "p016le": "nv12"}
-
-
-class Sink:
-    """Wanted frames as they come, turned upright and into RGB, in one array of the first one's size."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.filled = 0
-        self.rotation = 0
-        self._converter = _converter()
-        self._shallower = _converter()
-        self._images: np.ndarray | None = None
-        self._pts = np.zeros(count)
-
-    @property
-    def full(self) -> bool:
-        """Whether every frame is there."""
-        return self.filled == self.count
-
-    def put(self, place: int, frame: Any, seconds: float) -> None:
-        """Keep a frame as the ``place``-th, with its time; the first one put decides the size of all."""
-        if self._images is None:
-            self.rotation = int(frame.rotation) % 360
-            self._turns = self.rotation // 90 if self.rotation % 90 == 0 else 0
-            self._size = (frame.width, frame.height)
-            sides = (frame.width, frame.height) if self._turns % 2 else (frame.height, frame.width)
-            self._images = _room((self.count, *sides, 3))
-        width, height = self._size
-        plane = self._rgb(frame, width, height).planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
-        pixels = rows[:, : 3 * width].reshape(height, width, 3)
-        self._images[place] = np.rot90(pixels, self._turns) if self._turns else pixels
-        let_go(self._images)
-        self._pts[place] = seconds
-        self.filled += 1
-
-    def _rgb(self, frame: Any, width: int, height: int) -> Any:
-        """The frame in RGB and of the first one's size; on one thread, so that no number of cores changes a pixel.
-
-        Deeper than 8 bits goes to 8 bits first: the direct way interpolates colours that the 8-bit way repeats, so
-        that a class published in 10 bits would differ by more than its depth.
-        """
-        plain = _PLAIN.get(frame.format.name)
-        if plain is not None:
-            frame = self._shallower.reformat(frame, width=frame.width, height=frame.height, format=plain, threads=1)
-        return self._converter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the upright frames; zeros before the first."""
-        return (0, 0) if self._images is None else (self._images.shape[2], self._images.shape[1])
-
-    def frames(self, indices: list[int], info: MediaInfo) -> Frames:
-        """All of them, with their indices [N].
-
-        Raises:
-            MediaError: Some are missing.
-        """
-        if self._images is None or not self.full:
-            raise MediaError("undecodable", "fewer frames came out the second time")
-        return Frames(self._images, np.array(indices, np.int64), self._pts, info)
-
-
-def _room(shape: tuple[int, ...]) -> Pixels:
-    """Room for frames [N, H, W, 3].
-
-    Raises:
-        OSError: It is to be on the disk, which is full.
-    """
-    size = math.prod(shape)
-    if size <= _IN_MEMORY:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:
-        if hasattr(os, "posix_fallocate"):
-            # A disk that fills up while memory is written to it ends the process.
-            os.posix_fallocate(file.fileno(), 0, size)
-        return np.memmap(file, np.uint8, "r+", shape=shape)
-
-
-def _converter() -> Any:
-    """Turns frames into RGB; one for all frames of a video, since making its tables costs as much as using them."""
-    from av.video.reformatter import VideoReformatter
-
-    return VideoReformatter()
-
+from deepfake.data.decoded import Sink
+from deepfake.data.media import Deadline, Frames, MediaError, MediaInfo, check_file, image_size
 
 #: Of one frame: the largest picture of any level below 7 of H.264, HEVC and AV1, 8192 x 4352; 8K has 33.2 million.
 MOST_PIXELS = 35_651_584
@@ -181,7 +83,7 @@ def frame_rate(path: Path, until: Deadline | None = None) -> float:
         MediaError: As :func:`read_video`, of a file that cannot be opened.
     """
     check_file(path)
-    with _opened(path, until) as (_, stream):
+    with opened(path, until) as (_, stream):
         return float(stream.average_rate or 0)
 
 
@@ -207,7 +109,7 @@ def check_extent(
         width, height = image_size(path)
         seconds = 0.0
     else:
-        with _opened(path, until) as (_, stream):
+        with opened(path, until) as (_, stream):
             width, height, seconds = stream.codec_context.width, stream.codec_context.height, _duration(stream)
     if most_pixels is not None and width * height > most_pixels:
         raise MediaError("too_large", f"{width}x{height} pixels; at most {most_pixels / 1e6:.1f} million are taken")
@@ -224,7 +126,7 @@ def _duration(stream: Any) -> float:
 
 
 @contextmanager
-def _opened(path: Path, until: Deadline | None) -> Iterator[tuple[Iterator[Any], Any]]:
+def opened(path: Path, until: Deadline | None) -> Iterator[tuple[Iterator[Any], Any]]:
     """The packets and their video stream, decoding on one thread; FFmpeg's errors become ours."""
     import av
 
@@ -364,10 +266,10 @@ def _wanted(plan: Plan, count: int) -> list[int]:
 
 
 def _read_wanted(path: Path, plan: Plan, until: Deadline | None) -> Frames:
-    with _opened(path, until) as (source, stream):
+    with opened(path, until) as (source, stream):
         packets = _demux(source, stream)
         indices = _wanted(plan, len(packets.pts))
-    with _opened(path, until) as (source, stream):
+    with opened(path, until) as (source, stream):
         targets = [packets.pts[i] for i in indices]
         sink = Sink(len(indices))
         for frame in _decode_targets(source, stream, packets, targets):
@@ -440,12 +342,12 @@ def _decode_targets(source: Iterator[Any], stream: Any, packets: _Packets, targe
 
 def _read_all(path: Path, plan: Plan, until: Deadline | None) -> Frames:
     """Decode once to count the frames that come out and once more to keep the wanted ones."""
-    with _opened(path, until) as (source, stream):
+    with opened(path, until) as (source, stream):
         times = _times([frame.pts for frame in _decode_all(source)], stream)
     if not times:
         raise MediaError("undecodable", "no frame could be decoded")
     indices = _wanted(plan, len(times))
-    with _opened(path, until) as (source, stream):
+    with opened(path, until) as (source, stream):
         sink = Sink(len(indices))
         for index, frame in enumerate(_decode_all(source)):
             if indices[sink.filled] == index:

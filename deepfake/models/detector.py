@@ -107,10 +107,14 @@ class Detector(nn.Module):
         """Clips [B, T, C, H, W] and mask bool [B, T] to logits."""
         return self.classify(self.extract(clips), mask)
 
-    def _read(self, frames: Tensor) -> Tensor:
+    def normalised(self, frames: Tensor) -> Tensor:
+        """Frames [N, C, H, W], as :meth:`extract` takes them, as the backbone reads them."""
         scale = self.scale / 255 if frames.dtype == torch.uint8 else self.scale
         frames = resized(frames, self.size)
-        x = torch.addcmul(self.shift, frames.to(self.scale.dtype), scale)
+        return torch.addcmul(self.shift, frames.to(self.scale.dtype), scale)
+
+    def _read(self, frames: Tensor) -> Tensor:
+        x = self.normalised(frames)
         return self.backbone.maps(x) if self.reads == "maps" else self.backbone.vectors(x)
 
 

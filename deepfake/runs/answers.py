@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from deepfake.data.manifest import plain_path
 from deepfake.data.media import Deadline
 from deepfake.data.prepare import cut_settings, prepare_jobs
 from deepfake.data.prepare_worker import Job, stamp, time_limit
+from deepfake.errors import printable
 from deepfake.progress import Progress
 from deepfake.runs.artifacts import scratch_folder
 from deepfake.runs.inputs import Input
@@ -24,6 +26,7 @@ from deepfake.runs.load import Ensemble, Trained
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import log_odds, sigmoid
+from deepfake.training.decision import Decision
 from deepfake.training.scoring import pool_clips
 
 Box = tuple[float, float, float, float]
@@ -51,6 +54,38 @@ class FaceAnswer:
 
 
 @dataclass(frozen=True)
+class Media:
+    """What a file is like.
+
+    Attributes:
+        width: Pixels, upright; ``height`` likewise.
+        frames: Frames that can be had; 1 of an image.
+        fps: Frames a second; 0 of an image.
+        duration: Seconds; 0 of an image.
+        codec: The decoder's name.
+        bits_per_pixel: Of what is kept of a frame, compressed.
+        face: The larger side of the largest face's crop in the file, in pixels.
+    """
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+    duration: float
+    codec: str
+    bits_per_pixel: float
+    face: float
+
+
+@dataclass(frozen=True)
+class Outside:
+    """One way in which a file lies outside of what a run was trained on: ``code`` is a word, ``detail`` for people."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """What is said of one file.
 
@@ -68,6 +103,8 @@ class Answer:
         detail: The same for people.
         members: Of an ensemble, each run's name and its own score.
         each_face: What is said of each face, the largest first, where ``dataset.max_faces`` looks for several.
+        media: What the file is like; None where it could not be read.
+        outside: How it lies outside of what the run was trained on.
     """
 
     input: Input
@@ -83,6 +120,8 @@ class Answer:
     detail: str = ""
     members: tuple[tuple[str, float], ...] = ()
     each_face: tuple[FaceAnswer, ...] = ()
+    media: Media | None = None
+    outside: tuple[Outside, ...] = ()
 
 
 def predict_inputs(
@@ -90,7 +129,7 @@ def predict_inputs(
 ) -> Iterator[Answer]:
     """An answer for each input, in their order; one that cannot be read does not stop the others."""
     groups = alike(trained)
-    originals = [Originals(members[0].record, _seconds(trained)) for _, members in groups]
+    originals = [Originals(members[0].record, seconds_for(trained)) for _, members in groups]
     for start in range(0, len(inputs), _FILES):
         part = inputs[start : start + _FILES]
         known = {str(place): one for place, one in enumerate(part) if one.kind}
@@ -106,7 +145,8 @@ def predict_inputs(
                 yield Answer(one, reason=one.reason, detail=one.detail)
 
 
-def _seconds(trained: Trained | Ensemble) -> float:
+def seconds_for(trained: Trained | Ensemble) -> float:
+    """How long one file may take, as :class:`deepfake.data.prepare_worker.Job` counts it: what was typed, or little."""
     if trained.changes.has("dataset.file_timeout"):
         return trained.config.dataset.file_timeout
     return min(_SECONDS, trained.config.dataset.file_timeout)
@@ -116,7 +156,7 @@ def _seconds(trained: Trained | Ensemble) -> float:
 class Look:
     """What one detector makes of a file: its crops' record, its score, its clips' probabilities, its faces' scores.
 
-    ``places`` says where each face is: a frame and a box.
+    ``places`` says where each face is: a frame and a box; ``media`` what the file is like.
     """
 
     member: Trained
@@ -125,6 +165,7 @@ class Look:
     clips: np.ndarray
     faces: np.ndarray
     places: list[tuple[int, Box]]
+    media: Media | None = None
 
 
 def alike(trained: Trained | Ensemble) -> list[tuple[CutSettings, list[Trained]]]:
@@ -174,7 +215,28 @@ def look_at_crops(
             places = _places(store, name) if settings.max_faces > 1 and len(own) else []
             faces = _face_scores(own, len(places), member)
             probabilities = sigmoid(own["logit"].to_numpy())
-            yield name, Look(member, records[name], float(scores[name]), probabilities, faces, places)
+            media = _media(store, name, settings)
+            yield name, Look(member, records[name], float(scores[name]), probabilities, faces, places, media)
+
+
+def _media(store: CropStore, name: str, settings: CutSettings) -> Media | None:
+    record = store.records[name]
+    if record["status"] != "ok":
+        return None
+    frames = store.frame_records(name)[0]
+    side = float(np.median(np.maximum(frames["x1"] - frames["x0"], frames["y1"] - frames["y0"])))
+    pixels = record["width"] * record["height"]
+    per_frame = record["bitrate"] / record["fps"] if record["fps"] else 8 * max(record["bytes"], 0)
+    return Media(
+        width=record["width"],
+        height=record["height"],
+        frames=record["video_frames"],
+        fps=record["fps"],
+        duration=record["duration"],
+        codec=record["codec"],
+        bits_per_pixel=per_frame / pixels,
+        face=side / (1 + settings.margin),
+    )
 
 
 def _face_scores(clips: pd.DataFrame, faces: int, member: Trained) -> np.ndarray:
@@ -204,7 +266,7 @@ def read_looks(trained: Trained | Ensemble, one: Input, looks: Sequence[Look]) -
     scores = np.array([look.score for look in looks])
     score = scores[0] if len(looks) == 1 else sigmoid(log_odds(scores).mean())
     clips = np.concatenate([look.clips for look in looks])
-    answer = _read(trained, one, record, float(score), clips, any(finds))
+    answer = replace(_read(trained, one, record, float(score), clips, any(finds)), media=looks[0].media)
     if answer.reason:
         return answer
     members = tuple((look.member.record.name, look.score) for look in looks) if len(looks) > 1 else ()
@@ -249,6 +311,68 @@ def _read(
         faces=faces,
         frames=frames,
     )
+
+
+def at_prior(trained: Trained | Ensemble, prior: float | None) -> Trained | Ensemble:
+    """The same run with probabilities as they are where that fraction of files is fake; None changes nothing.
+
+    Raises:
+        UserError: See :meth:`deepfake.training.decision.Decision.at_prior`.
+    """
+    return trained if prior is None else replace(trained, decision=trained.decision.at_prior(prior))
+
+
+def meaning(decision: Decision) -> str:
+    """What a probability means that is read from a decision, in a sentence or two; empty where there is none."""
+    if decision.calibrator is None:
+        return "A score is no probability: the run has no calibration. It only puts files in order."
+    fitted, on = decision.fitted_prior, decision.fitted_on
+    if fitted is None:
+        return "P(fake) was calibrated on samples of which the run does not say how many are fake."
+    counted = f"{on['fake']} of {on['n']} samples of {on['data']} are fake"
+    said = f"P(fake) is how often files with this score are fake where {_percent(decision.prior or fitted)} of all are"
+    if decision.prior != fitted:
+        said += f", as was stated; it was calibrated where {_percent(fitted)} are ({counted}) and moved by Bayes' rule"
+    else:
+        said += f", as in its calibration ({counted}); where fakes are rarer it is lower (--prior)"
+    return f"{said}. It holds for files like those of the run's data, and for no others."
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
+
+
+def as_result(answer: Answer) -> dict[str, Any]:
+    """What other programs are told of a file; numbers that are not there are None."""
+    clips = np.array(answer.clips)
+    return {
+        "path": printable(str(answer.input.path)),
+        "kind": answer.input.kind or None,
+        "class": answer.predicted,
+        "probability": answer.probability,
+        "confidence": answer.confidence,
+        "tied": answer.tied,
+        "score": answer.score,
+        "spread": {"clips": len(clips), "low": clips.min(), "high": clips.max(), "std": clips.std()}
+        if answer.score is not None
+        else None,
+        "faces": None if answer.faces is None else {"found": answer.faces, "frames": answer.frames},
+        **({"each_face": [_face(n, face) for n, face in enumerate(answer.each_face)]} if answer.each_face else {}),
+        **({"members": [{"run": name, "score": score} for name, score in answer.members]} if answer.members else {}),
+        "media": None if answer.media is None else asdict(answer.media),
+        "outside": [asdict(one) for one in answer.outside],
+        "reason": {"code": answer.reason, "detail": answer.detail} if answer.reason else None,
+    }
+
+
+def _face(number: int, face: FaceAnswer) -> dict[str, Any]:
+    return {
+        "face": number,
+        "score": face.score,
+        "probability": face.probability,
+        "frame": face.frame,
+        "box": list(face.box),
+    }
 
 
 class Originals:

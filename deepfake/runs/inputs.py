@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,16 @@ class Input:
     kind: str = ""
     reason: str = ""
     detail: str = ""
+
+
+#: What is typed of data, scoring and the machine among names of files.
+_OVERRIDE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of files and ``key=value`` apart; what is there under such a name is a file."""
+    overrides = [text for text in words if _OVERRIDE.match(text) and not Path(text).exists()]
+    return [text for text in words if text not in overrides], overrides
 
 
 def expand_inputs(named: Sequence[str]) -> list[Input]:

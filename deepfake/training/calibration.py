@@ -104,6 +104,36 @@ class Isotonic:
         return {"method": "isotonic", **points, "bound": self.bound}
 
 
+@dataclass(frozen=True)
+class AtPrior:
+    """Probabilities of a calibrator as they are where another fraction of files is fake, by Bayes' rule.
+
+    Nothing else may differ: fakes and reals there look like those of before, only their numbers are others (Saerens et
+    al. 2002).
+
+    Attributes:
+        calibrator: Fitted on samples of which the fraction ``fitted`` is fake.
+        fitted: See ``calibrator``.
+        prior: The fraction where the probabilities are to hold.
+
+    Example:
+        >>> AtPrior(Temperature(1.0), fitted=0.5, prior=0.01)(np.array([0.5, 0.99])).round(3).tolist()
+        [0.01, 0.5]
+    """
+
+    calibrator: Calibrator
+    fitted: float
+    prior: float
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        shift = log_odds(np.array(self.prior)) - log_odds(np.array(self.fitted))
+        return sigmoid(log_odds(self.calibrator(scores)) + shift)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Those of the calibrator: what is kept of a run holds at its own prior."""
+        return self.calibrator.to_dict()
+
+
 def fit_calibrator(labels: np.ndarray, scores: np.ndarray, method: str) -> Calibrator:
     """A calibrator for scores like these.
 

@@ -6,7 +6,7 @@ Knows tables of predictions; no model and no file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 
 from deepfake.errors import UserError, nearest
 from deepfake.metrics import check_scores, class_counts
-from deepfake.training.calibration import Calibrator, fit_calibrator, load_calibrator
+from deepfake.training.calibration import AtPrior, Calibrator, fit_calibrator, load_calibrator
 from deepfake.training.options import EvaluationOptions
 
 
@@ -134,6 +134,35 @@ class Decision:
         at most. Both may be this probable where the calibrator is level at the threshold: there the score decides.
         """
         return None if self.calibrator is None else float(self.calibrator(np.array([self.applied_threshold]))[0])
+
+    @property
+    def fitted_prior(self) -> float | None:
+        """The fraction of fakes among the samples that the calibrator was fitted on; None where it is not known."""
+        n, fake = self.fitted_on.get("n", 0), self.fitted_on.get("fake", 0)
+        return fake / n if n and 0 < fake < n else None
+
+    @property
+    def prior(self) -> float | None:
+        """The fraction of fakes at which probabilities hold: a stated one, else that of validation."""
+        return self.calibrator.prior if isinstance(self.calibrator, AtPrior) else self.fitted_prior
+
+    def at_prior(self, prior: float) -> Decision:
+        """The same with probabilities as they are where such a fraction of files is fake; classes stay as they are.
+
+        Raises:
+            UserError: It is no fraction between 0 and 1, there is no calibrator, or the one at which it was fitted is
+                not known.
+        """
+        if not 0 < prior < 1:
+            raise UserError(f"a prior of {prior:g} leaves nothing to find out", "give a fraction between 0 and 1")
+        if self.calibrator is None:
+            why = self.unavailable.get("calibrator", "none was fitted")
+            raise UserError(f"a prior changes calibrated probabilities, and the run has none: {why}", "leave it out")
+        fitted = self.fitted_prior
+        if fitted is None:
+            raise UserError("the run does not say which fraction of its validation samples was fake", "leave it out")
+        own = self.calibrator.calibrator if isinstance(self.calibrator, AtPrior) else self.calibrator
+        return replace(self, calibrator=AtPrior(own, fitted, prior))
 
     def predicts_fake(self, scores: np.ndarray) -> np.ndarray:
         """True [n] where a raw score [n] lies at or above the applied threshold."""

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from deepfake.commands.predict import _result, _table
+from deepfake.commands.predict import _table
 from deepfake.data.cropping import FRAME
-from deepfake.runs.answers import Look, _face_scores, _places, read_looks
+from deepfake.runs.answers import Look, _face_scores, _places, as_result, read_looks
 from deepfake.runs.inputs import Input
 from deepfake.training.calibration import Platt, log_odds, sigmoid
 from deepfake.training.decision import Decision
@@ -39,7 +39,7 @@ def said(*looks: Look) -> Any:
 def test_each_face_is_told_with_its_place() -> None:
     answer = said(look("run", 0.2, 0.8))
     assert (answer.predicted, answer.score) == ("FAKE", 0.8)
-    assert _result(answer)["each_face"] == [
+    assert as_result(answer)["each_face"] == [
         {"face": 0, "score": 0.2, "probability": pytest.approx(0.2), "frame": 7, "box": [0.0, 0.0, 10.0, 10.0]},
         {"face": 1, "score": 0.8, "probability": pytest.approx(0.8), "frame": 8, "box": [50.0, 20.0, 60.0, 30.0]},
     ]
@@ -60,7 +60,7 @@ def test_an_ensembles_faces_are_averaged_where_all_see_as_many() -> None:
 def test_without_several_faces_nothing_is_said_of_them() -> None:
     one = look("run", 0.3)
     alone = Look(one.member, one.record, one.score, one.clips, np.empty(0), [])
-    assert "each_face" not in _result(said(alone))
+    assert "each_face" not in as_result(said(alone))
 
 
 def test_a_faces_place_is_the_middle_of_where_it_was_found() -> None:
