@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from deepfake.data import video
+from deepfake.data import decoded, video
 from deepfake.data.media import MediaError, Views
 from deepfake.data.video import Sink, frame_rate, read_video
 from tests.data.making import decode_all, number_of, numbered, rotate_header, write_video
@@ -286,7 +286,7 @@ def test_frames_that_fill_the_memory_lie_in_a_file_and_are_the_same(
     made: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, full = made["b-frames"]
-    monkeypatch.setattr(video, "_IN_MEMORY", 1 << 10)
+    monkeypatch.setattr(decoded, "_IN_MEMORY", 1 << 10)
     frames = read_video(path, range)
     assert isinstance(frames.images, np.memmap)
     views = Views(frames.images)
