@@ -58,6 +58,7 @@ def _completed(action: argparse.Action) -> argparse.Action:
     how: object = {"PATH": shtab.FILE, "FILE": shtab.FILE, "FOLDER": shtab.DIRECTORY, "root": shtab.DIRECTORY}.get(name)
     if name == "RUN" or "key=value" in name or action.dest == "overrides":
         function = "_deepfake_runs" if name == "RUN" else "_deepfake_keys"
+        function = "_deepfake_sweeps" if name.startswith("SWEEP") else function
         how = {"bash": function, "zsh": function, "fish": f"({function})"}
     if how is not None:
         action.complete = how  # type: ignore[attr-defined]
@@ -94,6 +95,13 @@ def _keys(*, groups: bool = True) -> str:
     return " ".join(sorted({*known_keys(), *_choices()} - ({} if groups else _choices()).keys()))
 
 
+def _sweep_words() -> str:
+    """What can be said to a sweep, in one line."""
+    from deepfake.runs.sweep_control import COMMANDS
+
+    return " ".join(COMMANDS)
+
+
 def _outputs() -> str:
     """Where runs lie, as a word of a shell."""
     return shlex.quote(str(project_folder() / "outputs"))
@@ -119,6 +127,16 @@ _deepfake_runs() {{
   for folder in "$outputs"/runs/*/ "$outputs"/sweeps/*/*/; do
     [[ -f ${{folder}}resolved.yaml ]] && compgen -W "${{folder%/}}" -- "$1"
   done
+}}
+_deepfake_sweeps() {{
+  local outputs=${{DEEPFAKE_OUTPUTS:-outputs}} folder
+  [[ -d $outputs ]] || outputs={_outputs()}
+  if [[ $COMP_CWORD == 2 ]]; then
+    for folder in "$outputs"/sweeps/*/; do
+      [[ -d $folder ]] && folder=${{folder%/}} && compgen -W "${{folder##*/}}" -- "$1"
+    done
+  elif [[ $COMP_CWORD == 3 ]]; then compgen -W "{_sweep_words()}" -- "$1"
+  else _deepfake_keys "$1"; fi
 }}"""
 
 
@@ -153,6 +171,18 @@ _deepfake_runs() {{
   [[ -d $outputs ]] || outputs={_outputs()}
   local -a files=("$outputs"/runs/*/resolved.yaml(N) "$outputs"/sweeps/*/*/resolved.yaml(N))
   compadd -- ${{files:h}}
+}}
+_deepfake_sweeps() {{
+  local outputs=${{DEEPFAKE_OUTPUTS:-outputs}}
+  [[ -d $outputs ]] || outputs={_outputs()}
+  local -a folders=("$outputs"/sweeps/*(/N))
+  local -a typed=(${{words[1,CURRENT-1]:#deepfake}})
+  typed=(${{typed:#sweep}})
+  case ${{#typed}} in
+    0) compadd -- ${{folders:t}};;
+    1) compadd -- {_sweep_words()};;
+    *) _deepfake_keys;;
+  esac
 }}"""
 
 
@@ -177,5 +207,20 @@ function _deepfake_runs
   test -d $outputs; or set outputs {_outputs()}
   for file in $outputs/runs/*/resolved.yaml $outputs/sweeps/*/*/resolved.yaml
     dirname $file
+  end
+end
+function _deepfake_sweeps
+  set -l outputs outputs
+  set -q DEEPFAKE_OUTPUTS; and set outputs $DEEPFAKE_OUTPUTS
+  test -d $outputs; or set outputs {_outputs()}
+  switch (count (commandline -opc))
+    case 2
+      for folder in $outputs/sweeps/*/
+        path basename $folder
+      end
+    case 3
+      printf '%s\\n' {_sweep_words()}
+    case '*'
+      _deepfake_keys
   end
 end"""

@@ -102,6 +102,8 @@ def lines_of(status: Status) -> list[str]:
     lines = [summary(status)]
     if best := _best(status):
         lines.append(f"best: {best}")
+    if status.kept is not None:
+        lines.append(f"constraints: kept by {status.kept} of {status.ended.get('completed', 0)} completed trials")
     spent = f"{status.epochs} epochs" + (f", {status.spent} of its budget" if status.spent else "")
     lines.append(f"spent: {spent}")
     if left := _left(status):
@@ -290,7 +292,8 @@ def _best(status: Status, brief_only: bool = False) -> str:
     if len(status.objectives) > 1:
         return f"{len(status.best)} on the Pareto front"
     best = status.best[0]
-    text = f"{status.objectives[0].metric} {best.values[0]:.4g} (trial {best.number})"
+    spread = "" if best.deviation is None else f" ± {best.deviation:.2g} over {best.seeds} seeds"
+    text = f"{status.objectives[0].metric} {best.values[0]:.4g}{spread} (trial {best.number})"
     return text if brief_only else f"{text}, {brief(best.overrides)}"
 
 

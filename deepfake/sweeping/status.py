@@ -18,6 +18,7 @@ from deepfake.sweeping.forecast import LEAST, time_left
 from deepfake.sweeping.heartbeat import host_of
 from deepfake.sweeping.schedule import standing
 from deepfake.sweeping.search_space import to_overrides
+from deepfake.sweeping.stopping import DEVIATION, SEEDS, is_feasible
 
 #: What a study may be.
 RUNNING, FINISHED, STOPPED_STATE, INTERRUPTED, EMPTY = "running", "finished", "stopped", "interrupted", "not begun"
@@ -54,11 +55,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class Best:
-    """The best trial; of several objectives one of the Pareto front."""
+    """The best trial; of several objectives one of the Pareto front.
+
+    Attributes:
+        deviation: Of a point that was run over several seeds, the standard deviation of the first objective.
+        seeds: How many those were.
+    """
 
     number: int
     values: list[float]
     overrides: list[str]
+    deviation: float | None = None
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,8 @@ class Status:
         why: More of it, in a few words; may be empty.
         ended: How many trials have ended, by how: completed, pruned, failed.
         total: How many there are to be; None where that is not known, or a budget says it.
-        best: The best so far; of several objectives the Pareto front.
+        best: The best so far that keeps the study's constraints; of several objectives the Pareto front.
+        kept: How many of those that completed keep the constraints; None where there are none.
         trials: Those that are not over.
         epochs: How many all trials have done.
         spent: Of the budget, in words; empty where there is none.
@@ -88,6 +97,7 @@ class Status:
     total: int | None
     objectives: list[Objective]
     best: list[Best]
+    kept: int | None
     trials: list[Trial]
     epochs: int
     spent: str
@@ -137,6 +147,7 @@ def status_of(control: Control) -> Status:
         total=total,
         objectives=control.objectives,
         best=_best(ended, control.objectives),
+        kept=_kept(ended),
         trials=unfinished,
         epochs=sum(map(steps_of, trials)),
         spent="" if budget is None else budget.describe(trials),
@@ -224,14 +235,21 @@ def _unfinished(trial: FrozenTrial, alive: bool) -> Trial:
 
 
 def _best(ended: Sequence[FrozenTrial], objectives: Sequence[Objective]) -> list[Best]:
-    done = [one for one in ended if one.state is TrialState.COMPLETE and one.values]
+    done = [one for one in ended if one.state is TrialState.COMPLETE and one.values and is_feasible(one)]
     found = []
     for one in done:
         gains = [value if item.maximize else -value for value, item in zip(one.values, objectives, strict=True)]
-        found.append((gains, Best(one.number, list(one.values), to_overrides(one.params))))
+        facts = one.user_attrs
+        best = Best(one.number, list(one.values), to_overrides(one.params), facts.get(DEVIATION), facts.get(SEEDS))
+        found.append((gains, best))
     if len(objectives) == 1:
         return [max(found, key=lambda pair: pair[0][0])[1]] if found else []
     return [best for gains, best in found if not any(_dominates(other, gains) for other, _ in found)]
+
+
+def _kept(ended: Sequence[FrozenTrial]) -> int | None:
+    bound = [one for one in ended if one.state is TrialState.COMPLETE and one.constraints]
+    return sum(map(is_feasible, bound)) if bound else None
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

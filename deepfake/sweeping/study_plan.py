@@ -170,7 +170,8 @@ def fingerprint(
     """What may not change under one study's name, as section, key and meaning."""
     return {
         "space": {parameter.key: parameter.describe() for parameter in parameters},
-        "objective": {**{item.metric: item.direction for item in objectives}, **(judged_by or {})},
+        "objective": {item.metric: item.direction for item in objectives},
+        **({"judged by": dict(judged_by)} if judged_by else {}),
         "setting": dict(setting),
     }
 
@@ -194,8 +195,8 @@ def differences(
         given_before = [text for text in given_now if not text.startswith("+")]
     touched = [split_override(text)[0].partition("@")[0] for text in {*given_before} ^ {*given_now}]
     touched = [key for key in touched if not is_under(key, environment)]
-    for section in now:
-        old, new = before.get(section, {}), now[section]
+    for section in dict.fromkeys([*now, *before]):
+        old, new = before.get(section, {}), now.get(section, {})
         for key in sorted({*old, *new}):
             if key in new and key in old:
                 changes += [f"{section} {key} was {old[key]} and is {new[key]}"] if old[key] != new[key] else []

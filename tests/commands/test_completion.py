@@ -22,6 +22,10 @@ CASES = [
     ("deepfake train trainer.batch_s", {"trainer.batch_size="}),
     (f"deepfake evaluate {RUN} dataset.roo", {"dataset.root="}),
     ("deepfake train --multir", {"--multirun"}),
+    ("deepfake sweep ", {"lr"}),
+    ("deepfake sweep lr pa", {"pause"}),
+    ("deepfake sweep lr re", {"resume", "retry"}),
+    ("deepfake sweep lr add optimizer.l", {"optimizer.lr="}),
 ]
 
 

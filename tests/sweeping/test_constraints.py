@@ -13,8 +13,10 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from deepfake.errors import UserError
+from deepfake.runs.sweep_control import lines_of, open_study
 from deepfake.sweeping.constraints import Constraint, are_kept, nearest_to_feasible, parse_constraints
 from deepfake.sweeping.jobs import pick_best
+from deepfake.sweeping.status import status_of
 from deepfake.sweeping.views import as_begun
 from tests.sweeping import toy
 
@@ -86,10 +88,23 @@ def test_the_best_is_the_best_that_keeps_them(tmp_path: Path) -> None:
     assert all(float(row["latency_ms"]) > 15 for row in rows if row["feasible"] == "no")
 
 
+def test_another_terminal_is_told_the_best_that_keeps_them(tmp_path: Path) -> None:
+    result = toy.multirun(tmp_path, [*SPACE, FAST], costly)
+    study = open_study(tmp_path / "s", None)
+    assert study is not None
+    status = status_of(study)
+    assert [best.number for best in status.best] == [result.best[0].number]
+    kept = sum(job.metrics["latency_ms"] <= 15 for job in result.jobs)
+    assert f"constraints: kept by {kept} of 6 completed trials" in lines_of(status)
+
+
 def test_where_none_keeps_them_there_is_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = toy.multirun(tmp_path, [*SPACE, 'sweep.constraints=["latency_ms <= -100"]'], costly)
     nearest = min(result.jobs, key=lambda job: job.metrics["latency_ms"])
     assert result.best == []
+    study = open_study(tmp_path / "s", None)
+    assert study is not None
+    assert status_of(study).best == []
     assert not (tmp_path / "s" / "best.yaml").exists()
     said = f"no trial keeps latency_ms <= -100; trial {nearest.number} is nearest: latency_ms "
     assert said in " ".join(capsys.readouterr().out.split())
@@ -135,7 +150,7 @@ def test_a_metric_that_nobody_logs_ends_the_sweep(tmp_path: Path) -> None:
 
 def test_other_constraints_are_another_study(tmp_path: Path) -> None:
     toy.multirun(tmp_path, [*SPACE, FAST], costly)
-    with pytest.raises(UserError, match="objective constraint latency_ms <= 15 is gone"):
+    with pytest.raises(UserError, match="judged by constraint latency_ms <= 15 is gone"):
         toy.multirun(tmp_path, SPACE, costly)
 
 

@@ -11,9 +11,11 @@ import pytest
 from omegaconf import DictConfig
 
 from deepfake.errors import UserError
+from deepfake.runs.sweep_control import lines_of, open_study
 from deepfake.sweeping.callbacks import COMPLETED, FAILED, PRUNED, Job, SeedRun
 from deepfake.sweeping.repeats import RISK, Repeats, clearly_worse, deviation, mean_metrics
 from deepfake.sweeping.seed_runs import end_run, outcome
+from deepfake.sweeping.status import status_of
 from deepfake.sweeping.sweeper import SweepFailed
 from deepfake.sweeping.trial import current
 from tests.sweeping import toy
@@ -71,6 +73,13 @@ def test_the_table_tells_mean_spread_and_seeds(tmp_path: Path) -> None:
         (row,) = csv.DictReader(file)
     assert float(row["score_deviation"]) == pytest.approx(0.01)
     assert row["seeds"] == "0 1 2"
+
+
+def test_another_terminal_is_told_the_spread_of_the_best(tmp_path: Path) -> None:
+    toy.multirun(tmp_path, [*SPACE, *THREE, "sweep.n_trials=1"], noisy)
+    study = open_study(tmp_path / "s", None)
+    assert study is not None
+    assert " ± 0.01 over 3 seeds (trial 0)" in lines_of(status_of(study))[1]
 
 
 def test_one_run_a_point_leaves_everything_as_it_was(tmp_path: Path) -> None:
@@ -132,7 +141,7 @@ def test_a_key_that_holds_no_whole_number_is_no_seed(tmp_path: Path) -> None:
 
 def test_a_study_that_was_begun_without_repeats_is_another(tmp_path: Path) -> None:
     toy.multirun(tmp_path, SPACE, noisy)
-    with pytest.raises(UserError, match=r"objective sweep\.repeats is new"):
+    with pytest.raises(UserError, match=r"judged by sweep\.repeats is new"):
         toy.multirun(tmp_path, [*SPACE, *THREE], noisy)
 
 
