@@ -18,9 +18,13 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from deepfake.errors import UserError
+from deepfake.sweeping.control import Control
+from deepfake.sweeping.facts import steps_of
 from deepfake.sweeping.heartbeat import new_owner, process_identity
 from deepfake.sweeping.jobs import refusal_hint
 from deepfake.sweeping.launcher import Launched, signing
+from deepfake.sweeping.status import FINISHED, status_of
+from deepfake.sweeping.storage import Location, locate
 from deepfake.sweeping.trial import current
 from tests.servers import Postgres
 from tests.sweeping import toy
@@ -226,6 +230,48 @@ def test_a_study_on_postgresql_goes_on(tmp_path: Path, server: str) -> None:
     study = [*STUDY[:1], "sweep.name=on", "epochs=1", f"sweep.storage={server}"]
     toy.multirun(tmp_path, [*study, "sweep.n_trials=2"])
     assert len(toy.multirun(tmp_path, [*study, "sweep.n_trials=3"]).jobs) == 3
+
+
+@pytest.mark.slow
+def test_a_study_in_order_is_the_same_on_postgresql_with_two_workers(tmp_path: Path, server: str) -> None:
+    study = ["x=interval(-2,2)", "sampler=tpe", "sweep.sampler.n_startup_trials=2", "sweep.n_trials=6", "epochs=2"]
+    study += ["pruner=asha", "sweep.pruner.min_resource=1", "sweep.ordered=true", "sweep.lag=2", "sweep.name=ordered"]
+    alone = toy.multirun(tmp_path / "alone", study).jobs
+    both = toy.multirun(tmp_path / "both", [*study, "sweep.n_jobs=2", f"sweep.storage={server}"]).jobs
+    assert [(job.number, job.status, job.overrides) for job in both] == [
+        (job.number, job.status, job.overrides) for job in alone
+    ]
+
+
+@pytest.mark.slow
+def test_trials_are_paused_and_promoted_on_postgresql_by_two_workers(tmp_path: Path, server: str) -> None:
+    study = ["x=interval(0,1)", "sampler=random", "sweep.name=promoted", "epochs=9", f"sweep.storage={server}"]
+    study += ["pruner=promote", "sweep.pruner.min_resource=1", "sweep.pruner.reduction_factor=3", "sweep.n_jobs=2"]
+    first = toy.multirun(tmp_path, [*study, "sweep.budget=20"], toy.resumable)
+    second = toy.multirun(tmp_path, [*study, "sweep.budget=40"], toy.resumable)
+    assert {job.status for job in first.jobs} >= {"paused"}
+    assert {job.status for job in second.jobs} == {"completed", "paused"}
+    trained = (tmp_path / "trained").read_text().splitlines()
+    assert len(trained) == len(set(trained)) == sum(map(steps_of, Control(_at(server, tmp_path), "promoted").trials()))
+    assert 20 < len(trained) <= 40
+
+
+@pytest.mark.slow
+def test_a_study_on_postgresql_is_commanded_from_another_terminal(tmp_path: Path, server: str) -> None:
+    study = ["x=interval(0,1)", "sampler=random", "sweep.name=hand", "epochs=4", f"sweep.storage={server}"]
+    toy.multirun(tmp_path, [*study, "sweep.n_trials=1"], toy.resumable)
+    control = Control(_at(server, tmp_path), "hand")
+    control.add(["like=0", "x=0.25"])
+    assert [trial.doing for trial in status_of(control).trials] == ["waits"]
+    jobs = toy.multirun(tmp_path, [*study, "sweep.n_trials=2"], toy.resumable).jobs
+    assert [job.overrides for job in jobs][1] == ["x=0.25"]
+    assert status_of(control).state == FINISHED
+    with pytest.raises(UserError, match="trial 1 "):
+        control.stop(1)
+
+
+def _at(server: str, folder: Path) -> Location:
+    return locate(server, folder / "study")
 
 
 @pytest.mark.slow
