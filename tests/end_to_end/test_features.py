@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -82,3 +84,25 @@ def test_a_study_whose_trials_share_steps_has_the_table_of_one_that_runs_them_on
         values = [json.loads(text)["metrics"] for text in lines]
         names = [name for name in values[0] if name.startswith(("val/", "test/"))]
         assert [values[1][name] for name in names] == pytest.approx([values[0][name] for name in names], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_trials_that_are_trained_together_are_paused_and_promoted(command: Command, outputs: Path) -> None:
+    study = [*FROZEN, "head=gru", "head.hidden=8", "augment=none", "features=cached", "sampler=random", "sweep.fuse=3"]
+    study += ["optimizer.lr=tag(log, interval(1e-4, 1e-1))", "trainer.epochs=4", "pruner=promote", "sweep.name=rungs"]
+    study += ["sweep.pruner.min_resource=1", "sweep.pruner.reduction_factor=2"]
+    for budget in (6, 16):
+        done = command("train.py", "-m", *study, f"sweep.budget={budget}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"of {budget} epochs" in done.stdout
+    table = pd.read_csv(outputs / "sweeps" / "rungs" / "trials.csv")
+    assert set(table["status"]) == {"completed", "paused"}
+    with closing(sqlite3.connect(outputs / "mlflow.db")) as database:
+        told = database.execute(
+            "SELECT run_uuid, COUNT(*), COUNT(DISTINCT step) FROM metrics WHERE key='val/loss' GROUP BY 1"
+        )
+        counts = {run: (count, steps) for run, count, steps in told.fetchall()}
+    # Each epoch was trained and told once, however often its trial was gone on with.
+    assert [counts[row.run_id] for row in table.itertuples()] == [
+        (row.epochs, row.epochs) for row in table.itertuples()
+    ]
