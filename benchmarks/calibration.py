@@ -24,7 +24,7 @@ from scipy.optimize import minimize
 
 from benchmarks.measure import machine, report, row
 from deepfake.metrics import expected_calibration_error
-from deepfake.training.calibration import fit_calibrator
+from deepfake.training.fitting import fit_calibrator
 from deepfake.training.options import EvaluationOptions
 
 SHARES, GAPS, SIZES, HOTS = (0.1, 0.2, 0.5, 0.8, 0.9), (1.0, 2.0, 3.0, 4.0), (60, 200, 600, 2000), (1.0, 0.4, 3.0)

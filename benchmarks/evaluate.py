@@ -22,8 +22,8 @@ import pandas as pd
 from benchmarks.measure import in_turns, machine, report, row
 from deepfake.metrics import sample_metrics
 from deepfake.training.bootstrap import group_weights, precision_band, roc_band
-from deepfake.training.decision import fit_decision
 from deepfake.training.evaluation import break_down, evaluate_predictions, resampling_units
+from deepfake.training.fitting import fit_decision
 from deepfake.training.options import EvaluationOptions
 
 SAMPLES, GROUPS, DRAWS, ROUNDS = 10_000, 1_000, 1_000, 3

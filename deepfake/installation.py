@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
+#: The folder that Python finds it in, or that which brings it along.
+_FOUND_IN = Path(__file__).resolve().parents[__name__.count(".")]
 _INSTALLED = (PACKAGE / "conf" / "train.yaml").is_file()
 #: The repository's folder where the package runs from one, as after ``pip install -e``; None where it is installed.
 CHECKOUT = None if _INSTALLED else PACKAGE.parent
@@ -43,9 +45,9 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment in which another process of this Python can import this package from any folder."""
     child = dict(environment)
     own = [*site.getsitepackages(), site.getusersitepackages()]
-    if PACKAGE.parent not in {Path(folder).resolve() for folder in own}:
+    if _FOUND_IN not in {Path(folder).resolve() for folder in own}:
         # Where Python looks by itself it is not named again: that would go before the standard library.
-        child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE.parent), environment.get("PYTHONPATH")]))
+        child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_FOUND_IN), environment.get("PYTHONPATH")]))
     return child
 
 

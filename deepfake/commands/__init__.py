@@ -15,6 +15,7 @@ VERBS = {
     "ensemble": "average several runs: one that evaluates, predicts and is kept like any other",
     "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "explain": "write down why a run calls a file REAL or FAKE: overlay, timeline, frames, one page",
+    "export": "write a run as a folder that others use without this project: weights, ONNX graph, model card",
     "reproduce": "run a run of the past again, and say whether it came out the same",
     "capsule": "put a run into one file, to be run again on another machine",
     "sweep": "list the sweeps there are, say how one stands, steer it while it runs, delete it whole",

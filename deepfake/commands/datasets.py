@@ -12,7 +12,7 @@ from rich.text import Text
 
 from deepfake.data.layouts import LAYOUTS, find_layouts
 from deepfake.data.layouts.base import has_file
-from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.errors import DataError, harmless
 from deepfake.runs.console import Console
 

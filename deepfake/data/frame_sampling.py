@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake.data.options import DatasetOptions
+if TYPE_CHECKING:
+    from deepfake.data.options import DatasetOptions
 
 
 class ClipIndices(NamedTuple):

@@ -15,8 +15,6 @@ from deepfake.errors import DataError
 
 REAL, FAKE = 0, 1
 SPLITS = ("train", "val", "test")
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 #: What every manifest holds, in this order; layouts may add columns of their own behind.
 COLUMNS = ("sample_id", "path", "kind", "label", "method", "groups", "split", "dataset", "bytes", "sha256")

@@ -21,6 +21,17 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+#: Seconds that reading one file may take where nothing else is asked for, beside those that its size gives it.
+FILE_SECONDS = 120.0
+
+
+def kind_of(path: str) -> str:
+    """``video`` or ``image``, by suffix; "" for neither."""
+    suffix = os.path.splitext(path)[1].lower()
+    return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else ""
+
 
 class MediaError(Exception):
     """A file gives no frames, or none that can be used; the sample is listed with the reason and skipped.

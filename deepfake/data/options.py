@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from deepfake.data.media import FILE_SECONDS
 from deepfake.options import MOST, chosen, environment, ranged
 
 FACE_MODES = ("mtcnn", "yunet", "center", "none", "auto")
@@ -62,7 +63,7 @@ class DatasetOptions:
     # The share of samples that may fail to decode or show no face before the command stops.
     max_failed: float = ranged(0.25, low=0, high=1)
     # Seconds for one file, and one more for each megabyte; one that takes longer is listed, the others go on.
-    file_timeout: float = environment(ranged(120.0, above=0, high=MOST))
+    file_timeout: float = environment(ranged(FILE_SECONDS, above=0, high=MOST))
     workers: str | int = environment(ranged("auto", low=0, high=1024, words=("auto",)))
     # All clips in a GPU's memory where they fit and nothing is changed where they are read.
     on_device: str = chosen("auto", ("auto", "never"))

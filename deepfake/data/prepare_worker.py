@@ -19,8 +19,7 @@ from deepfake.data.cropping import Crops, CutSettings, KnownTrack, cut_sample
 from deepfake.data.faces import create_detector
 from deepfake.data.faces.base import FaceDetector
 from deepfake.data.frame_sampling import ClipPlan
-from deepfake.data.media import MOST_PIXELS, Deadline, MediaError
-from deepfake.data.options import DatasetOptions
+from deepfake.data.media import FILE_SECONDS, MOST_PIXELS, Deadline, MediaError
 from deepfake.data.video import check_extent
 
 _SLOWEST = 1e6  # bytes a second that any machine and disk is taken to read and decode
@@ -50,7 +49,7 @@ class Job:
     kind: str
     original: str = ""
     like: Record | None = None
-    seconds: float = DatasetOptions.file_timeout
+    seconds: float = FILE_SECONDS
     most_pixels: int | None = None
     most_duration: float | None = None
     part: tuple[float, float] | None = None

@@ -22,7 +22,7 @@ from deepfake.errors import DataError
 from deepfake.installation import child_environment, module_command
 
 #: What a worker process runs.
-WORKER = tuple(module_command("deepfake.data.prepare_worker"))
+WORKER = tuple(module_command(Worker.__module__))
 
 _GRACE = 3.0  # seconds: a worker minds the limit itself, but for what a decoder does in one go
 

@@ -27,7 +27,7 @@ from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import log_odds, sigmoid
 from deepfake.training.decision import Decision
-from deepfake.training.scoring import pool_clips
+from deepfake.training.pooling import pool_clips
 
 Box = tuple[float, float, float, float]
 

@@ -36,7 +36,7 @@ from deepfake.tracking.run import RunLog, track
 from deepfake.tracking.run_folder import RunFolder, write_json
 from deepfake.tracking.run_record import Member, RunRecord, from_folder
 from deepfake.tracking.store import Store
-from deepfake.training.decision import fit_decision
+from deepfake.training.fitting import fit_decision
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.scoring import Scored
 

@@ -28,7 +28,7 @@ from deepfake.runs.load import Ensemble, Trained
 from deepfake.runs.saved_config import Changes, with_changes
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
-from deepfake.training.decision import Decision, fit_decision
+from deepfake.training.decision import Decision
 from deepfake.training.evaluation import (
     Evaluation,
     Units,
@@ -39,6 +39,7 @@ from deepfake.training.evaluation import (
     resampling_units,
     usual_columns,
 )
+from deepfake.training.fitting import fit_decision
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.scoring import (
     Scored,

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepfake.data.layouts.base import kind_of, list_files, walk_folders
-from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from deepfake.data.layouts.base import list_files, walk_folders
+from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
 from deepfake.errors import UserError
 
 _DEPTH = 20  # folders below the one named

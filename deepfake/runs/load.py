@@ -25,9 +25,11 @@ from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import Member, RunRecord
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
-from deepfake.training.decision import Decision, fit_decision, load_decision, pooling_name
+from deepfake.training.decision import Decision, load_decision, pooling_name
+from deepfake.training.fitting import fit_decision
 from deepfake.training.options import EvaluationOptions
-from deepfake.training.scoring import Scored, average_samples, pool_faces, score
+from deepfake.training.pooling import pool_faces
+from deepfake.training.scoring import Scored, average_samples, score
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

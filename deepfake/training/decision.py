@@ -1,98 +1,21 @@
-"""Scores to predicted classes and calibrated probabilities: what is fitted on validation and saved with a run.
+"""Scores to predicted classes and calibrated probabilities: what was fitted on validation and saved with a run.
 
-Knows tables of predictions; no model and no file.
+How it is fitted, :mod:`deepfake.training.fitting` knows. Knows arrays only; no table, no model and no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from deepfake.errors import UserError, nearest
-from deepfake.metrics import check_scores, class_counts
-from deepfake.training.calibration import AtPrior, Calibrator, fit_calibrator, load_calibrator
-from deepfake.training.options import EvaluationOptions
+from deepfake.errors import UserError
+from deepfake.training.calibration import AtPrior, Calibrator, load_calibrator
 
-
-def fit_threshold(labels: np.ndarray, scores: np.ndarray, how: str) -> float:
-    """The threshold that is best on these samples.
-
-    Args:
-        labels: 0 or 1 [n], of validation samples.
-        scores: Probabilities [n].
-        how: ``youden`` (largest recall minus false positive rate; Youden 1950) or ``f1``.
-
-    Returns:
-        A number halfway between two neighbouring scores, so that new samples near either fall on its side;
-        samples at or above it are fake. Of equally good thresholds the one nearest to a half.
-
-    Raises:
-        UserError: ``how`` is neither.
-        ValueError: One class only, NaN, or scores outside 0..1.
-
-    Example:
-        >>> fit_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.6, 0.9]), "youden")
-        0.5
-    """
-    if how not in CRITERIA:
-        raise UserError(f"a threshold cannot be fitted by {how!r}", nearest(how, CRITERIA))
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    check_scores(labels, scores)
-    distinct, true_positives, false_positives = _positives(labels, scores)
-    worth = CRITERIA[how](true_positives, false_positives)
-    thresholds = np.r_[distinct[0], (distinct[1:] + distinct[:-1]) / 2]
-    best = np.flatnonzero(worth >= worth.max() - 1e-12)
-    return float(thresholds[best[np.argmin(np.abs(thresholds[best] - 0.5))]])
-
-
-def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, fpr: float) -> float:
-    """The largest true positive rate at a false positive rate of at most ``fpr``.
-
-    Only thresholds at scores that exist are considered, none between: with few reals it is a cautious number.
-
-    Args:
-        labels: 0 or 1 [n], both present.
-        scores: Probabilities [n].
-        fpr: In 0..1.
-
-    Raises:
-        ValueError: One class only, NaN, or fewer than ``1 / fpr`` reals, which cannot tell such a rate from none.
-
-    Example:
-        >>> tpr_at_fpr(np.array([0, 0, 1, 1]), np.array([0.1, 0.7, 0.6, 0.9]), fpr=0.5)
-        1.0
-    """
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    check_scores(labels, scores)
-    _, true_positives, false_positives = _positives(labels, scores)
-    if fpr > 0 and false_positives[0] * fpr < 1 - 1e-9:
-        raise ValueError(f"{int(false_positives[0])} real samples cannot resolve a false-positive rate of {fpr:g}")
-    allowed = false_positives <= fpr * false_positives[0] + 1e-9
-    return float(true_positives[allowed].max(initial=0.0) / true_positives[0])
-
-
-def _positives(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct scores, rising, and the true and false positives at each as a threshold.
-
-    As counts: scikit-learn's ``roc_curve`` gives rates, from which they come back rounded.
-    """
-    if len(labels) == 0 or labels.min() == labels.max():
-        raise ValueError("a threshold needs both real and fake samples")
-    distinct, run = np.unique(scores, return_inverse=True)
-    fakes = np.bincount(run, weights=labels, minlength=len(distinct))
-    reals = np.bincount(run, weights=1 - labels, minlength=len(distinct))
-    return distinct, np.cumsum(fakes[::-1])[::-1], np.cumsum(reals[::-1])[::-1]
-
-
-#: What a threshold can be best at, from the true and false positives at rising ones: at the lowest, all samples.
-CRITERIA: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "youden": lambda true, false: true / true[0] - false / false[0],
-    "f1": lambda true, false: 2 * true / (true + false + true[0]),
-}
+if TYPE_CHECKING:
+    from deepfake.training.options import EvaluationOptions
 
 
 #: Raised with every change that an older reader would misread.
@@ -187,44 +110,6 @@ class Decision:
         }
 
 
-def fit_decision(predictions: pd.DataFrame, options: EvaluationOptions, default: float, data: str) -> Decision:
-    """Fit a threshold and a calibrator.
-
-    Args:
-        predictions: Of the validation split: ``label``, ``score`` and ``status``.
-        options: By what criterion, and which calibrator.
-        default: The threshold that was set.
-        data: What the predictions are of, for the record.
-
-    Returns:
-        With reasons instead of numbers where validation lacks a class.
-
-    Raises:
-        ValueError: NaN scores, or scores outside 0..1.
-    """
-    counted = predictions[predictions["status"] == "ok"]
-    labels = counted["label"].to_numpy(np.int64)
-    scores = counted["score"].to_numpy(np.float64)
-    check_scores(labels, scores)
-    fitted_on = {"data": data, "n": len(labels), **class_counts(labels)}
-    reason = _lacking(labels)
-    unavailable = {}
-    threshold, calibrator = None, None
-    if options.threshold == "fixed":
-        threshold = default
-    elif reason:
-        unavailable["threshold"] = reason
-    else:
-        threshold = fit_threshold(labels, scores, options.threshold)
-    if options.calibration == "none":
-        unavailable["calibrator"] = "evaluation.calibration=none"
-    elif reason:
-        unavailable["calibrator"] = reason
-    else:
-        calibrator = fit_calibrator(labels, scores, options.calibration)
-    return Decision(default, threshold, options.threshold, calibrator, pooling_name(options), fitted_on, unavailable)
-
-
 def load_decision(saved: Mapping[str, Any]) -> Decision:
     """What :meth:`Decision.to_dict` gave, as a decision again.
 
@@ -266,9 +151,3 @@ def _fraction(value: object) -> float:
 def pooling_name(options: EvaluationOptions) -> str:
     """How a video's score is made, in a word: ``mean``, or ``topk 2`` with its number."""
     return f"topk {options.top_k}" if options.clips == "topk" else options.clips
-
-
-def _lacking(labels: np.ndarray) -> str:
-    if len(labels) == 0:
-        return "no validation sample was scored"
-    return "" if labels.min() != labels.max() else f"validation holds only {('real', 'fake')[labels[0]]} samples"

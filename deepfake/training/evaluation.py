@@ -14,7 +14,8 @@ from deepfake.data.splits import components
 from deepfake.errors import UserError, nearest
 from deepfake.metrics import METRICS, READS, Interval, Metrics, class_counts, lacking, metric_names, sample_metrics
 from deepfake.training.bootstrap import group_intervals
-from deepfake.training.decision import Decision, tpr_at_fpr
+from deepfake.training.decision import Decision
+from deepfake.training.fitting import tpr_at_fpr
 from deepfake.training.intervals import auc_interval, too_few
 from deepfake.training.options import EvaluationOptions
 

@@ -103,5 +103,9 @@ class Viewed(nn.Module):
 
 def viewed(detector: Detector, options: EvaluationOptions | None = None) -> nn.Module:
     """The detector as ``evaluation.views`` has it look at clips; the very same where it looks once, at the whole."""
-    views = [WHOLE] if options is None else views_of(options.views, options.view_scale)
-    return detector if views == [WHOLE] else Viewed(detector, views)
+    return viewed_by(detector, [WHOLE] if options is None else views_of(options.views, options.view_scale))
+
+
+def viewed_by(detector: Detector, views: Sequence[View]) -> nn.Module:
+    """The same of the looks themselves."""
+    return detector if [*views] == [WHOLE] else Viewed(detector, views)

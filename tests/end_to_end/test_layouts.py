@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepfake.data.manifest import IMAGE_SUFFIXES
+from deepfake.data.media import IMAGE_SUFFIXES
 from tests.data.layouts.test_celebdf import plant_celebdf
 from tests.data.layouts.trees import plant, write_json
 from tests.data.making import numbered, write_video

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from deepfake.data.layouts import LAYOUTS
 from deepfake.data.layouts.base import list_files, sample_ids
-from deepfake.data.manifest import VIDEO_SUFFIXES, check_manifest, plain_path, written_path
+from deepfake.data.manifest import check_manifest, plain_path, written_path
+from deepfake.data.media import VIDEO_SUFFIXES
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import UserError, harmless
 from deepfake.runs.inputs import expand_inputs

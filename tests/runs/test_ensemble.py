@@ -28,7 +28,7 @@ from deepfake.tracking.run_record import RunRecord, from_folder
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
 from deepfake.training.calibration import log_odds, sigmoid
-from deepfake.training.decision import fit_threshold
+from deepfake.training.fitting import fit_threshold
 
 #: Of each split; every other one is fake, and two share their footage.
 N = 24

@@ -15,7 +15,8 @@ from deepfake.config import load_values, to_plain
 from deepfake.hydra_app import compose_config
 from deepfake.runs.load import read_decision
 from deepfake.tracking.run_record import RunRecord
-from deepfake.training.decision import Decision, fit_decision, fit_threshold
+from deepfake.training.decision import Decision
+from deepfake.training.fitting import fit_decision, fit_threshold
 
 N = 20
 

@@ -12,15 +12,8 @@ from sklearn.metrics import f1_score, log_loss, roc_curve
 
 from deepfake.errors import UserError
 from deepfake.metrics import expected_calibration_error
-from deepfake.training.calibration import (
-    INTERCEPT_SPREAD,
-    SLOPE_SPREAD,
-    Platt,
-    Temperature,
-    fit_calibrator,
-    load_calibrator,
-)
-from deepfake.training.decision import fit_threshold, tpr_at_fpr
+from deepfake.training.calibration import Platt, Temperature, load_calibrator
+from deepfake.training.fitting import INTERCEPT_SPREAD, SLOPE_SPREAD, fit_calibrator, fit_threshold, tpr_at_fpr
 from deepfake.training.options import EvaluationOptions
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from deepfake.errors import UserError
 from deepfake.training.calibration import Isotonic, Platt, Temperature
-from deepfake.training.decision import fit_decision, fit_threshold, load_decision
+from deepfake.training.decision import load_decision
+from deepfake.training.fitting import fit_decision, fit_threshold
 from deepfake.training.options import EvaluationOptions
 
 

@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from deepfake.errors import UserError
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
-from deepfake.training.decision import Decision, fit_decision
+from deepfake.training.decision import Decision
 from deepfake.training.evaluation import (
     break_down,
     evaluate_predictions,
@@ -17,6 +17,7 @@ from deepfake.training.evaluation import (
     resampling_units,
     usual_columns,
 )
+from deepfake.training.fitting import fit_decision
 from deepfake.training.intervals import auc_interval
 from deepfake.training.options import EvaluationOptions
 

@@ -11,15 +11,8 @@ from deepfake.errors import UserError
 from deepfake.models.options import Gru
 from deepfake.training.calibration import log_odds
 from deepfake.training.options import EvaluationOptions
-from deepfake.training.scoring import (
-    average_samples,
-    full_precision,
-    join_clips,
-    pool_clips,
-    pool_faces,
-    score,
-    score_clips,
-)
+from deepfake.training.pooling import pool_clips, pool_faces
+from deepfake.training.scoring import average_samples, full_precision, join_clips, score, score_clips
 from tests.training.fakes import FakeClips, cpu, small_detector
 
 ROWS = np.array([0, 0, 0, 2])

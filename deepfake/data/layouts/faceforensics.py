@@ -21,7 +21,8 @@ from deepfake.data.layouts.base import (
     read_json,
     sample_ids,
 )
-from deepfake.data.manifest import FAKE, REAL, SPLITS, VIDEO_SUFFIXES, Manifest, make_rows
+from deepfake.data.manifest import FAKE, REAL, SPLITS, Manifest, make_rows
+from deepfake.data.media import VIDEO_SUFFIXES
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest
 

@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 
 from deepfake.data.layouts.base import child, inside, list_files, list_folders, sample_ids
-from deepfake.data.manifest import FAKE, IMAGE_SUFFIXES, REAL, SPLITS, VIDEO_SUFFIXES, Manifest, make_rows
+from deepfake.data.manifest import FAKE, REAL, SPLITS, Manifest, make_rows
+from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.data.options import DatasetOptions
 
 

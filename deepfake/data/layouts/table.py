@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from deepfake.data.layouts.base import check_paths, kind_of, listed, note_names, sample_ids
+from deepfake.data.layouts.base import check_paths, listed, note_names, sample_ids
 from deepfake.data.layouts.class_folders import SPLIT_FOLDERS
 from deepfake.data.manifest import COLUMNS, FAKE, REAL, Manifest, make_rows, plain_path
+from deepfake.data.media import kind_of
 from deepfake.data.options import DatasetOptions
 from deepfake.errors import DataError, nearest, printable
 

@@ -89,7 +89,7 @@ class VitHead(Head):
         x = self.norm_in(maps.reshape(*features.shape[:3], *grid).permute(0, 1, 3, 4, 2))
         if self.changes:
             x = beside_changes(x.movedim(4, 2), mask).movedim(2, 4)
-        place = self.place(*grid, len(features))
+        place = self.place(*grid, features.shape[0])
         time = _sinusoids(features.shape[1], place.shape[-1], place.device)[:, None, None]  # [T, 1, 1, W]
         patches: Tensor = self.project(x) + place + time
         return patches
