@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import harmless
-from deepfake.runs.answers import Answer, FaceAnswer, as_result, predict_inputs
+from deepfake.runs.answers import Answer, FaceAnswer, as_result, at_prior, meaning, predict_inputs
 from deepfake.runs.console import Console
 from deepfake.runs.inputs import Input, named_inputs, split_words
 from deepfake.runs.load import Ensemble, Trained, open_run
@@ -42,6 +43,8 @@ def as_json(trained: Trained | Ensemble, answers: Sequence[Answer]) -> dict[str,
         "threshold_fitted_by": None if decision.threshold is None else decision.method,
         "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
         "unavailable": dict(decision.unavailable),
+        "prior": {"stated": decision.prior, "fitted": decision.fitted_prior},
+        "probability_means": meaning(decision),
         "pooling": decision.pooling,
         "results": [as_result(answer) for answer in answers],
     }
@@ -57,6 +60,9 @@ _COLUMNS: dict[str, Any] = {
     **dict.fromkeys(("spread_low", "spread_high", "spread_std"), float),
     **dict.fromkeys(("faces_found", "faces_frames"), "Int64"),
     **dict.fromkeys(("reason_code", "reason_detail"), object),
+    **dict.fromkeys(("media_width", "media_height", "media_frames"), "Int64"),
+    **dict.fromkeys(("media_fps", "media_duration", "media_bits_per_pixel", "media_face"), float),
+    **dict.fromkeys(("media_codec", "outside"), object),
 }
 
 
@@ -65,7 +71,7 @@ def as_table(answers: Sequence[Answer]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for result in map(as_result, answers):
         nested = {f"{name}_{field}": one for name in result for field, one in (_fields(result[name])).items()}
-        rows.append({**result, **nested})
+        rows.append({**result, **nested, "outside": " ".join(one["code"] for one in result["outside"]) or None})
     return pd.DataFrame(
         {name: pd.Series([row.get(name) for row in rows], dtype=kind) for name, kind in _COLUMNS.items()}
     )
@@ -78,6 +84,7 @@ def _fields(value: object) -> Mapping[str, Any]:
 EXAMPLES = (
     ("deepfake predict cnn_gru clip.mp4 photos/", "a table"),
     ("deepfake predict best:lr_batch --json 'videos/*.mp4'", "for other programs"),
+    ("deepfake predict cnn_gru --csv --prior 0.01 videos/ > said.csv", "a row a file, where one in a hundred is fake"),
 )
 
 
@@ -87,20 +94,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run", metavar="RUN", help="an MLflow run id, a run's name or folder, study:number or best:study"
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="videos, images, folders, globs; key=value changes")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output, and nothing else")
+    parser.add_argument(
+        "--prior",
+        metavar="FRACTION",
+        type=float,
+        help="give probabilities as they are where this fraction of files is fake, by Bayes' rule; classes stay",
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--csv", action="store_true", help="a CSV on standard output, one row a file, and nothing else")
+    shown.add_argument("--json", action="store_true", help="one JSON object on standard output, and nothing else")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Answer for every input; 3 where one has no answer."""
     words, overrides = split_words(arguments.paths)
     inputs = named_inputs(words)
-    console = Console(aside=arguments.json)
-    trained = open_run(arguments.run, overrides, console)
+    console = Console(aside=arguments.json or arguments.csv)
+    trained = at_prior(open_run(arguments.run, overrides, console), arguments.prior)
     answers = answer_all(trained, inputs, console)
     if arguments.json:
         print(json.dumps(as_json(trained, answers), indent=2, ensure_ascii=False, allow_nan=False))
+    elif arguments.csv:
+        as_table(answers).to_csv(sys.stdout, index=False)
     else:
         console.table(_table(answers, trained.record.name, trained.decision))
+        console.say(meaning(trained.decision))
     return UNANSWERED if any(answer.reason for answer in answers) else 0
 
 
@@ -136,6 +154,13 @@ def _threshold(decision: Decision) -> str:
 def _explanation(answer: Answer, decision: Decision) -> str:
     """Why a class is named that is the less probable one, or one that is as probable as the threshold; and what each
     run of an ensemble and each of several faces was scored."""
+    if answer.outside:
+        told_of = ", ".join(one.code for one in answer.outside)
+        return ", ".join(filter(None, [_said(answer, decision), f"outside of training: {told_of}"]))
+    return _said(answer, decision)
+
+
+def _said(answer: Answer, decision: Decision) -> str:
     told = [_contradiction(answer, decision), *(f"{name} {score:.3f}" for name, score in answer.members)]
     if len(answer.each_face) > 1:
         told += [f"face {number} at {_where(face)}: {face.score:.3f}" for number, face in enumerate(answer.each_face)]

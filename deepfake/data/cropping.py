@@ -129,6 +129,7 @@ class Crops:
         landmarks: float32 [clips, T, 5, 2], in the crops' pixels, as :class:`deepfake.data.faces.base.Face` orders
             them; None where no face was looked for.
         faces: int64 [clips]: the face that each clip shows, 0 for the largest; None where there is one only.
+        beside: How many faces were seen beside the largest; None where none was looked for.
     """
 
     pixels: Pixels
@@ -139,6 +140,7 @@ class Crops:
     thumbnail: Pixels
     landmarks: Landmarks | None = None
     faces: NDArray[np.int64] | None = None
+    beside: int | None = None
 
     @property
     def filled(self) -> int:
@@ -172,7 +174,7 @@ def cut_sample(
     frames, chosen = _read(file, kind, settings, until)
     views = Views(frames.images)
     followed = _known_boxes(frames, settings, known, detector)
-    faces = [followed] if followed else _boxes(frames, settings, detector)
+    faces, beside = ([followed], None) if followed else _boxes(frames, settings, detector)
     places = np.searchsorted(frames.indices, chosen.indices)  # [clips, T]
     cuts = [_cut(views, places, cutter, settings, known if followed else None) for cutter, _ in faces]
     pixels = np.concatenate([cut.pixels for cut in cuts])
@@ -191,6 +193,7 @@ def cut_sample(
         thumbnail=thumbnail(views[middle]),
         landmarks=np.concatenate(landmarks) if landmarks else None,
         faces=np.repeat(np.arange(len(cuts)), counts) if len(cuts) > 1 else None,
+        beside=beside,
     )
 
 
@@ -315,18 +318,19 @@ class _Aligner(_Cutter):
 
 def _boxes(
     frames: Frames, settings: CutSettings, detector: FaceDetector | None
-) -> list[tuple[_Cutter, NDArray[np.bool_] | bool]]:
-    """For each face what cuts each frame, and in which of them it was found; the largest first."""
+) -> tuple[list[tuple[_Cutter, NDArray[np.bool_] | bool]], int | None]:
+    """For each face what cuts each frame, and in which of them it was found, the largest first; and how many others
+    there are beside that."""
     height, width = frames.images.shape[1:3]
     if detector is None:
         side = min(height, width)
         x, y = ((width - side) // 2, (height - side) // 2) if settings.faces == "center" else (0, 0)
         whole = (x, y, width - x, height - y) if settings.faces == "none" else (x, y, x + side, y + side)
-        return [(_Cutter(np.tile(np.array(whole, np.float32), (len(frames.images), 1)), settings.size), True)]
+        return [(_Cutter(np.tile(np.array(whole, np.float32), (len(frames.images), 1)), settings.size), True)], None
     tracks = track_faces(Views(frames.images), frames.pts, detector, settings.max_faces)
     if not tracks:
         raise MediaError("no_face", f"no face in any of the frames looked at, {width}x{height}")
-    return [(_cutter(track, settings), track.found) for track in tracks]
+    return [(_cutter(track, settings), track.found) for track in tracks], tracks[0].beside
 
 
 def _cutter(track: Track, settings: CutSettings) -> _Cutter:

@@ -156,6 +156,7 @@ def describe(crops: Crops) -> Record:
         "thumbnail": base64.b64encode(crops.thumbnail.tobytes()).decode(),
         "landmarks": None if crops.landmarks is None else pack_landmarks(crops.landmarks),
         **({} if crops.faces is None else {"faces": crops.faces.tolist()}),
+        **({} if crops.beside is None else {"beside": crops.beside}),
     }
 
 

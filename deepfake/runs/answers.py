@@ -21,13 +21,16 @@ from deepfake.data.prepare_worker import Job, stamp, time_limit
 from deepfake.errors import printable
 from deepfake.progress import Progress
 from deepfake.runs.artifacts import scratch_folder
+from deepfake.runs.domain import file_facts
 from deepfake.runs.inputs import Input
 from deepfake.runs.load import Ensemble, Trained
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import log_odds, sigmoid
 from deepfake.training.decision import Decision
+from deepfake.training.domain import Outside, middle_items, noting_vectors
 from deepfake.training.pooling import pool_clips
+from deepfake.training.views import views_of
 
 Box = tuple[float, float, float, float]
 
@@ -64,7 +67,7 @@ class Media:
         duration: Seconds; 0 of an image.
         codec: The decoder's name.
         bits_per_pixel: Of what is kept of a frame, compressed.
-        face: The larger side of the largest face's crop in the file, in pixels.
+        face: The larger side of the largest face, in pixels; None where none was looked for.
     """
 
     width: int
@@ -74,15 +77,7 @@ class Media:
     duration: float
     codec: str
     bits_per_pixel: float
-    face: float
-
-
-@dataclass(frozen=True)
-class Outside:
-    """One way in which a file lies outside of what a run was trained on: ``code`` is a word, ``detail`` for people."""
-
-    code: str
-    detail: str
+    face: float | None
 
 
 @dataclass(frozen=True)
@@ -166,6 +161,7 @@ class Look:
     faces: np.ndarray
     places: list[tuple[int, Box]]
     media: Media | None = None
+    outside: tuple[Outside, ...] = ()
 
 
 def alike(trained: Trained | Ensemble) -> list[tuple[CutSettings, list[Trained]]]:
@@ -206,8 +202,12 @@ def look_at_crops(
     store = CropStore(folder, {**records}, settings.plan.slack)
     table = pd.DataFrame({"sample_id": [*records], "label": 0, "method": "", "dataset": ""})
     for member in members:
-        scored = member.score(ClipSet(store, table), "")
+        clip_set = ClipSet(store, table)
+        with noting_vectors(member.detector, views_seen(member)) as noted:
+            scored = member.score(clip_set, "")
         member.rest()
+        vectors = np.concatenate([one.numpy() for one in noted]) if noted else np.zeros((0, 0))
+        middles = dict(zip(records, middle_items(clip_set).tolist(), strict=True))
         scores = dict(zip(records, scored.samples["score"], strict=True))
         clips = dict(iter(scored.clips.groupby("sample_id")))
         for name in records:
@@ -215,8 +215,27 @@ def look_at_crops(
             places = _places(store, name) if settings.max_faces > 1 and len(own) else []
             faces = _face_scores(own, len(places), member)
             probabilities = sigmoid(own["logit"].to_numpy())
+            vector = vectors[middles[name]] if 0 <= middles[name] < len(vectors) else None
+            outside = _outside(member, store, name, vector)
             media = _media(store, name, settings)
-            yield name, Look(member, records[name], float(scores[name]), probabilities, faces, places, media)
+            score = float(scores[name])
+            yield name, Look(member, records[name], score, probabilities, faces, places, media, outside)
+
+
+def views_seen(member: Trained) -> int:
+    """How often it looks at each clip."""
+    return len(views_of(member.config.evaluation.views, member.config.evaluation.view_scale))
+
+
+def _outside(member: Trained, store: CropStore, name: str, vector: np.ndarray | None) -> tuple[Outside, ...]:
+    """How a file lies outside of what a detector was trained on."""
+    record = store.records[name]
+    if member.domain is None or record["status"] != "ok":
+        return ()
+    # Which kind it is, its header has told: a picture has no frames a second.
+    kind = "video" if record["fps"] else "image"
+    facts = file_facts(store, name, kind, member.config.dataset.margin)
+    return tuple(member.domain.outside(kind, facts, vector))
 
 
 def _media(store: CropStore, name: str, settings: CutSettings) -> Media | None:
@@ -235,7 +254,7 @@ def _media(store: CropStore, name: str, settings: CutSettings) -> Media | None:
         duration=record["duration"],
         codec=record["codec"],
         bits_per_pixel=per_frame / pixels,
-        face=side / (1 + settings.margin),
+        face=None if record.get("landmarks") is None else round(side / (1 + settings.margin), 1),
     )
 
 
@@ -270,7 +289,9 @@ def read_looks(trained: Trained | Ensemble, one: Input, looks: Sequence[Look]) -
     if answer.reason:
         return answer
     members = tuple((look.member.record.name, look.score) for look in looks) if len(looks) > 1 else ()
-    return replace(answer, members=members, each_face=_each_face(trained, looks))
+    # Of an ensemble each way once.
+    outside = {one.code: one for look in looks for one in look.outside}
+    return replace(answer, members=members, each_face=_each_face(trained, looks), outside=tuple(outside.values()))
 
 
 def _each_face(trained: Trained | Ensemble, looks: Sequence[Look]) -> tuple[FaceAnswer, ...]:

@@ -39,7 +39,7 @@ RECORD = (
     files.HISTORY,
 )  # fmt: skip
 #: Of a run, where it has them.
-MORE = (files.CALIBRATION, files.CLIPS, files.FEATURES)
+MORE = (files.CALIBRATION, files.DOMAIN, files.CLIPS, files.FEATURES)
 #: In an ancestor's folder: weights that are no run's.
 LONE_WEIGHTS = "weights.safetensors"
 

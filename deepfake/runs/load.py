@@ -26,6 +26,7 @@ from deepfake.tracking.run_record import Member, RunRecord
 from deepfake.tracking.search import find_run
 from deepfake.tracking.store import Store, locate
 from deepfake.training.decision import Decision, load_decision, pooling_name
+from deepfake.training.domain import Domain, load_domain
 from deepfake.training.fitting import fit_decision
 from deepfake.training.options import EvaluationOptions
 from deepfake.training.pooling import pool_faces
@@ -54,6 +55,7 @@ class Trained:
         fabric: Where it works.
         decision: Threshold and calibrator.
         alone: Whether no other detector works beside it.
+        domain: What it was trained on; None where that was not kept.
     """
 
     record: RunRecord
@@ -64,6 +66,7 @@ class Trained:
     fabric: Fabric
     decision: Decision
     alone: bool = True
+    domain: Domain | None = None
 
     @property
     def members(self) -> Sequence[Trained]:
@@ -169,7 +172,8 @@ def _load(
     detector = load_detector(config, record.weights())
     if config.trainer.channels_last:
         detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(record, config, changes, store, detector.eval(), fabric, decision, alone)
+    domain = load_domain(record.domain()) if record.has(files.DOMAIN) else None
+    return Trained(record, config, changes, store, detector.eval(), fabric, decision, alone, domain)
 
 
 def _open_ensemble(record: RunRecord, config: RunConfig, changes: Changes, store: Store) -> Ensemble:

@@ -38,6 +38,7 @@ from deepfake.runs.card import Outcome, keep_card
 from deepfake.runs.checks import check_blending, check_features
 from deepfake.runs.console import Console, end_lines, epoch_line
 from deepfake.runs.context import RunContext
+from deepfake.runs.domain import keep_domain
 from deepfake.runs.evaluate import evaluate_run
 from deepfake.runs.leaning import lean
 from deepfake.runs.probing import add_gain, probe
@@ -157,6 +158,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
             leaning = lean(current, result, evaluated)
             result.notes += leaning
         if fabric.is_global_zero:
+            keep_domain(current)
             if leaning:
                 log.tags({"leaning": "; ".join(leaning)})
             keep_results(current, result, evaluated)

@@ -23,6 +23,7 @@ PREDICTIONS = "predictions.parquet"
 CLIPS = "clips.parquet"
 FRAMES = "frames.parquet"
 CALIBRATION = "calibration.json"
+DOMAIN = "domain.json"
 FEATURES = "features.json"
 #: What of the cache it read, by which that is kept for as long as the run is.
 USES = "uses.json"
@@ -129,6 +130,10 @@ class RunFolder:
     def write_uses(self, crops: Collection[str], probes: Collection[str] = ()) -> None:
         """The keys of the crop stores, and of the probes, that were read."""
         write_json(self.path / USES, {"crops": sorted(set(crops)), "probes": sorted(set(probes))})
+
+    def write_domain(self, domain: Mapping[str, object]) -> None:
+        """What it was trained on, as :meth:`deepfake.training.domain.Domain.to_dict` gives it."""
+        write_json(self.path / DOMAIN, domain)
 
     def write_calibration(self, calibration: Mapping[str, object]) -> None:
         """What was fitted on validation: threshold and calibrator."""

@@ -21,6 +21,7 @@ from deepfake.tracking.run_folder import (
     CALIBRATION,
     CLIPS,
     CONFIG,
+    DOMAIN,
     ENSEMBLE,
     FEATURES,
     HISTORY,
@@ -289,6 +290,10 @@ class RunRecord:
     def calibration(self) -> dict[str, Any]:
         """What was fitted on validation, as it was written."""
         return self._json_object(CALIBRATION)
+
+    def domain(self) -> dict[str, Any]:
+        """What it was trained on, as it was written."""
+        return self._json_object(DOMAIN)
 
     def features(self) -> list[str]:
         """The keys of the stored features that it read; none where it read clips."""

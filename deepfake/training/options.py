@@ -181,6 +181,8 @@ class EvaluationOptions:
     probe: str | bool = chosen("auto", SWITCH)
     # What a run leans on beside the face, on up to 200 test samples; auto: for a tenth of what training costs at most.
     leaning: str | bool = chosen("auto", SWITCH)
+    # What the run was trained on, kept to tell files from it; auto: for a twentieth of what training costs at most.
+    domain: str | bool = chosen("auto", SWITCH)
 
 
 @dataclass

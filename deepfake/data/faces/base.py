@@ -6,7 +6,7 @@ The largest face that stays is followed, not the largest of each frame, which wo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -81,11 +81,14 @@ class Track:
         boxes: float32 [N, 4], x0, y0, x1, y1 in pixels.
         landmarks: float32 [N, 5, 2].
         found: bool [N]; False where the face was looked for and missed, so that its place is interpolated.
+        beside: Of the first track, how many other faces were seen, at least half as large and as steady as others that
+            are followed; those that are followed too are among them.
     """
 
     boxes: NDArray[np.float32]
     landmarks: NDArray[np.float32]
     found: NDArray[np.bool_]
+    beside: int = 0
 
 
 def track_face(images: Sequence[Pixels], times: NDArray[np.float64], detector: FaceDetector) -> Track | None:
@@ -110,15 +113,23 @@ def track_faces(
     """
     seen = _look_everywhere(images, detector, thorough=most > 1)
     found: list[Track] = []
-    for faces in _steadiest(seen):
+    paths = _steadiest(seen)
+    for faces in paths:
         if len(found) == most:
             break
         if found and len(faces) < min(2, len(seen)):
             continue
         track = _track(images, times, detector, dict(faces))
         if not found or (track.found.mean() >= 0.5 and not any(_together(track, other) for other in found)):
-            found.append(track)
+            found.append(track if found else replace(track, beside=_beside(paths, least=min(2, len(seen)))))
     return found
+
+
+def _beside(paths: Sequence[dict[int, Face]], least: int) -> int:
+    """How many paths but the first are of faces at least half as large, seen so many times."""
+    sizes = [float(np.median([face.size for face in path.values()])) for path in paths]
+    others = zip(paths[1:], sizes[1:], strict=True)
+    return sum(len(path) >= least and 2 * size >= sizes[0] for path, size in others)
 
 
 def _together(track: Track, other: Track) -> bool:
