@@ -368,6 +368,8 @@ class Study:
                 self._check_same(study)
                 return study, True
         # The format is written last: a process killed before it leaves a study that the next one completes.
+        # As Optuna's own pages call them.
+        study.set_metric_names([item.metric for item in plan.objectives])
         study.set_user_attr("fingerprint", json.dumps(self._fingerprint()))
         study.set_user_attr("overrides", json.dumps(plan.recorded))
         study.set_user_attr("choices", json.dumps(plan.choices))
