@@ -16,6 +16,7 @@ VERBS = {
     "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "explain": "write down why a run calls a file REAL or FAKE: overlay, timeline, frames, one page",
     "export": "write a run as a folder that others use without this project: weights, ONNX graph, model card",
+    "serve": "answer over HTTP: uploads, a page to drop a video on, metrics, by a run or an exported folder",
     "reproduce": "run a run of the past again, and say whether it came out the same",
     "capsule": "put a run into one file, to be run again on another machine",
     "sweep": "list the sweeps there are, say how one stands, steer it while it runs, delete it whole",

@@ -205,7 +205,7 @@ def prepare_jobs(
     count = _worker_count(workers, len(jobs))
     try:
         with bar(progress, len(jobs), "preparing crops") as prepared:
-            for phase in _phases(jobs, folder, settings):
+            for phase in phases(jobs, folder, settings):
                 for _ in run_jobs(phase, folder, settings, count):
                     prepared.advance()
     except OSError as error:
@@ -220,7 +220,7 @@ def _plan_told(jobs: list[Job], folder: Path, settings: CutSettings) -> str:
     return f"preparing {len(jobs)} samples: at most {needed:.2f} GB in {folder} ({free:.0f} GB free)"
 
 
-def _phases(jobs: list[Job], folder: Path, settings: CutSettings) -> Iterator[list[Job]]:
+def phases(jobs: list[Job], folder: Path, settings: CutSettings) -> Iterator[list[Job]]:
     """Originals first, so that what was made from them can use their tracks."""
     if (
         settings.align
