@@ -27,7 +27,7 @@ EXAMPLES = (
 )
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-_OVERRIDE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
+_CHANGE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,16 +110,28 @@ def _root(root: Path | None) -> Path | None:
 
 
 def open_model(reference: str, changes: list[str], folder: Path, limits: Limits, console: Console) -> Model:
-    """What answers.
+    """What answers: an exported folder, which is known by its digests, or a run.
 
     Raises:
         UserError: It cannot be used; see :func:`deepfake.runs.load.open_run`.
     """
+    from deepfake.reading.folder import DIGESTS
+
     for text in changes:
-        if not _OVERRIDE.match(text):
+        if not _CHANGE.match(text):
             raise UserError(
                 f"{text!r} is no change of a run", "behind RUN come dataset., evaluation. or trainer. keys as key=value"
             )
+    if (Path(reference) / DIGESTS).is_file():
+        if changes:
+            raise UserError(
+                f"{changes[0]!r} cannot be changed: an exported folder is what it is",
+                "export the run anew, or serve it",
+            )
+        from deepfake.reading import Detector
+        from deepfake.serving.exported import Exported
+
+        return Exported(Detector.load(Path(reference)), folder, limits)
     from deepfake.commands.predict import as_json
     from deepfake.runs.load import open_run
     from deepfake.runs.resident import Resident

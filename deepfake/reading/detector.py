@@ -146,12 +146,20 @@ class Detector:
             return [
                 _unanswered(path, *refused[place], kind="")
                 if place in refused
-                else self._answer(path, records[str(place)], folder)
+                else self.answer(path, records[str(place)], folder)
                 for place, path in enumerate(paths)
             ]
 
-    def _answer(self, path: Path, record: Record, folder: Path) -> dict[str, Any]:
-        kind = kind_of(path.name)
+    def answer(self, path: Path, record: Record, folder: Path, kind: str = "") -> dict[str, Any]:
+        """What is said of a file that was cut: one of the ``results`` of ``deepfake predict --json``.
+
+        Args:
+            path: What it is called.
+            record: What came of cutting it by :attr:`settings`.
+            folder: Where its crops lie.
+            kind: ``video`` or ``image``, where its name does not say so.
+        """
+        kind = kind or kind_of(path.name)
         if record["status"] != "ok":
             return _unanswered(path, record["status"], record["reason"], kind=kind)
         logits = self._clip_logits(record, folder)

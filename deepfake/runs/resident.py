@@ -19,7 +19,7 @@ import numpy as np
 
 from deepfake.data.crop_records import Record, read_frames
 from deepfake.data.cropping import CutSettings
-from deepfake.data.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.data.prepare import phases
 from deepfake.installation import child_environment, module_command
 from deepfake.runs.answers import Answer, Originals, alike, look_at_crops, meaning, read_looks
@@ -87,7 +87,8 @@ class Resident:
         # An ensemble's members look at crops of their own.
         self.overlays = isinstance(trained, Trained)
         told = {key: value for key, value in describe(trained, []).items() if key != "results"}
-        self.description = {**told, "meaning": meaning(trained.decision).replace(" (--prior)", "")}
+        # A client types no flags.
+        self.description = {**told, "probability_means": meaning(trained.decision).replace(" (--prior)", "")}
         self._groups = [
             _Group(
                 settings,

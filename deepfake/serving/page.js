@@ -109,7 +109,7 @@ function show(answer, one) {
     verdict.textContent = `${fake ? "Called FAKE" : "Called REAL"}: ${one.path}`;
     verdict.className = fake ? "fake" : "real";
     find("sure").textContent = words(answer, one, fake);
-    find("meaning").textContent = answer.meaning || "";
+    find("meaning").textContent = answer.probability_means || "";
     find("warnings").replaceChildren(...(one.outside || []).map(each => element("p", `Caution: ${each.detail}.`)));
     showFaces(one);
     showTimeline(answer, one);
