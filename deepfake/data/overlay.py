@@ -32,8 +32,9 @@ _ALONE = 0.25  # seconds before and after a look by itself for which it is shown
 _RED, _BLUE, _GREEN = (214, 39, 40), (31, 119, 240), (44, 160, 44)
 _WHITE, _BLACK = (255, 255, 255), (16, 16, 16)
 _STRENGTH = 0.6  # of the strongest colour
-_COPIED = ("aac", "mp3")  # what every browser plays in mp4; other sound is made AAC
+_COPIED = ("aac",)  # what every browser plays in mp4; other sound is made that
 _SOUND = ("aac", 128_000)
+_EARLY = 4096  # packets of sound that may come before the first frame
 
 
 @dataclass(frozen=True)
@@ -199,15 +200,23 @@ def paint_video(
         audio = next(iter(video.container.streams.audio), None)
         sound, lost = _sound(made, audio)
         writer = _Writer(made, video)
+        # Nothing can be written before the first frame has told the picture's size.
+        early: list[Any] = []
         for packet in _both(video, audio, until):
             if packet.stream.type == "audio":
-                lost = lost or _put_sound(sound, packet)
+                if writer.frames:
+                    lost = lost or _put_sound(sound, packet)
+                elif len(early) < _EARLY:
+                    early.append(packet)
                 continue
             for frame in _decoded(packet):
                 seconds, image = writer.read(frame)
                 image, scale = _fitted(image)
                 writer.put(painter.paint(image, painter.at(seconds), scale))
                 painted.advance()
+                for held in early:
+                    lost = lost or _put_sound(sound, held)
+                early = []
         if not writer.frames:
             raise MediaError("undecodable", "no frame could be decoded")
         writer.close()
