@@ -78,11 +78,13 @@ class Suspicious:
 
     Attributes:
         moment: Which.
-        picture: Its crop as it is and, where there is a map, painted beside it; a JPEG.
+        picture: Its crop as it is, a JPEG.
+        painted: The same with its map; None where there is none.
     """
 
     moment: Moment
     picture: Path
+    painted: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -322,25 +324,22 @@ def _suspicious(
         clip = clips[moment.clip]
         frames = seen.store.frame_records(clip.sample)[clip.place]["frame_index"].tolist()
         crop = np.array(seen.store.clip(clip.sample, clip.place)[0][frames.index(moment.frame)])
-        target = folder / PICTURES / f"{moment.frame:06d}-{moment.face}.jpg"
-        with appearing(target) as half:
-            half.write_bytes(_jpeg(_beside(crop, maps[moment.clip, moment.frame])))
-        found.append(Suspicious(moment, target))
+        name, shown = f"{moment.frame:06d}-{moment.clip}", maps[moment.clip, moment.frame]
+        plain, painted = folder / PICTURES / f"{name}.jpg", None
+        _write_jpeg(plain, crop)
+        if shown is not None:
+            paint_map(crop, shown, np.array([0, 0, crop.shape[1], crop.shape[0]], np.float32))
+            painted = folder / PICTURES / f"{name}-map.jpg"
+            _write_jpeg(painted, crop)
+        found.append(Suspicious(moment, plain, painted))
     return tuple(found)
 
 
-def _beside(crop: Pixels, shown: np.ndarray | None) -> Pixels:
-    if shown is None:
-        return crop
-    painted = crop.copy()
-    paint_map(painted, shown, np.array([0, 0, crop.shape[1], crop.shape[0]], np.float32))
-    return np.concatenate([crop, painted], 1)
-
-
-def _jpeg(image: Pixels) -> bytes:
+def _write_jpeg(target: Path, image: Pixels) -> None:
     import simplejpeg
 
-    return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=90))
+    with appearing(target) as half:
+        half.write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=90))
 
 
 def _notes(answer: Answer, settings: CutSettings, looks: Sequence[_Looked]) -> Iterator[str]:
@@ -354,6 +353,10 @@ def _notes(answer: Answer, settings: CutSettings, looks: Sequence[_Looked]) -> I
         yield f"{seen} of {media.frames} frames were looked at; between two within a second a box moves evenly"
 
 
+def _named(picture: Path | None) -> str | None:
+    return None if picture is None else f"{PICTURES}/{picture.name}"
+
+
 def as_values(trained: Trained | Ensemble, found: Explanation) -> dict[str, Any]:
     """All numbers for other programs; ``schema`` changes when a field changes its meaning or goes."""
     return {
@@ -364,6 +367,9 @@ def as_values(trained: Trained | Ensemble, found: Explanation) -> dict[str, Any]
         "overlay": None if found.overlay is None else found.overlay.name,
         "map": {"meaningful": found.map_meaningful, "why": found.why, "similarity": found.similarity or {}},
         "timeline": [asdict(moment) for moment in found.timeline],
-        "suspicious": [{**asdict(one.moment), "picture": f"{PICTURES}/{one.picture.name}"} for one in found.suspicious],
+        "suspicious": [
+            {**asdict(one.moment), "picture": _named(one.picture), "painted": _named(one.painted)}
+            for one in found.suspicious
+        ],
         "notes": list(found.notes),
     }

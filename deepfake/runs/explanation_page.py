@@ -32,7 +32,7 @@ def explanation_page(trained: Trained, found: Explanation) -> str:
         page.text(_meaning(trained)),
         *(page.text(one.detail, "note") for one in found.answer.outside),
         page.section("Scores over the file", _timeline(trained, found)),
-        page.section("Most suspicious frames", _suspicious(found)),
+        page.section("Most suspicious frames", _suspicious(trained, found)),
         page.section("Frames that its head relied on", *_relied(found)),
         page.section("What the map means", *_maps(found)),
         page.section("File and run", page.facts(_facts(trained, found)), *(page.text(n, "soft") for n in found.notes)),
@@ -89,11 +89,12 @@ def _said(moment: Moment) -> str:
     return f"frame {moment.frame}, {moment.seconds:.2f} s: {moment.score:.3f}"
 
 
-def _suspicious(found: Explanation) -> str:
+def _suspicious(trained: Trained, found: Explanation) -> str:
+    """Each frame's crop, with its map where there is one."""
     items = [
         (
-            one.moment.score >= 0.5,
-            one.picture.read_bytes(),
+            one.moment.score >= trained.decision.applied_threshold,
+            (one.painted or one.picture).read_bytes(),
             f"frame {one.moment.frame}",
             [f"{one.moment.seconds:.2f} s", f"score {one.moment.score:.3f}"],
             "",

@@ -111,6 +111,7 @@ def test_json_is_all_there_is_on_standard_output(kept: Path, video: Path, comman
     answer = json.loads(done.stdout)
     assert answer["schema"] == "deepfake/predict/1"
     fields = {"path", "kind", "class", "probability", "score", "spread", "faces", "reason", "confidence", "tied"}
+    fields |= {"media", "outside"}
     assert set(answer["results"][0]) == fields
 
 
