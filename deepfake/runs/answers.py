@@ -185,11 +185,15 @@ def _look(
     with scratch_folder("predict") as folder:
         prepare_jobs(originals.jobs(inputs), folder, settings, members[0].config.dataset.workers, progress)
         records = read_records(folder)
-        yield from look_at_crops(members, {name: records[name] for name in inputs}, folder, settings)
+        yield from look_at_crops(members, {name: records[name] for name in inputs}, folder, settings, progress)
 
 
 def look_at_crops(
-    members: Sequence[Trained], records: Mapping[str, Record], folder: Path, settings: CutSettings
+    members: Sequence[Trained],
+    records: Mapping[str, Record],
+    folder: Path,
+    settings: CutSettings,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[str, Look]]:
     """What each of some detectors makes of crops, by the name of their file.
 
@@ -198,13 +202,14 @@ def look_at_crops(
         records: What came of each file, by its name.
         folder: Where the crops lie.
         settings: How they were cut.
+        progress: Told of every clip.
     """
     store = CropStore(folder, {**records}, settings.plan.slack)
     table = pd.DataFrame({"sample_id": [*records], "label": 0, "method": "", "dataset": ""})
     for member in members:
         clip_set = ClipSet(store, table)
         with noting_vectors(member.detector, views_seen(member)) as noted:
-            scored = member.score(clip_set, "")
+            scored = member.score(clip_set, "scoring", progress)
         member.rest()
         vectors = np.concatenate([one.numpy() for one in noted]) if noted else np.zeros((0, 0))
         middles = dict(zip(records, middle_items(clip_set).tolist(), strict=True))

@@ -234,7 +234,8 @@ def _look_along(trained: Trained, seen: _Seen, progress: Progress | None) -> Ite
         for clip in seen.clips:
             pixels, mask = seen.tensors(clip, trained.fabric.device)
             found = attribute(trained.detector, pixels, mask, trained.config.evaluation)
-            yield _Looked(clip, found, _moments(clip, found, seen))
+            if math.isfinite(found.logit):
+                yield _Looked(clip, found, _moments(clip, found, seen))
             looked.advance()
 
 
