@@ -28,6 +28,7 @@ import pytest
 
 from tests import PROJECT
 from tests.data.making import write_video
+from tests.end_to_end.conftest import Command
 from tests.end_to_end.using import Here
 from tests.serving.making import form, until
 
@@ -71,7 +72,7 @@ class Service:
 
 
 @contextmanager
-def service(run: str, scratch: Path, outputs: Path, *words: str) -> Iterator[Service]:
+def service(run: str, scratch: Path, outputs: Path, *words: str, command: list[str] | None = None) -> Iterator[Service]:
     """A service on a free port, killed with the block if it still runs."""
     scratch.mkdir(exist_ok=True)
     environment: Mapping[str, str] = {
@@ -81,7 +82,7 @@ def service(run: str, scratch: Path, outputs: Path, *words: str) -> Iterator[Ser
         "TMPDIR": str(scratch),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "deepfake.cli", "serve", run, "--port", "0", "--workers", "2", *words],
+        command or [sys.executable, "-m", "deepfake.cli", "serve", run, "--port", "0", "--workers", "2", *words],
         cwd=PROJECT,
         env=dict(environment),
         stdout=subprocess.PIPE,
@@ -453,3 +454,61 @@ def test_a_client_that_never_reads_does_not_keep_the_service_from_ending(
         assert time.monotonic() - began < 30
         for one in silent:
             one.close()
+
+
+@pytest.fixture(scope="module")
+def exported(kept: Path, command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the run for others."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("exported") / "kept"
+    done = command("-m", "deepfake.cli", "export", "kept", str(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_an_exported_folder_answers_as_the_run_does(
+    exported: Path, videos: list[Path], outputs: Path, here: Here, tmp_path: Path
+) -> None:
+    told = json.loads(here("predict", "kept", "--json", *map(str, videos[:3])).out)
+    # With nothing of the project's own around it, as in a container.
+    words = [sys.executable, "-m", "deepfake.serving", str(exported), "--port", "0", "--workers", "2"]
+    with service("", tmp_path / "scratch", outputs, command=words) as served:
+        status, answer = served.send(*videos[:3])
+        assert status == 200
+        assert answer["threshold"] == told["threshold"]
+        for ours, theirs in zip(answer["results"], told["results"], strict=True):
+            assert ours["class"] == theirs["class"]
+            assert ours["score"] == pytest.approx(theirs["score"], abs=1e-4)
+        status, answer = served.send(videos[0], to="/v2/predict?overlay=true")
+        assert (status, answer["error"]["code"]) == (422, "no_overlays")
+        for name, reason in hostile(tmp_path, videos[0]).items():
+            status, answer = served.send(tmp_path / name)
+            assert (status, answer["error"]["code"]) == (415 if reason == "unsupported" else 422, reason), name
+        for one in served.workers():
+            one.kill()
+        assert served.send(videos[0])[0] == 200
+        assert served.end() == 0
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_what_an_exported_folder_is_served_by_imports_nothing_that_trains(exported: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from deepfake.serving.limits import Limits
+from deepfake.serving.starting import open_exported
+import deepfake.serving.__main__, deepfake.serving.app, deepfake.serving.listening
+open_exported(Path(sys.argv[1]), Path(sys.argv[1]), Limits(workers=1))
+print([name for name in ("torch", "hydra", "mlflow", "optuna", "pandas", "sklearn", "psutil") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(exported)], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_exported_folder_is_not_changed(exported: Path, here: Here) -> None:
+    said = here("serve", str(exported), "dataset.faces=center", "--port", "0")
+    assert said.status == 2
+    assert "is what it is" in said.err
