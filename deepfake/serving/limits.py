@@ -45,7 +45,7 @@ class Limits:
     seconds: float = 120.0
     patience: float = 15.0
     slowest: float = 128e3
-    overlay_seconds: float = 180.0
+    overlay_seconds: float = 300.0
     overlays: int = 4
     kept_seconds: float = 600.0
     kept: int = 32

@@ -351,7 +351,7 @@ def page(browser: Any, served: Service) -> Iterator[Any]:
     opened.on("request", lambda request: asked.append(request.url))
     opened.set_default_timeout(120_000)
     opened.goto(served.address)
-    opened.wait_for_function("document.getElementById('model').textContent !== ''")
+    assert until(lambda: opened.locator("#model").text_content() != "", 120)
     yield opened
     assert [one for one in said if "status of 4" not in one] == []
     assert [url for url in asked if not url.startswith((served.address, "blob:"))] == []
@@ -398,7 +398,7 @@ def test_the_page_is_used_with_the_keyboard_alone(page: Any, videos: list[Path])
     assert page.evaluate("document.activeElement.id") == "ask"
     page.keyboard.press("Enter")
     page.locator("#painted").wait_for()
-    page.wait_for_function("document.getElementById('video').readyState >= 2")
+    assert until(lambda: page.evaluate("document.getElementById('video').readyState") >= 2, 60)
     assert page.evaluate("document.getElementById('video').videoWidth") > 0
 
 
@@ -407,7 +407,7 @@ def test_what_has_no_answer_is_told_in_words(page: Any, tmp_path: Path) -> None:
     page.locator("#file").set_input_files(str(tmp_path / "<img src=x onerror=ran=1>.mp4"))
     page.get_by_role("button", name="Look at it").click()
     alert = page.get_by_role("alert")
-    page.wait_for_function("document.getElementById('problem').textContent !== ''")
+    assert until(lambda: page.locator("#problem").text_content() != "", 120)
     told = alert.inner_text()
     assert "Invalid data" in told
     assert "renamed file" in told
