@@ -87,7 +87,7 @@ class Painter:
         import cv2
 
         drawn = image.copy()
-        unit = max(image.shape[:2]) / 640
+        unit = max(1.0, max(image.shape[:2]) / 640)
         for mark in marks:
             if mark.map is not None:
                 paint_map(drawn, mark.map, mark.box * scale)

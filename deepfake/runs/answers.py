@@ -245,7 +245,7 @@ def _outside(member: Trained, store: CropStore, name: str, vector: np.ndarray | 
 
 def _media(store: CropStore, name: str, settings: CutSettings) -> Media | None:
     record = store.records[name]
-    if record["status"] != "ok":
+    if record["status"] != "ok" or not record.get("width"):
         return None
     frames = store.frame_records(name)[0]
     side = float(np.median(np.maximum(frames["x1"] - frames["x0"], frames["y1"] - frames["y0"])))

@@ -104,7 +104,7 @@ def file_facts(store: CropStore, name: str, kind: str, margin: float) -> dict[st
         margin: By which its face boxes were enlarged.
     """
     record = store.records.get(name)
-    if record is None or record["status"] != "ok":
+    if record is None or record["status"] != "ok" or not record.get("width"):
         return {}
     frames = store.frame_records(name)[0]
     sides = np.maximum(frames["x1"] - frames["x0"], frames["y1"] - frames["y0"]) / (1 + margin)

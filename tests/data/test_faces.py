@@ -244,3 +244,10 @@ def test_a_face_that_passes_by_is_none_of_them() -> None:
 def test_in_a_picture_each_face_is_one() -> None:
     image = _painted([(10, 50, 60, 200), (180, 50, 40, 100)])
     assert len(track_faces([image], np.zeros(1), Scripted((100, 200)), most=4)) == 2
+
+
+@pytest.mark.parametrize(("other", "passing", "beside"), [(40, False, 1), (20, False, 0), (40, True, 0)])
+def test_faces_beside_the_largest_are_counted_without_being_followed(other: int, passing: bool, beside: int) -> None:
+    images = [_painted([(10, 50, 60, 200), None if passing and i != 15 else (180, 50, other, 100)]) for i in range(30)]
+    (track,) = track_faces(images, np.arange(30.0), Scripted((100, 200)))
+    assert track.beside == beside

@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, log_loss, roc_curve
 from deepfake.errors import UserError
 from deepfake.metrics import expected_calibration_error
 from deepfake.training.calibration import Platt, Temperature, load_calibrator
+from deepfake.training.decision import Decision
 from deepfake.training.fitting import INTERCEPT_SPREAD, SLOPE_SPREAD, fit_calibrator, fit_threshold, tpr_at_fpr
 from deepfake.training.options import EvaluationOptions
 
@@ -255,3 +256,50 @@ def test_what_earlier_versions_kept_is_read_as_it_was() -> None:
     np.testing.assert_allclose(kept(sigmoid(logits)), sigmoid(logits / 2), rtol=1e-12)
     kept = load_calibrator({"method": "isotonic", "scores": [0.2, 0.8], "probabilities": [0.0, 1.0], "bound": 0.1})
     np.testing.assert_allclose(kept(np.array([0.0, 0.5, 1.0])), [0.1, 0.5, 0.9])
+
+
+FITTED_ON = {"data": "val", "n": 40, "real": 10, "fake": 30}
+
+
+def test_probabilities_at_another_prior_are_those_of_bayes_rule() -> None:
+    """Drawn where three in four are fake, and looked at where one in a hundred is: they hold there, too."""
+    generator = np.random.default_rng(3)
+    labels, logits = drawn(generator, 400_000, share=0.01)
+    scores = 1 / (1 + np.exp(-(logits + np.log(0.75 / 0.25) - np.log(0.01 / 0.99))))
+    decision = Decision(0.5, 0.6, "youden", Platt(1.0, 0.0), "mean", FITTED_ON)
+    assert decision.prior == decision.fitted_prior == 0.75
+    assert expected_calibration_error(labels, decision.calibrated(scores)) > 0.3
+    rare = decision.at_prior(0.01)
+    assert rare.prior == 0.01
+    assert expected_calibration_error(labels, rare.calibrated(scores)) < 0.01
+    np.testing.assert_array_equal(rare.predicts_fake(scores), decision.predicts_fake(scores))
+
+
+def test_a_prior_is_stated_anew_not_on_top_of_another() -> None:
+    decision = Decision(0.5, 0.6, "youden", Platt(1.0, 0.0), "mean", FITTED_ON)
+    scores = np.array([0.2, 0.8])
+    np.testing.assert_allclose(
+        decision.at_prior(0.5).at_prior(0.01).calibrated(scores), decision.at_prior(0.01).calibrated(scores)
+    )
+    np.testing.assert_allclose(decision.at_prior(0.75).calibrated(scores), decision.calibrated(scores))
+
+
+def test_what_is_kept_of_a_decision_knows_no_stated_prior() -> None:
+    decision = Decision(0.5, 0.6, "youden", Platt(1.0, 0.0), "mean", FITTED_ON)
+    assert decision.at_prior(0.01).to_dict() == decision.to_dict()
+
+
+@pytest.mark.parametrize("prior", [0.0, 1.0, -1.0, 2.0, float("nan")])
+def test_a_prior_that_is_no_fraction_is_refused(prior: float) -> None:
+    with pytest.raises(UserError, match="prior"):
+        Decision(0.5, 0.6, "youden", Platt(1.0, 0.0), "mean", FITTED_ON).at_prior(prior)
+
+
+@pytest.mark.parametrize(
+    ("calibrator", "fitted_on", "why"), [(None, FITTED_ON, "has none"), (Platt(1.0, 0.0), {}, "does not say")]
+)
+def test_a_prior_needs_a_calibration_at_a_known_one(
+    calibrator: Platt | None, fitted_on: dict[str, object], why: str
+) -> None:
+    with pytest.raises(UserError, match=why):
+        Decision(0.5, 0.6, "youden", calibrator, "mean", fitted_on).at_prior(0.1)
