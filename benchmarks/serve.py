@@ -57,8 +57,8 @@ class Client:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    def send(self, body: bytes, kind: str, told: Told, lock: threading.Lock) -> tuple[int, bytes]:
-        """Upload; what went wrong with the connection counts as an error."""
+    def send(self, body: bytes, kind: str, told: Told, lock: threading.Lock) -> tuple[int, bytes, float]:
+        """Upload: the status, the answer, and seconds to come again in. A connection that breaks counts as an error."""
         began = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=180)
         try:
@@ -70,11 +70,11 @@ class Client:
                 told.without_retry += answer.status == 503 and not answer.getheader("Retry-After")
                 if answer.status == 200:
                     told.seconds.append(time.perf_counter() - began)
-            return answer.status, text
+            return answer.status, text, float(answer.getheader("Retry-After", "0"))
         except (OSError, http.client.HTTPException):
             with lock:
                 told.errors += 1
-            return 0, b""
+            return 0, b"", 0.0
         finally:
             connection.close()
 
@@ -110,16 +110,15 @@ def service(outputs: Path, *words: str) -> Iterator[tuple[int, psutil.Process]]:
 
 
 def load(port: int, bodies: Sequence[tuple[bytes, str]], clients: int, seconds: float) -> Told:
-    """Clients that each ask again as soon as they are answered; who is told to come again waits a second."""
+    """Clients that each ask again as soon as they are answered; who is told to come again does, then."""
     told, lock, end = Told(), threading.Lock(), time.monotonic() + seconds
 
     def ask(number: int) -> None:
         client, turn = Client(port), number
         while time.monotonic() < end:
             turn += 1
-            status, _ = client.send(*bodies[turn % len(bodies)], told, lock)
-            if status == 503:
-                time.sleep(1)
+            _, _, wait = client.send(*bodies[turn % len(bodies)], told, lock)
+            time.sleep(max(0.0, min(wait, end - time.monotonic())))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -255,7 +254,7 @@ def _hostile(outputs: Path, video: bytes, good: tuple[bytes, str]) -> Iterator[d
         slowest = 0.0
         for name, content in hostile_files(video):
             began = time.perf_counter()
-            status, text = client.send(*form(name, content), told, lock)
+            status, text, _ = client.send(*form(name, content), told, lock)
             slowest = max(slowest, time.perf_counter() - began)
             scored += status == 200
             reasons += status in (415, 422) and bool(json.loads(text)["error"]["code"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from deepfake.errors import UserError, harmless
+from deepfake.errors import UserError, harmless, sigterm_interrupts
 from deepfake.installation import available_cores
 from deepfake.serving.limits import MEGABYTE, Limits
 from deepfake.serving.model import Model
@@ -55,8 +55,14 @@ def serve(arguments: argparse.Namespace, open_model: Open, say: Callable[[str], 
     from deepfake.serving.scratch import service_folder
 
     limits, root = _limits(arguments), _root(arguments.root)
-    # Before anything is loaded, which takes seconds: that the port is taken is soon told.
-    with listen(arguments.host, arguments.port) as bound, service_folder() as folder, stopped_by_hang_up():
+    # The port before the detector, whose loading takes seconds: that it is taken is soon told. A signal that came is
+    # raised again once all has ended, and would end the process before its folder is removed.
+    with (
+        sigterm_interrupts(),
+        listen(arguments.host, arguments.port) as bound,
+        service_folder() as folder,
+        stopped_by_hang_up(),
+    ):
         model = open_model(folder, limits)
         app = create_app(model, folder, limits, Sources(root, arguments.allow_urls))
         told = f"{harmless(model.name)} answers at {address_of(bound)} (Ctrl-C ends it)"

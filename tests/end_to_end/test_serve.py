@@ -26,6 +26,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from deepfake.serving.scratch import service_folder
 from tests import PROJECT
 from tests.data.making import write_video
 from tests.end_to_end.conftest import Command
@@ -195,7 +196,7 @@ def test_hostile_files_get_a_reason_and_no_score(served: Service, videos: list[P
     assert served.send(videos[0])[0] == 200
 
 
-def test_limits_hold_for_what_files_say_of_themselves(
+def test_limits_hold_and_silent_clients_keep_nothing_up(
     kept: Path, videos: list[Path], outputs: Path, tmp_path: Path
 ) -> None:
     write_video(tmp_path / "long.mp4", 60, steps=[50] * 60)
@@ -207,7 +208,13 @@ def test_limits_hold_for_what_files_say_of_themselves(
         (tmp_path / "large.mp4").write_bytes(bytes(3 << 20))
         status, answer = served.send(tmp_path / "large.mp4")
         assert (status, answer["error"]["code"]) == (413, "upload_too_large")
+        host, _, port = served.address.removeprefix("http://").partition(":")
+        silent = [socket.create_connection((host, int(port))) for _ in range(20)]
         assert served.send(videos[0])[0] == 200
+        # Nor do clients that say nothing keep it from ending.
+        assert served.end(signal.SIGINT) == 0
+        for one in silent:
+            one.close()
 
 
 def test_a_frame_of_8k_is_answered_for(served: Service, tmp_path: Path) -> None:
@@ -256,33 +263,25 @@ def test_sigterm_under_load_lets_running_requests_end(
     assert until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers))
 
 
-def test_after_a_kill_nothing_runs_and_the_next_start_cleans_up(
+def test_a_service_outlives_its_run_and_leaves_nothing_when_it_is_killed(
     kept: Path, videos: list[Path], outputs: Path, tmp_path: Path
 ) -> None:
-    scratch = tmp_path / "scratch"
-    with service("kept", scratch, outputs) as served:
-        workers = served.workers()
-        served.send(videos[0])
-        served.process.kill()
-        served.process.wait()
-    assert until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers))
-    left = list(scratch.glob("deepfake-serve-*"))
-    assert len(left) == 1
-    with service("kept", scratch, outputs):
-        assert not left[0].exists()
-
-
-def test_a_run_that_is_deleted_meanwhile_goes_on_answering(
-    kept: Path, videos: list[Path], outputs: Path, tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
+    run, scratch = tmp_path / "run", tmp_path / "scratch"
     shutil.copytree(kept, run)
-    with service(str(run), tmp_path / "scratch", outputs) as served:
+    with service(str(run), scratch, outputs) as served:
         first = served.send(videos[0])
         shutil.rmtree(run)
         again = served.send(videos[0])
         assert first[0] == again[0] == 200
         assert first[1]["results"] == again[1]["results"]
+        workers = served.workers()
+        served.process.kill()
+        served.process.wait()
+    assert until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in workers))
+    (left,) = scratch.glob("deepfake-serve-*")
+    # The next start.
+    with service_folder(scratch):
+        assert not left.exists()
 
 
 def test_two_services_on_one_port(served: Service, kept: Path, here: Here) -> None:
@@ -440,20 +439,6 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(page: Any, videos: list[Pat
 def test_the_page_of_the_interface_opens(page: Any, served: Service) -> None:
     page.goto(f"{served.address}/docs")
     assert page.get_by_role("heading", name="POST /v2/predict").count() == 1
-
-
-def test_a_client_that_never_reads_does_not_keep_the_service_from_ending(
-    kept: Path, videos: list[Path], outputs: Path, tmp_path: Path
-) -> None:
-    with service("kept", tmp_path / "scratch", outputs) as served:
-        host, _, port = served.address.removeprefix("http://").partition(":")
-        silent = [socket.create_connection((host, int(port))) for _ in range(20)]
-        assert served.send(videos[0])[0] == 200
-        began = time.monotonic()
-        assert served.end(signal.SIGINT) == 0
-        assert time.monotonic() - began < 30
-        for one in silent:
-            one.close()
 
 
 @pytest.fixture(scope="module")
