@@ -161,6 +161,7 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="under load")
+    parser.add_argument("--videos", type=Path, help="a folder of videos with faces, which MTCNN finds, for throughput")
     parser.add_argument("--requests", type=int, default=REQUESTS, help="while memory is watched")
     chosen = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
@@ -171,7 +172,10 @@ def main() -> None:
         subprocess.run([sys.executable, "train.py", *_TRAIN], env=environment, check=True, stdout=subprocess.DEVNULL)
         videos = [path.read_bytes() for path in sorted(outputs.rglob("cache/demo/**/*.mp4"))[:8]]
         bodies = [form("clip.mp4", video) for video in videos]
-        rows = [*_throughput(outputs, bodies, chosen.seconds), *_endurance(outputs, bodies, chosen.requests)]
+        rows = [
+            *_throughput(outputs, *_asked(bodies, chosen.videos), chosen.seconds),
+            *_endurance(outputs, bodies, chosen.requests),
+        ]
         rows += _hostile(outputs, videos[0], bodies[0])
     method = (
         f"demo videos of 96 pixels, efficientnet_lite0 + GRU, 8 frames; service, its 2 workers and clients in 2 cores; "
@@ -180,15 +184,24 @@ def main() -> None:
     report("serve", method, rows, machine("torch", "fastapi", "uvicorn"))
 
 
-def _throughput(outputs: Path, bodies: Sequence[tuple[bytes, str]], seconds: float) -> Iterator[dict[str, object]]:
-    with service(outputs, "--queue", str(QUEUE)) as (port, _):
+def _asked(demo: Sequence[tuple[bytes, str]], videos: Path | None) -> tuple[Sequence[tuple[bytes, str]], Sequence[str]]:
+    """What clients send, and how the service looks for faces in it."""
+    if videos is None:
+        return demo, ()
+    return [form("clip.mp4", path.read_bytes()) for path in sorted(videos.glob("*.mp4"))], ("dataset.faces=mtcnn",)
+
+
+def _throughput(
+    outputs: Path, bodies: Sequence[tuple[bytes, str]], words: Sequence[str], seconds: float
+) -> Iterator[dict[str, object]]:
+    with service(outputs, *words, "--queue", str(QUEUE)) as (port, _):
         load(port, bodies, 4, 5)
         rates: dict[int, list[float]] = {1: [], CLIENTS: []}
         found = Told()
         for _ in range(ROUNDS):
             for clients in rates:
                 began = time.monotonic()
-                told = load(port, bodies, clients, seconds / ROUNDS if clients > 1 else 15)
+                told = load(port, bodies, clients, seconds / ROUNDS)
                 rates[clients].append(told.statuses[200] / (time.monotonic() - began))
                 if clients > 1:
                     found.statuses += told.statuses

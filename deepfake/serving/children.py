@@ -77,22 +77,30 @@ class Children:
             ChildDiedError: Two processes died over it.
             ChildStartError: No process can be started.
         """
-        for _ in range(2):
-            child = await self._take()
-            kept: _Child | None = None
-            try:
-                async with asyncio.timeout(seconds):
-                    answer = await child.exchange(line)
-                if answer is not None:
-                    kept = child
-                    return answer
-            except TimeoutError:
-                raise ChildLateError from None
-            finally:
-                if kept is None:
-                    self._drop(child)
-                self._free.put_nowait(kept)
+        child = await self._take()
+        for again in (True, False):
+            answer = await self._exchange(child, line, seconds)
+            if answer is not None:
+                self._free.put_nowait(child)
+                return answer
+            self._drop(child)
+            if again:
+                # What ended it may have come before the line did. Another one that is idle may be as dead.
+                child = await self._renewed()
+        self._free.put_nowait(None)
         raise ChildDiedError
+
+    async def _exchange(self, child: _Child, line: str, seconds: float) -> str | None:
+        """The answer; None when the process is gone. Its place is free again if an exception ends it."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await child.exchange(line)
+        except BaseException as error:
+            self._drop(child)
+            self._free.put_nowait(None)
+            if isinstance(error, TimeoutError):
+                raise ChildLateError from None
+            raise
 
     async def _take(self) -> _Child:
         """A process that is ready, once one is free."""
@@ -100,6 +108,10 @@ class Children:
         if child is not None and not child.is_over:
             return child
         self._drop(child)
+        return await self._renewed()
+
+    async def _renewed(self) -> _Child:
+        """A new process in a place that is held; the place is free again where this ends otherwise."""
         starting = asyncio.create_task(self._begin())
         try:
             return await asyncio.shield(starting)

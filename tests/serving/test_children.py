@@ -99,6 +99,21 @@ def test_one_that_is_killed_while_idle_is_replaced() -> None:
     asyncio.run(run())
 
 
+def test_all_that_are_killed_while_idle_are_replaced_without_a_line_lost() -> None:
+    async def run() -> None:
+        children = made(2)
+        await children.start()
+        found = set(await asyncio.gather(pid(children), pid(children), pid(children), pid(children)))
+        assert len(found) == 2
+        for one in found:
+            os.kill(one, signal.SIGKILL)
+        # At once, before anybody has noticed.
+        assert not found & set(await asyncio.gather(*(pid(children) for _ in range(4))))
+        await children.close()
+
+    asyncio.run(run())
+
+
 def test_one_that_takes_too_long_is_ended() -> None:
     async def run() -> None:
         children = made()
