@@ -165,6 +165,10 @@ class Domain:
             vector: Its features [D].
         """
         found = [one for code in FACTS if (one := self._fact(code, kind, facts)) is not None]
+        if self.media and kind not in self.media:
+            found.append(
+                Outside("kind", f"a file of kind {kind}; the run was trained on {' and '.join(self.media)} files")
+            )
         if self.cloud is not None and vector is not None and len(vector) == len(self.cloud.mean):
             if not np.isfinite(vector).all():
                 return [*found, Outside("features", "its features are not finite")]

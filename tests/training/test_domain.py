@@ -143,7 +143,13 @@ def test_each_fact_beyond_training_is_told(name: str, value: float, code: str, s
 def test_what_is_not_known_of_a_file_or_of_training_is_not_compared() -> None:
     domain = Domain({"video": media_ranges([FACTS])})
     assert domain.outside("video", {}, None) == []
-    assert domain.outside("image", {"side": 4000.0}, None) == []
+    assert Domain().outside("image", {"side": 4000.0}, None) == []
+
+
+def test_a_kind_that_training_had_not_is_told_and_its_size_is_not_compared() -> None:
+    (found,) = Domain({"video": media_ranges([FACTS])}).outside("image", {"side": 4000.0}, None)
+    assert found.code == "kind"
+    assert "trained on video files" in found.detail
 
 
 def test_features_that_are_nan_are_told() -> None:
