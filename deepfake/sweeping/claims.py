@@ -112,6 +112,8 @@ class Claims:
         self.plan = study.plan
         # The points of ended trials by number, as the sampler compares them.
         self._tried: Tried = {}
+        # The trials that ended before the first that has not, as samplers and pruners know them.
+        self._ended: list[FrozenTrial] = []
         self._half_claimed = False
         # The numbers of the trials that were claimed and not let go of.
         self._held: set[int] = set()
@@ -478,7 +480,14 @@ class Claims:
         return View(study.optuna, shown, sampler, create_pruner(plan.pruner))
 
     def _shown(self) -> list[FrozenTrial]:
-        return [_as_known(trial) for trial in self.study.read_trials()]
+        trials, known = self.study.read_trials(), self._ended
+        count = len(known)
+        while count < len(trials) and trials[count].state.is_finished():
+            count += 1
+        if count > len(known):
+            # Those change no more, so that a long study costs no look at each of them. Several threads come by here.
+            self._ended = known = [*known, *map(_as_known, trials[len(known) : count])]
+        return [*known[: len(trials)], *map(_as_known, trials[count:])]
 
     def _course(self, begun: optuna.Trial, before: FrozenTrial | None, until: int | None) -> dict[str, Any]:
         """What is to be recorded of where a trial runs to, as this process takes it up."""
