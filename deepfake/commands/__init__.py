@@ -16,6 +16,8 @@ VERBS = {
     "predict": "say of videos and images whether they are REAL or FAKE, by a trained run",
     "explain": "write down why a run calls a file REAL or FAKE: overlay, timeline, frames, one page",
     "export": "write a run as a folder that others use without this project: weights, ONNX graph, model card",
+    "push": "export a run and upload it to the Hugging Face Hub",
+    "register": "give a run's model a name, and an alias, in the registry of the tracking store",
     "serve": "answer over HTTP: uploads, a page to drop a video on, metrics, by a run or an exported folder",
     "reproduce": "run a run of the past again, and say whether it came out the same",
     "capsule": "put a run into one file, to be run again on another machine",

@@ -9,11 +9,12 @@ from datetime import datetime
 from pathlib import Path
 
 from deepfake.errors import UserError, printable
-from deepfake.runs.answers import at_prior, meaning
+from deepfake.runs.answers import at_prior
 from deepfake.runs.console import Console
 from deepfake.runs.explanation import Explanation, as_values, explain
 from deepfake.runs.inputs import named_inputs, split_words
 from deepfake.runs.load import Ensemble, Trained, open_run
+from deepfake.training.decision import meaning
 
 #: The exit status when the file has no answer.
 UNANSWERED = 3

@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import harmless
-from deepfake.runs.answers import Answer, FaceAnswer, as_result, at_prior, meaning, predict_inputs
+from deepfake.runs.answers import Answer, FaceAnswer, as_result, at_prior, predict_inputs
 from deepfake.runs.console import Console
 from deepfake.runs.inputs import Input, named_inputs, split_words
 from deepfake.runs.load import Ensemble, Trained, open_run
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
-from deepfake.training.decision import Decision
+from deepfake.training.decision import Decision, meaning
 
 #: The exit status when some input has no answer.
 UNANSWERED = 3

@@ -234,7 +234,7 @@ def decode_image(data: bytes) -> Frames:
     """The same from bytes, so that the name and place of a file never matter."""
     import cv2
 
-    codec = _codec(data)
+    codec = image_codec(data)
     # libjpeg fills what is missing with grey and only warns; the end marker has to follow the last scan.
     if codec == "jpeg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise MediaError("undecodable", "the JPEG is cut short")
@@ -284,10 +284,11 @@ def image_size(path: Path) -> tuple[int, int]:
     if size > _MOST_BYTES:
         raise MediaError("too_large", f"{size} bytes; at most {_MOST_BYTES} are read")
     data = path.read_bytes()
-    return header_size(data, _codec(data))
+    return header_size(data, image_codec(data))
 
 
-def _codec(data: bytes) -> str:
+def image_codec(data: bytes) -> str:
+    """The format of an image by its first bytes; ``other`` for what is none of those that are known."""
     return next((name for signature, name in _SIGNATURES if data.startswith(signature)), "other")
 
 

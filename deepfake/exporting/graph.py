@@ -23,12 +23,13 @@ from torch.nn import functional as F
 from deepfake.errors import UserError, first_line
 from deepfake.exporting.stand_ins import exportable
 from deepfake.models.detector import Detector
+from deepfake.training.domain_features import pooled_features
 from deepfake.training.views import View, viewed_by
 
 #: How far the graph's logits may lie from PyTorch's.
 MOST_APART = 1e-4
-#: Shapes that a graph is held to: clips, and frames as a share of those that a clip has.
-_BATCHES, _LENGTHS = (1, 2, 5), (0.0, 0.5, 1.0, 2.0)
+#: Shapes that a graph is held to: how many clips, and how long they are, of those that it was trained on.
+_SHAPES = ((1, 0.0), (1, 1.0), (1, 2.0), (2, 0.5), (2, 1.0), (5, 0.25))
 _MOST_BYTES = 2_000_000_000  # of an ONNX file, which is one protobuf message
 
 
@@ -50,14 +51,19 @@ class Graph(nn.Module):
         self.detector.scale = self.detector.scale / 255
 
     def forward(self, clips: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Clips uint8 [B, T, 3, S, S] and mask bool [B, T] to logits [B], and [B, T] where the head has them."""
+        """Clips uint8 [B, T, 3, S, S] and mask bool [B, T] to logits [B], features [B, D] by which files are told from
+        those of training, and logits of frames [B, T] where the head has them."""
         pixels = clips.to(torch.float32)
         looks = torch.cat([look(pixels) for look in self.looks])  # [looks x B, T, 3, S, S]
-        output = self.detector(looks, mask.repeat(len(self.looks), 1))
-        logits = output.logits.unflatten(0, (len(self.looks), clips.shape[0])).mean(0)
+        features = self.detector.extract(looks)
+        output = self.detector.classify(features, mask.repeat(len(self.looks), 1))
+        times = (len(self.looks), clips.shape[0])
+        logits = output.logits.reshape(times).mean(0)
+        # As they are compared with those of training: of the first look.
+        compared = pooled_features(features[: clips.shape[0]], mask)
         if output.frame_logits is None:
-            return (logits,)
-        return logits, output.frame_logits.unflatten(0, (len(self.looks), clips.shape[0])).mean(0)
+            return logits, compared
+        return logits, compared, output.frame_logits.reshape(*times, clips.shape[1]).mean(0)
 
 
 class _Look(nn.Module):
@@ -155,7 +161,7 @@ def write_graph(detector: Detector, views: Sequence[View], shape: tuple[int, int
 def _export(graph: Graph, clips: Tensor, mask: Tensor, file: Path) -> None:
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     program = torch.export.export(graph, (clips, mask), dynamic_shapes=(free, free), strict=False)
-    names = ["logits", "frame_logits"][: len(graph(clips[:, :1], mask[:, :1]))]
+    names = ["logits", "features", "frame_logits"][: len(graph(clips[:, :1], mask[:, :1]))]
     made = torch.onnx.export(
         program,
         (),
@@ -170,7 +176,7 @@ def _export(graph: Graph, clips: Tensor, mask: Tensor, file: Path) -> None:
     # Names for people, in place of those that the exporter gives dimensions.
     for value in (*made.model.graph.inputs, *made.model.graph.outputs):
         shape: Any = value.shape
-        for place, name in enumerate(("batch", "time")[: len(shape)]):
+        for place, name in enumerate(("batch", "time")[: 1 if value.name == "features" else len(shape)]):
             shape[place] = name
     made.save(str(file), external_data=False)
     if file.stat().st_size > _MOST_BYTES:
@@ -188,17 +194,16 @@ def check_parity(reference: nn.Module, file: Path, shape: tuple[int, int]) -> fl
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
     worst, where = 0.0, ""
-    for batch in _BATCHES:
-        for part in _LENGTHS:
-            frames = max(1, round(part * shape[0]))
-            clips = _pictures(random, batch, frames, shape[1])
-            mask = np.arange(frames) < random.integers(1, frames + 1, (batch, 1))
-            with torch.inference_mode():
-                expected = reference(torch.from_numpy(clips), torch.from_numpy(mask)).logits.numpy()
-            (found,) = session.run(["logits"], {"clips": clips, "mask": mask})
-            apart = float(np.abs(found - expected).max(initial=0))
-            if not apart <= worst:
-                worst, where = apart, f"{batch} clips of {frames} frames"
+    for batch, part in _SHAPES:
+        frames = max(1, round(part * shape[0]))
+        clips = _pictures(random, batch, frames, shape[1])
+        mask = np.arange(frames) < random.integers(1, frames + 1, (batch, 1))
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(clips), torch.from_numpy(mask)).logits.numpy()
+        (found,) = session.run(["logits"], {"clips": clips, "mask": mask})
+        apart = float(np.abs(found - expected).max(initial=0))
+        if not apart <= worst:
+            worst, where = apart, f"{batch} clips of {frames} frames"
     if not worst <= MOST_APART:
         raise UserError(
             f"the ONNX graph's logits lie {worst:.2g} from PyTorch's, of {where}; at most {MOST_APART:g} is allowed",

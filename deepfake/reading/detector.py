@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ import numpy as np
 
 from deepfake.data.crop_records import Record, read_frames, read_records
 from deepfake.data.cropping import CutSettings
+from deepfake.data.file_facts import facts_of, media_of
 from deepfake.data.frame_sampling import ClipPlan, window
 from deepfake.data.media import Pixels, kind_of
 from deepfake.data.prepare_worker import Job
 from deepfake.data.worker_pool import run_jobs
 from deepfake.errors import UserError, printable
 from deepfake.installation import available_cores
-from deepfake.reading.folder import ONNX, QUANTIZED, read_folder
+from deepfake.reading.folder import CONFIG, DOMAIN, ONNX, QUANTIZED, read_folder, read_json
 from deepfake.training.calibration import sigmoid
-from deepfake.training.decision import Decision, load_decision
+from deepfake.training.decision import Decision, load_decision, meaning
+from deepfake.training.domain import load_domain
 from deepfake.training.pooling import pool_clips, pool_faces
 
 _FILES = 64  # whose crops lie on the disk at once
@@ -47,57 +49,42 @@ class Scoring:
     top_k: int
 
 
-class Detector:
-    """A detector that was exported, ready to answer.
+class FileReader:
+    """What answers about files; how crops become logits, a subclass says.
 
     Args:
-        folder: What ``deepfake export`` wrote.
-        quantized: Read the weights of 8 bits, where the folder has them.
-        threads: That a forward pass may use; None for one on each core.
+        described: What ``config.json`` says: ``run``, ``preprocessing``, ``scoring`` and ``decision``.
+        domain: What ``domain.json`` says, where there is one.
 
     Attributes:
         name: Of the run that it is.
         threshold: The score from which a file is called fake.
-        description: What ``config.json`` says.
+        description: As given.
+        settings: How files are cut.
         decision: Threshold and calibrator.
         seconds: For one file, and one more for each megabyte.
 
     Raises:
-        UserError: See :func:`deepfake.reading.folder.read_folder`; or it asks for what is not installed, or not there.
+        KeyError, TypeError, ValueError, UserError: They say something else.
     """
 
-    def __init__(self, folder: Path | str, *, quantized: bool = False, threads: int | None = None) -> None:
-        self.folder = Path(folder)
-        self.description: dict[str, Any] = read_folder(self.folder)
-        try:
-            self._read(self.description)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self.folder / 'config.json'} is damaged: {type(error).__name__}: {error}", "export the run again"
-            ) from error
-        if self.settings.normalise:
-            _require_simplejpeg()
-        name = QUANTIZED if quantized else ONNX
-        if not (self.folder / name).is_file():
-            raise UserError(f"{self.folder} holds no {name}", "export the run with --quantize int8")
-        self._session = _session(self.folder / name, threads)
-
-    @classmethod
-    def load(cls, folder: Path | str, *, quantized: bool = False, threads: int | None = None) -> Detector:
-        """The same as calling the class."""
-        return cls(folder, quantized=quantized, threads=threads)
-
-    def _read(self, described: dict[str, Any]) -> None:
+    def __init__(self, described: dict[str, Any], domain: dict[str, Any] | None = None) -> None:
+        self.description = described
         self.name: str = str(described["run"]["name"])
         prepared = described["preprocessing"]
-        settings = CutSettings(**{**prepared["crops"], "plan": ClipPlan(**prepared["crops"]["plan"])})
-        model = settings.face_model
-        self.settings = replace(settings, face_model=None if model is None else str((self.folder / model).absolute()))
+        self.settings = CutSettings(**{**prepared["crops"], "plan": ClipPlan(**prepared["crops"]["plan"])})
         self.seconds = float(prepared["seconds"])
         self._finds = bool(prepared["finds_faces"])
         self._scoring = Scoring(**described["scoring"])
         self.decision: Decision = load_decision(described["decision"])
         self.threshold = self.decision.applied_threshold
+        self._domain = None if domain is None else load_domain(domain)
+        if self.settings.normalise:
+            _require_simplejpeg()
+
+    def run(self, clips: Pixels, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Clips uint8 [B, T, 3, S, S] in RGB and mask bool [B, T] to logits [B] and features [B, D]."""
+        raise NotImplementedError
 
     def predict(self, path: Path | str) -> dict[str, Any]:
         """What is said of one file: one of the ``results`` of ``deepfake predict --json``."""
@@ -121,14 +108,11 @@ class Detector:
             "threshold_fitted_by": None if decision.threshold is None else decision.method,
             "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
             "unavailable": dict(decision.unavailable),
+            "prior": {"stated": decision.prior, "fitted": decision.fitted_prior},
+            "probability_means": meaning(decision),
             "pooling": decision.pooling,
             "results": list(results),
         }
-
-    def logits(self, clips: Pixels, mask: np.ndarray) -> np.ndarray:
-        """The graph alone: clips uint8 [B, T, 3, S, S] in RGB and mask bool [B, T] to logits float32 [B]."""
-        (found,) = self._session.run(["logits"], {"clips": np.ascontiguousarray(clips), "mask": mask})
-        return np.asarray(found)
 
     def _predict(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
         refused = {place: reason for place, path in enumerate(paths) if (reason := _refusal(path))}
@@ -162,7 +146,7 @@ class Detector:
         kind = kind or kind_of(path.name)
         if record["status"] != "ok":
             return _unanswered(path, record["status"], record["reason"], kind=kind)
-        logits = self._clip_logits(record, folder)
+        logits, features = self._look(record, folder)
         faces = np.array(record["faces"]) if "faces" in record else None
         score = float(pool_faces(np.zeros(len(logits), int), faces, logits, 1, self._scoring)[0])
         frames, filled = int(record["frames"]), int(record["filled"])
@@ -191,11 +175,13 @@ class Detector:
             },
             "faces": found,
             **({"each_face": each} if each else {}),
+            "media": asdict(media_of(record, read_frames(folder, record)[0], self.settings.margin)),
+            "outside": self._outside(record, folder, features),
             "reason": None,
         }
 
-    def _clip_logits(self, record: Record, folder: Path) -> np.ndarray:
-        """The logit of each clip of a file, float64 [clips]."""
+    def _look(self, record: Record, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+        """The logit of each clip of a file, float64 [clips], and their features [clips, D]."""
         clips, kept, *rest = record["shape"]
         pixels = np.memmap(folder / f"{record['part']}.u8", np.uint8, "r", record["offset"], tuple(record["shape"]))
         slack = self.settings.plan.slack
@@ -211,8 +197,9 @@ class Detector:
                 batch[place] = run[window(length, frames)] if slack else run
             lengths = np.minimum([record["lengths"][clip] for clip in some], frames)
             mask = np.arange(frames) < lengths[:, None]
-            found.append(self.logits(batch.transpose(0, 1, 4, 2, 3), mask))
-        return np.concatenate(found).astype(np.float64)
+            found.append(self.run(np.ascontiguousarray(batch.transpose(0, 1, 4, 2, 3)), mask))
+        logits, features = (np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True))
+        return logits, features
 
     def _each_face(
         self, record: Record, folder: Path, logits: np.ndarray, faces: np.ndarray | None
@@ -233,6 +220,56 @@ class Detector:
             }
             for face in range(count)
         ]
+
+    def _outside(self, record: Record, folder: Path, features: np.ndarray) -> list[dict[str, Any]]:
+        """How a file lies outside of what the run was trained on, by the clip in the middle of its largest face's."""
+        if self._domain is None:
+            return []
+        # Which kind it is, its header has told: a picture has no frames a second.
+        kind = "video" if record["fps"] else "image"
+        own = np.flatnonzero(np.array(record["faces"]) == 0) if "faces" in record else np.arange(len(features))
+        facts = facts_of(record, read_frames(folder, record)[0], self.settings.margin)
+        return [asdict(one) for one in self._domain.outside(kind, facts, features[own[len(own) // 2]])]
+
+
+class Detector(FileReader):
+    """A detector that was exported, ready to answer.
+
+    Args:
+        folder: What ``deepfake export`` wrote.
+        quantized: Read the weights of 8 bits, where the folder has them.
+        threads: That a forward pass may use; None for one on each core.
+
+    Raises:
+        UserError: See :func:`deepfake.reading.folder.read_folder`; or it asks for what is not installed, or not there.
+    """
+
+    def __init__(self, folder: Path | str, *, quantized: bool = False, threads: int | None = None) -> None:
+        self.folder = Path(folder)
+        described = read_folder(self.folder)
+        domain = read_json(self.folder, DOMAIN) if (self.folder / DOMAIN).is_file() else None
+        try:
+            super().__init__(described, domain)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.folder / CONFIG} is damaged: {type(error).__name__}: {error}", "export the run again"
+            ) from error
+        if (model := self.settings.face_model) is not None:
+            self.settings = replace(self.settings, face_model=str((self.folder / model).absolute()))
+        name = QUANTIZED if quantized else ONNX
+        if not (self.folder / name).is_file():
+            raise UserError(f"{self.folder} holds no {name}", "export the run with --quantize int8")
+        self._session = open_session(self.folder / name, threads)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, quantized: bool = False, threads: int | None = None) -> Detector:
+        """The same as calling the class."""
+        return cls(folder, quantized=quantized, threads=threads)
+
+    def run(self, clips: Pixels, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See :meth:`FileReader.run`."""
+        logits, features = self._session.run(["logits", "features"], {"clips": clips, "mask": mask})
+        return logits, features
 
 
 def _place(frames: np.ndarray) -> dict[str, Any]:
@@ -266,11 +303,18 @@ def _unanswered(path: Path, code: str, detail: str, *, kind: str) -> dict[str, A
         "score": None,
         "spread": None,
         "faces": None,
+        "media": None,
+        "outside": [],
         "reason": {"code": code, "detail": detail},
     }
 
 
-def _session(graph: Path, threads: int | None) -> Any:
+def open_session(graph: Path, threads: int | None = None) -> Any:
+    """A graph made ready for a CPU.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or cannot load it.
+    """
     try:
         import onnxruntime
     except ImportError as error:

@@ -22,6 +22,8 @@ ONNX = "model.onnx"
 QUANTIZED = "model.int8.onnx"
 CARD = "README.md"
 DIGESTS = "digests.json"
+#: What its run was trained on, where that was kept; see :mod:`deepfake.training.domain`.
+DOMAIN = "domain.json"
 #: The weights of the face detector, in a folder of their own.
 FACES = "faces"
 _AGAIN = "export the run again"
@@ -55,7 +57,7 @@ def read_folder(folder: Path) -> dict[str, Any]:
 def _described(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder", "name one that deepfake export wrote")
-    described = _json(folder, CONFIG)
+    described = read_json(folder, CONFIG)
     if described.get("kind") != KIND:
         raise UserError(f"{folder / CONFIG} describes no deepfake detector", "name a folder that deepfake export wrote")
     version = described.get("format")
@@ -66,7 +68,12 @@ def _described(folder: Path) -> dict[str, Any]:
     return described
 
 
-def _json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """An object that a file of the folder holds.
+
+    Raises:
+        UserError: It is not there, or cannot be read.
+    """
     file = folder / name
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
@@ -80,7 +87,7 @@ def _json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _check_digests(folder: Path) -> None:
-    noted = _json(folder, DIGESTS).get("sha256")
+    noted = read_json(folder, DIGESTS).get("sha256")
     if not isinstance(noted, dict) or CONFIG not in noted or ONNX not in noted:
         raise UserError(f"{folder / DIGESTS} names no digests of {CONFIG} and {ONNX}", _AGAIN)
     for name, expected in noted.items():

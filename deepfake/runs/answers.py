@@ -14,6 +14,7 @@ from deepfake.data.clips import ClipSet
 from deepfake.data.crop_records import Record, read_records
 from deepfake.data.crop_store import CropStore
 from deepfake.data.cropping import CutSettings
+from deepfake.data.file_facts import Media, media_of
 from deepfake.data.manifest import plain_path
 from deepfake.data.media import Deadline
 from deepfake.data.prepare import cut_settings, prepare_jobs
@@ -24,19 +25,18 @@ from deepfake.runs.artifacts import scratch_folder
 from deepfake.runs.domain import file_facts
 from deepfake.runs.inputs import Input
 from deepfake.runs.load import Ensemble, Trained
+from deepfake.runs.reading_config import SECONDS
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import log_odds, sigmoid
-from deepfake.training.decision import Decision
-from deepfake.training.domain import Outside, middle_items, noting_vectors
+from deepfake.training.domain import Outside, middle_items
+from deepfake.training.domain_features import noting_vectors
 from deepfake.training.pooling import pool_clips
 from deepfake.training.views import views_of
 
 Box = tuple[float, float, float, float]
 
 _FILES = 64  # whose crops lie on the disk at once
-#: Seconds for one file, and one more for each megabyte, unless more were asked for: somebody waits for the answer.
-_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
@@ -54,30 +54,6 @@ class FaceAnswer:
     probability: float | None
     frame: int
     box: Box
-
-
-@dataclass(frozen=True)
-class Media:
-    """What a file is like.
-
-    Attributes:
-        width: Pixels, upright; ``height`` likewise.
-        frames: Frames that can be had; 1 of an image.
-        fps: Frames a second; 0 of an image.
-        duration: Seconds; 0 of an image.
-        codec: The decoder's name.
-        bits_per_pixel: Of what is kept of a frame, compressed.
-        face: The larger side of the largest face, in pixels; None where none was looked for.
-    """
-
-    width: int
-    height: int
-    frames: int
-    fps: float
-    duration: float
-    codec: str
-    bits_per_pixel: float
-    face: float | None
 
 
 @dataclass(frozen=True)
@@ -144,7 +120,7 @@ def seconds_for(trained: Trained | Ensemble) -> float:
     """How long one file may take, as :class:`deepfake.data.prepare_worker.Job` counts it: what was typed, or little."""
     if trained.changes.has("dataset.file_timeout"):
         return trained.config.dataset.file_timeout
-    return min(_SECONDS, trained.config.dataset.file_timeout)
+    return min(SECONDS, trained.config.dataset.file_timeout)
 
 
 @dataclass(frozen=True)
@@ -247,20 +223,7 @@ def _media(store: CropStore, name: str, settings: CutSettings) -> Media | None:
     record = store.records[name]
     if record["status"] != "ok" or not record.get("width"):
         return None
-    frames = store.frame_records(name)[0]
-    side = float(np.median(np.maximum(frames["x1"] - frames["x0"], frames["y1"] - frames["y0"])))
-    pixels = record["width"] * record["height"]
-    per_frame = record["bitrate"] / record["fps"] if record["fps"] else 8 * max(record["bytes"], 0)
-    return Media(
-        width=record["width"],
-        height=record["height"],
-        frames=record["video_frames"],
-        fps=record["fps"],
-        duration=record["duration"],
-        codec=record["codec"],
-        bits_per_pixel=per_frame / pixels,
-        face=None if record.get("landmarks") is None else round(side / (1 + settings.margin), 1),
-    )
+    return media_of(record, store.frame_records(name)[0], settings.margin)
 
 
 def _face_scores(clips: pd.DataFrame, faces: int, member: Trained) -> np.ndarray:
@@ -348,26 +311,6 @@ def at_prior(trained: Trained | Ensemble, prior: float | None) -> Trained | Ense
     return trained if prior is None else replace(trained, decision=trained.decision.at_prior(prior))
 
 
-def meaning(decision: Decision) -> str:
-    """What a probability means that is read from a decision, in a sentence or two; empty where there is none."""
-    if decision.calibrator is None:
-        return "A score is no probability: the run has no calibration. It only puts files in order."
-    fitted, on = decision.fitted_prior, decision.fitted_on
-    if fitted is None:
-        return "P(fake) was calibrated on samples of which the run does not say how many are fake."
-    counted = f"{on['fake']} of {on['n']} samples of {on['data']} are fake"
-    said = f"P(fake) is how often files with this score are fake where {_percent(decision.prior or fitted)} of all are"
-    if decision.prior != fitted:
-        said += f", as was stated; it was calibrated where {_percent(fitted)} are ({counted}) and moved by Bayes' rule"
-    else:
-        said += f", as in its calibration ({counted}); where fakes are rarer it is lower (--prior)"
-    return f"{said}. It holds for files like those of the run's data, and for no others."
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.3g} %"
-
-
 def as_result(answer: Answer) -> dict[str, Any]:
     """What other programs are told of a file; numbers that are not there are None."""
     clips = np.array(answer.clips)
@@ -411,7 +354,7 @@ class Originals:
         seconds: For each file, as :class:`deepfake.data.prepare_worker.Job` counts them.
     """
 
-    def __init__(self, record: RunRecord, seconds: float = _SECONDS) -> None:
+    def __init__(self, record: RunRecord, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._originals: dict[str, tuple[str, Path]] = {}
         if not (record.has(files.MANIFEST) and record.has(files.PROVENANCE)):

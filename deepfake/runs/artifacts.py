@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 import socket
@@ -18,6 +19,7 @@ import pandas as pd
 import psutil
 from filelock import FileLock, Timeout
 
+from deepfake.data.prepare import cut_settings
 from deepfake.errors import first_line
 from deepfake.metrics import Interval, class_counts
 from deepfake.presence import at_work
@@ -26,6 +28,7 @@ from deepfake.runs.card import open_crops, run_card
 from deepfake.runs.console import Console
 from deepfake.runs.evaluate import FOLDER, Evaluated, EvaluatedData
 from deepfake.runs.load import Ensemble, Trained
+from deepfake.runs.reading_config import SECONDS, reading_config
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.figures import EvaluationNumbers, draw_evaluation, draw_run
 from deepfake.tracking.figures.selection import most_wrong
@@ -36,6 +39,7 @@ from deepfake.tracking.run import RunLog, TrackedRun, reopen
 from deepfake.tracking.run_folder import UNFINISHED, RunFolder, refuse_links, write_json, write_text
 from deepfake.tracking.weights import say_let_go
 from deepfake.training.bootstrap import PLACES, precision_band, roc_band
+from deepfake.training.decision import load_decision
 
 if TYPE_CHECKING:
     from deepfake.data.manifest import Manifest
@@ -188,7 +192,7 @@ def log_model(run: Run) -> None:
         from deepfake.training.checkpoint import base_digest, save_rest, save_weights
 
         data, threshold = config.dataset, config.trainer.threshold
-        spec = DetectorSpec(config.backbone, config.head, data.frames, data.size, threshold)
+        spec = DetectorSpec(config.backbone, config.head, data.frames, data.size, threshold, _reading(run))
         digest = base_digest(run.folder.best_weights)
         # A model of MLflow's goes where the pretrained weights may not be.
         if digest is None:
@@ -203,6 +207,20 @@ def log_model(run: Run) -> None:
             save_weights(run.detector, run.folder.whole_weights, {})
             if run.log.model(run.folder.whole_weights, spec.to_json()) is not None:
                 run.folder.whole_weights.unlink()
+
+
+def _reading(run: Run) -> dict[str, Any] | None:
+    """What a model takes to answer about files; None where the face detector's weights are a file of the machine's."""
+    config, folder = run.config, run.folder.path
+    settings = cut_settings(config.dataset, config.head.temporal, config.cache)
+    if settings.face_model is not None or not (folder / files.CALIBRATION).is_file():
+        return None
+    decision = load_decision(json.loads((folder / files.CALIBRATION).read_text(encoding="utf-8")))
+    seconds = min(SECONDS, config.dataset.file_timeout)
+    name = run.context.name or config.name
+    told = reading_config(config, (name, run.log.id or None), decision, settings, seconds, run.detector.backbone)
+    domain = folder / files.DOMAIN
+    return {**told, "domain": json.loads(domain.read_text(encoding="utf-8"))} if domain.is_file() else told
 
 
 def file_evaluation(trained: Trained | Ensemble, result: EvaluatedData) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from deepfake.data.clips import ClipSet, ClipSource
 from deepfake.data.crop_store import CropStore
+from deepfake.data.file_facts import facts_of
 from deepfake.runs.build import Run
 from deepfake.training.options import switched
 
@@ -50,7 +51,8 @@ def domain_of(run: Run, most: int) -> Domain:
         run: With the best epoch's weights.
         most: Samples of each split whose features are looked at.
     """
-    from deepfake.training.domain import Domain, fit_cloud, media_ranges, middle_items, vectors_of
+    from deepfake.training.domain import Domain, fit_cloud, media_ranges, middle_items
+    from deepfake.training.domain_features import vectors_of
     from deepfake.training.evaluation import resampling_units
     from deepfake.training.views import views_of
 
@@ -106,15 +108,4 @@ def file_facts(store: CropStore, name: str, kind: str, margin: float) -> dict[st
     record = store.records.get(name)
     if record is None or record["status"] != "ok" or not record.get("width"):
         return {}
-    frames = store.frame_records(name)[0]
-    sides = np.maximum(frames["x1"] - frames["x0"], frames["y1"] - frames["y0"]) / (1 + margin)
-    pixels = record["width"] * record["height"]
-    per_frame = record["bitrate"] / record["fps"] if record["fps"] else 8 * record["bytes"]
-    facts = {
-        "side": float(min(record["width"], record["height"])),
-        "bits_per_pixel": per_frame / pixels if per_frame > 0 else np.nan,
-        "face": float(np.median(sides)) if record.get("landmarks") is not None else np.nan,
-        "faces": float(1 + record["beside"]) if "beside" in record else np.nan,
-        "fps": float(record["fps"]) or np.nan,
-    }
-    return {fact: value for fact, value in facts.items() if np.isfinite(value)}
+    return facts_of(record, store.frame_records(name)[0], margin)

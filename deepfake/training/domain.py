@@ -1,4 +1,5 @@
-"""What a run was trained on, in few numbers: how its files are, and where its features lie. Knows no files.
+"""What a run was trained on, in few numbers: how its files are, and where its features lie. Knows no files and
+no torch; whence features come, :mod:`deepfake.training.domain_features` knows.
 
 A file's distance is Mahalanobis' to the training features (Lee et al. 2018, arXiv:1807.03888), their covariance that of
 probabilistic PCA (Tipping and Bishop 1999), and is told relative to those of validation samples: of files like these,
@@ -8,24 +9,17 @@ at most a stated fraction is called far (conformal p-values, Vovk et al. 2005).
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from deepfake.data.clips import ClipSource
 from deepfake.errors import UserError
-from deepfake.models.detector import Detector
-from deepfake.training.scoring import full_precision
-from deepfake.training.views import WHOLE, View
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from deepfake.data.clips import ClipSource
 
 Vectors = NDArray[np.float64]
 
@@ -40,7 +34,6 @@ FEWEST = 20
 LEVELS = {199: 0.01, 19: 0.05, 9: 0.1}
 #: How far beyond the smallest and largest of training a number may lie.
 _SLACK = 1.1
-_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -276,55 +269,3 @@ def middle_items(clips: ClipSource) -> NDArray[np.int64]:
         items = own[rows == row]
         found[row] = items[len(items) // 2]
     return found
-
-
-def vectors_of(
-    detector: Detector, clips: ClipSource, items: Sequence[int], fabric: Fabric, view: View = WHOLE
-) -> Vectors:
-    """The features of some clips, each the mean over its frames and places, [n, D].
-
-    Args:
-        detector: In evaluation mode.
-        clips: What it reads.
-        items: Which.
-        fabric: Where it works.
-        view: As it looks at them first when it scores.
-    """
-    found = []
-    with torch.inference_mode(), full_precision():
-        for start in range(0, len(items), _BATCH):
-            batch = clips.fetch(list(items[start : start + _BATCH])).to(fabric.device)
-            shown = batch.clips if view == WHOLE else view.of(batch.clips, detector.size)
-            found.append(pooled_features(detector.extract(shown), batch.mask).cpu())
-    return torch.cat(found).double().numpy() if found else np.zeros((0, 0))
-
-
-def pooled_features(features: Tensor, mask: Tensor) -> Tensor:
-    """Features [B, T, D] or [B, T, D, h, w] to vectors [B, D]: over what the mask [B, T] marks."""
-    vectors = features.float().mean((3, 4)) if features.ndim == 5 else features.float()
-    seen = vectors.masked_fill(~mask[..., None], 0.0)
-    return seen.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-
-
-@contextmanager
-def noting_vectors(detector: Detector, views: int) -> Iterator[list[Tensor]]:
-    """Collect what a detector's head reads while it scores, one tensor [B, D] for each batch.
-
-    Args:
-        detector: Whose.
-        views: How often it looks at each batch; the first look counts.
-    """
-    found: list[Tensor] = []
-    calls = 0
-
-    def note(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        nonlocal calls
-        if calls % views == 0:
-            found.append(pooled_features(*arguments[:2]).cpu())
-        calls += 1
-
-    handle = detector.head.register_forward_pre_hook(note)
-    try:
-        yield found
-    finally:
-        handle.remove()
