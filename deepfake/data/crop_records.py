@@ -75,8 +75,9 @@ class StoreWriter:
         for suffix, file in self._files.items():
             file.close()
             part = self._stem.with_suffix(suffix)
-            if part.exists() and not part.stat().st_size:
-                part.unlink()
+            with suppress(FileNotFoundError):  # whoever the store was made for has removed it
+                if not part.stat().st_size:
+                    part.unlink()
         self._files = {}
 
 

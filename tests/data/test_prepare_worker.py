@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from deepfake.data import prepare_worker
+from deepfake.data.crop_records import read_records
 from deepfake.data.cropping import CutSettings
 from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.media import Deadline, MediaError
@@ -97,3 +101,38 @@ def test_memory_that_runs_out_is_told_of_the_file(
 
     monkeypatch.setattr(prepare_worker, "cut_sample", starve)
     assert worker(Job("v", write_video(tmp_path / "v.mp4", 2), "video"))["status"] == "too_large"
+
+
+def test_what_comes_next_can_go_to_another_folder_while_the_last_one_is_removed(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "x.mp4", 5)
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "other").mkdir()
+    worker.move(tmp_path / "other")
+    assert worker(Job("x", tmp_path / "x.mp4", "video"))["status"] == "ok"
+    assert set(read_records(tmp_path / "other")) == {"x"}
+    shutil.rmtree(tmp_path / "other")
+    # Somebody removes it just after it was seen.
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    (tmp_path / "third").mkdir()
+    worker.move(tmp_path / "third")
+    assert worker(Job("y", tmp_path / "x.mp4", "video"))["status"] == "ok"
+    assert set(read_records(tmp_path / "third")) == {"y"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "status"), [((100, None), "too_large"), ((None, 0.1), "too_long"), ((10**6, 9.0), "ok")]
+)
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_what_a_header_says_is_held_to_limits(
+    worker: Worker, tmp_path: Path, kind: str, limit: tuple[int | None, float | None], status: str
+) -> None:
+    if kind == "video":
+        file = write_video(tmp_path / "x.mp4", 25)
+    else:
+        file = tmp_path / "x.png"
+        cv2.imwrite(str(file), np.zeros((96, 160, 3), np.uint8))
+        status = "ok" if status == "too_long" else status
+    record = worker(Job("x", file, kind, most_pixels=limit[0], most_duration=limit[1]))
+    assert record["status"] == status
