@@ -180,6 +180,7 @@ def main() -> None:
     method = (
         f"demo videos of 96 pixels, efficientnet_lite0 + GRU, 8 frames; service, its 2 workers and clients in 2 cores; "
         f"{CLIENTS} clients for {chosen.seconds:g} s, a queue of {QUEUE}; alone and together in {ROUNDS} turns"
+        f"{'' if chosen.videos is None else ', of videos in which MTCNN finds faces'}"
     )
     report("serve", method, rows, machine("torch", "fastapi", "uvicorn"))
 
