@@ -13,7 +13,7 @@ from deepfake.tracking.store import connect, locate
 
 EXAMPLES = (
     ("deepfake register cnn_gru faces@production", "a version of faces, which production points to from now on"),
-    ("mlflow models serve -m models:/faces@production --env-manager local", "answers for files over HTTP"),
+    ("deepfake register best:lr_batch faces", "a further version; production points where it did"),
 )
 
 
