@@ -67,7 +67,7 @@ def test_without_a_folder_it_is_written_among_the_outputs(video: Path, here: Her
     assert page.parent.name.endswith(video.stem)
 
 
-def test_what_has_no_answer_has_no_explanation(here: Here, tmp_path: Path) -> None:
+def test_what_has_no_answer_has_no_explanation(kept: Path, here: Here, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     out = tmp_path / "why"
     said = here("explain", "kept", str(tmp_path / "text.mp4"), "--out", str(out))

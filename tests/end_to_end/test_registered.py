@@ -80,8 +80,9 @@ def test_it_is_registered_once_and_its_alias_moves(model: Any, here: Here, outpu
 
 
 def test_weights_lie_once_on_the_disk(model: Any, kept: Path, outputs: Path) -> None:
-    (logged,) = outputs.glob("artifacts/**/detector.safetensors")
-    assert logged.stat().st_ino == (kept / "checkpoints" / "best.safetensors").stat().st_ino
+    # Other runs may have logged theirs.
+    logged = {path.stat().st_ino for path in outputs.glob("artifacts/**/detector.safetensors")}
+    assert (kept / "checkpoints" / "best.safetensors").stat().st_ino in logged
 
 
 def test_mlflow_serves_it(model: Any, video: Path, outputs: Path, tmp_path: Path) -> None:
