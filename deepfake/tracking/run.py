@@ -278,14 +278,26 @@ def _arrived(reach: Callable[[], MlflowClient], store: Store, journal: Journal) 
         if not journal.header["run_id"]:
             begin = journal.header["begin"]
             place = experiment_id(client, store, begin["experiment"])
-            found = search(client, [place], f"tags.{MARK} = '{begin['tags'][MARK]}'")
-            made = found or [client.create_run(place, begin["at"], begin["tags"], begin["name"])]
+            marked = f"tags.{MARK} = '{begin['tags'][MARK]}'"
+            made = search(client, [place], marked)
+            if not made:
+                # A server that was away may answer long after this was given up, when somebody else makes the run.
+                _check_wanted(journal)
+                made = [client.create_run(place, begin["at"], begin["tags"], begin["name"])]
+                if journal.closed and len(search(client, [place], marked)) > 1:
+                    client.delete_run(made[0].info.run_id)
+                _check_wanted(journal)
             name_best(client, made[0])
             journal.known(made[0].info.run_id)
         run = client.get_run(journal.header["run_id"])
     except Exception as error:
         raise AwayError(reason(error)) from error
     return Delivery(client, run.info.run_id, run.info.experiment_id, run.info.artifact_uri, journal.named)
+
+
+def _check_wanted(journal: Journal) -> None:
+    if journal.closed:
+        raise AwayError("it was given up")
 
 
 def _begin(

@@ -67,6 +67,11 @@ class Journal:
             self._owner.release()
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was let go of: somebody else may send what is left in it."""
+        return not self._open
+
     def append(self, entry: Entry) -> None:
         """Keep an entry until it is sent."""
         with self._changing:

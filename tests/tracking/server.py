@@ -112,6 +112,9 @@ class FakeServer:
             return {"runs": [self._run(key) for key, run in self.runs.items() if self._matches(run, given["filter"])]}
         if run is None:
             return {}
+        if word == "runs/delete":
+            del self.runs[given["run_id"]]
+            return {}
         if word == "runs/log-batch":
             run["tags"] |= {tag["key"]: tag["value"] for tag in given.get("tags", [])}
             run["params"] |= {param["key"]: param["value"] for param in given.get("params", [])}

@@ -273,6 +273,42 @@ def test_a_job_of_a_sweep_begins_without_the_server_and_is_told_of_when_the_swee
     assert "training goes on without it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("when", ["search", "create_run"])
+def test_who_gave_up_as_the_server_came_back_makes_no_second_run(
+    server, far, folder: Path, quiet, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    from mlflow import MlflowClient
+
+    from deepfake.tracking import run as module
+
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        pass
+    server.mode = 503
+    with track(far, "e", "job", options=quiet, folder=folder / "0", origin=Origin(parent.id)) as job:
+        job.epoch(1, {"val/loss": 1.0})
+    server.mode = 0
+    (path,) = find_journals([folder])
+    late = Journal(path)
+    client = MlflowClient(far.uri)
+    ask, target = (module.search, module) if when == "search" else (MlflowClient.create_run, MlflowClient)
+
+    def slow(*arguments: object) -> object:
+        if when == "search":
+            found = ask(*arguments)
+        monkeypatch.setattr(target, when, ask)
+        # Given up while the server was asked: somebody else sends the rest.
+        late.close()
+        other = Journal(path)
+        module._arrived(lambda: client, far, other)
+        other.close()
+        return ask(*arguments) if when == "create_run" else found
+
+    monkeypatch.setattr(target, when, slow)
+    with pytest.raises(outbox.AwayError, match="given up"):
+        module._arrived(lambda: client, far, late)
+    assert [one["name"] for one in server.runs.values()] == ["sweep", "job"]
+
+
 def test_a_job_that_began_without_the_server_learns_its_id_when_it_is_back(
     server, far, folder: Path, quiet, monkeypatch
 ) -> None:
