@@ -106,7 +106,7 @@ def _what(trained: Trained) -> str:
 
 def _use(name: str) -> str:
     return (
-        "```sh\npip install deepfake-reader\ndeepfake-reader . clip.mp4\n```\n\n"
+        "```sh\npip install ./reader  # in a clone of deepfake-sweeps\ndeepfake-reader . clip.mp4\n```\n\n"
         "```python\nfrom deepfake_reader import Detector\n\n"
         'print(Detector.load(".").predict("clip.mp4"))\n```\n\n'
         "in this folder. The same faces, frames and numbers as in the project that trained it."
