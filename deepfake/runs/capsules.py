@@ -6,6 +6,7 @@ in ``manifest.json``; all of it is checked before anything is written. Nothing i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -153,6 +154,11 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     # A torn stream ends in one of zlib's errors, an entry that lies about its place in a struct's or an EOFError.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise _bad(file, f"it is cut or no archive ({error or type(error).__name__})") from error
+    except OSError as error:
+        # An entry that says it lies before the file's beginning.
+        if error.errno != errno.EINVAL:
+            raise
+        raise _bad(file, "an entry lies outside of it") from error
 
 
 def _bad(file: Path, why: str) -> UserError:

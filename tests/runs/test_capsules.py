@@ -111,6 +111,15 @@ def test_every_altered_byte_is_refused_or_changes_nothing(record: RunRecord, cap
         assert found.record.metrics() == record.metrics()
 
 
+def test_an_entry_before_the_beginning_is_refused(capsule: Path, tmp_path: Path) -> None:
+    content = bytearray(capsule.read_bytes())
+    # Of the end of the directory, where that begins: all entries seem to lie earlier by as much.
+    at = content.rindex(b"PK\x05\x06") + 16
+    content[at : at + 4] = (int.from_bytes(content[at : at + 4], "little") + (1 << 20)).to_bytes(4, "little")
+    capsule.write_bytes(content)
+    assert "no capsule that can be used" in refused(capsule, tmp_path)
+
+
 def test_a_member_with_another_content(capsule: Path, tmp_path: Path) -> None:
     def change(members: Members) -> None:
         members["run/metrics.json"] = members["run/metrics.json"].replace(b"0.123", b"0.999")

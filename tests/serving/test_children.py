@@ -162,7 +162,8 @@ def test_one_that_cannot_start_says_so_each_time() -> None:
         children = made(script="raise SystemExit(7)")
         children.start_lazily()
         for _ in range(2):
-            with pytest.raises(ChildStartError, match="7"):
+            # Where something else in this process has waited for the child first, asyncio calls its status 255.
+            with pytest.raises(ChildStartError, match=r"ended with status (7|255) before its first file"):
                 await children.ask("x", 20)
         await children.close()
 

@@ -253,7 +253,8 @@ def test_trials_are_paused_and_promoted_on_postgresql_by_two_workers(tmp_path: P
     assert {job.status for job in second.jobs} == {"completed", "paused"}
     trained = (tmp_path / "trained").read_text().splitlines()
     assert len(trained) == len(set(trained)) == sum(map(steps_of, Control(_at(server, tmp_path), "promoted").trials()))
-    assert 20 < len(trained) <= 40
+    # What was begun within the budget runs to its rung, the highest of which is six epochs further.
+    assert 20 < len(trained) <= 40 + 5
 
 
 @pytest.mark.slow
