@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 if sys.platform != "win32":
     import fcntl
 
@@ -89,6 +91,15 @@ def discard(folder: Path) -> None:
     except OSError:
         if not (folder / NAME).exists():
             raise
+
+
+def is_free(lock: Path) -> bool:
+    """Whether nobody holds a file that is locked as :class:`filelock.FileLock` does."""
+    try:
+        with FileLock(lock, timeout=0):
+            return True
+    except Timeout:
+        return False
 
 
 def _opened(folder: Path) -> FileIO | None:

@@ -19,7 +19,7 @@ from deepfake.runs.inputs import Input, named_inputs, split_words
 from deepfake.runs.load import Ensemble, Trained, open_run
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord
-from deepfake.training.decision import Decision, meaning
+from deepfake.training.decision import Decision, document, meaning
 
 #: The exit status when some input has no answer.
 UNANSWERED = 3
@@ -33,21 +33,9 @@ def answer_all(trained: Trained | Ensemble, inputs: Sequence[Input], console: Co
 
 
 def as_json(trained: Trained | Ensemble, answers: Sequence[Answer]) -> dict[str, Any]:
-    """Everything for other programs; ``schema`` changes when a field changes its meaning or goes."""
-    decision, record = trained.decision, trained.record
-    return {
-        "schema": "deepfake/predict/1",
-        "run": {"name": record.name, "id": record.run_id},
-        "threshold": decision.applied_threshold,
-        "threshold_probability": decision.applied_probability,
-        "threshold_fitted_by": None if decision.threshold is None else decision.method,
-        "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
-        "unavailable": dict(decision.unavailable),
-        "prior": {"stated": decision.prior, "fitted": decision.fitted_prior},
-        "probability_means": meaning(decision),
-        "pooling": decision.pooling,
-        "results": [as_result(answer) for answer in answers],
-    }
+    """Everything for other programs."""
+    run = {"name": trained.record.name, "id": trained.record.run_id}
+    return document(trained.decision, run, [as_result(answer) for answer in answers])
 
 
 #: What the columns of :func:`as_table` hold; numbers that are not there are NaN, texts None.

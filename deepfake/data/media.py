@@ -27,10 +27,13 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 FILE_SECONDS = 120.0
 
 
+#: What a file is, by its suffix.
+KINDS = {**dict.fromkeys(VIDEO_SUFFIXES, "video"), **dict.fromkeys(IMAGE_SUFFIXES, "image")}
+
+
 def kind_of(path: str) -> str:
     """``video`` or ``image``, by suffix; "" for neither."""
-    suffix = os.path.splitext(path)[1].lower()
-    return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else ""
+    return KINDS.get(os.path.splitext(path)[1].lower(), "")
 
 
 class MediaError(Exception):

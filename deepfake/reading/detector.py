@@ -25,7 +25,7 @@ from deepfake.errors import UserError, printable
 from deepfake.installation import available_cores
 from deepfake.reading.folder import CONFIG, DOMAIN, ONNX, QUANTIZED, read_folder, read_json
 from deepfake.training.calibration import sigmoid
-from deepfake.training.decision import Decision, load_decision, meaning
+from deepfake.training.decision import Decision, document, load_decision
 from deepfake.training.domain import load_domain
 from deepfake.training.pooling import pool_clips, pool_faces
 
@@ -99,20 +99,7 @@ class FileReader:
 
     def document(self, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Results with all that they are to be read by: what ``deepfake predict --json`` prints."""
-        decision = self.decision
-        return {
-            "schema": "deepfake/predict/1",
-            "run": dict(self.description["run"]),
-            "threshold": decision.applied_threshold,
-            "threshold_probability": decision.applied_probability,
-            "threshold_fitted_by": None if decision.threshold is None else decision.method,
-            "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
-            "unavailable": dict(decision.unavailable),
-            "prior": {"stated": decision.prior, "fitted": decision.fitted_prior},
-            "probability_means": meaning(decision),
-            "pooling": decision.pooling,
-            "results": list(results),
-        }
+        return document(self.decision, self.description["run"], results)
 
     def _predict(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
         refused = {place: reason for place, path in enumerate(paths) if (reason := _refusal(path))}

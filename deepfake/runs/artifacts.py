@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import psutil
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from deepfake.data.prepare import cut_settings
 from deepfake.errors import first_line
 from deepfake.metrics import Interval, class_counts
-from deepfake.presence import at_work
+from deepfake.presence import at_work, is_free
 from deepfake.runs.build import FAILURES, Run, failures
 from deepfake.runs.card import open_crops, run_card
 from deepfake.runs.console import Console
@@ -332,18 +332,10 @@ def _remove_leftovers(place: Path, begins: str) -> None:
     for folder in place.glob(f"{glob.escape(begins)}*-*"):
         process = folder.name.removeprefix(begins).partition("-")[0]
         with suppress(OSError):  # somebody else removes it, or it is somebody else's
+            # The number of a process in another container says nothing here; its lock does.
             users = not folder.is_symlink() and folder.stat().st_uid == os.getuid()
-            if users and process.isdigit() and not psutil.pid_exists(int(process)) and _is_free(folder / _LOCK):
+            if users and process.isdigit() and not psutil.pid_exists(int(process)) and is_free(folder / _LOCK):
                 shutil.rmtree(folder)
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether nobody holds it: the number of a process in another container says nothing here."""
-    try:
-        with FileLock(lock, timeout=0):
-            return True
-    except Timeout:
-        return False
 
 
 def _numbers(result: EvaluatedData) -> dict[str, object]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from deepfake.data.crop_records import Record, read_frames
 from deepfake.data.cropping import CutSettings
-from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from deepfake.data.media import KINDS
 from deepfake.data.prepare import phases
 from deepfake.installation import child_environment, module_command
 from deepfake.runs.answers import Answer, Originals, alike, look_at_crops, read_looks
@@ -66,10 +66,7 @@ class Resident:
         describe: Answers into what programs are told, as ``deepfake predict --json`` does.
     """
 
-    suffixes: Mapping[str, str] = {
-        **dict.fromkeys(VIDEO_SUFFIXES, "video"),
-        **dict.fromkeys(IMAGE_SUFFIXES, "image"),
-    }
+    suffixes: Mapping[str, str] = KINDS
 
     def __init__(
         self,

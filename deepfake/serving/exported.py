@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepfake.data.crop_records import Record
-from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from deepfake.data.media import KINDS
 from deepfake.data.prepare_worker import Job
 from deepfake.reading import Detector
 from deepfake.serving.cutting import Cutting
@@ -33,10 +33,7 @@ class Exported:
         limits: How many processes, and what a file may take.
     """
 
-    suffixes: Mapping[str, str] = {
-        **dict.fromkeys(VIDEO_SUFFIXES, "video"),
-        **dict.fromkeys(IMAGE_SUFFIXES, "image"),
-    }
+    suffixes: Mapping[str, str] = KINDS
     overlays = False
 
     def __init__(self, detector: Detector, folder: Path, limits: Limits) -> None:

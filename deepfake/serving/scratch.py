@@ -14,7 +14,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
+
+from deepfake.presence import is_free
 
 _BEGINS = "deepfake-serve-"
 _LOCK = ".lock"
@@ -45,16 +47,8 @@ def _remove_leftovers(place: Path) -> None:
             own = not folder.is_symlink() and (not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid())
             # One that has no lock yet was made a moment ago.
             made = (folder / _LOCK).exists() or time.time() - folder.stat().st_mtime > 60
-            if own and made and _is_free(folder / _LOCK):
+            if own and made and is_free(folder / _LOCK):
                 shutil.rmtree(folder)
-
-
-def _is_free(lock: Path) -> bool:
-    try:
-        with FileLock(lock, timeout=0):
-            return True
-    except Timeout:
-        return False
 
 
 @asynccontextmanager

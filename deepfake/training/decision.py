@@ -5,7 +5,7 @@ How it is fitted, :mod:`deepfake.training.fitting` knows. Knows arrays only; no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +124,29 @@ def meaning(decision: Decision) -> str:
     else:
         said += f", as in its calibration ({counted}); where fakes are rarer it is lower (--prior)"
     return f"{said}. It holds for files like those of the run's data, and for no others."
+
+
+def document(decision: Decision, run: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Results with all that they are to be read by, as ``deepfake predict --json`` prints it.
+
+    Args:
+        decision: By which they were made.
+        run: ``name`` and ``id`` of the run.
+        results: One for each file. ``schema`` changes when a field of theirs, or one here, changes its meaning or goes.
+    """
+    return {
+        "schema": "deepfake/predict/1",
+        "run": dict(run),
+        "threshold": decision.applied_threshold,
+        "threshold_probability": decision.applied_probability,
+        "threshold_fitted_by": None if decision.threshold is None else decision.method,
+        "calibration": None if decision.calibrator is None else decision.calibrator.to_dict()["method"],
+        "unavailable": dict(decision.unavailable),
+        "prior": {"stated": decision.prior, "fitted": decision.fitted_prior},
+        "probability_means": meaning(decision),
+        "pooling": decision.pooling,
+        "results": list(results),
+    }
 
 
 def _percent(fraction: float) -> str:
