@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from deepfake.errors import UserError
 from deepfake.reading.folder import DIGESTS
 from deepfake.runs.console import Console
+from deepfake.runs.inputs import OVERRIDE
 from deepfake.serving.starting import add_words, open_exported, serve
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ EXAMPLES = (
     ("deepfake serve exported/ --host 0.0.0.0 --port 80", "an exported folder, for all who can reach this machine"),
     ("deepfake serve best:lr_batch --root /data/videos", "files of a folder too, by their paths"),
 )
-
-_CHANGE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +58,7 @@ def _open(arguments: argparse.Namespace, folder: Path, limits: Limits, console: 
     """
     changes: list[str] = arguments.changes
     for text in changes:
-        if not _CHANGE.match(text):
+        if not OVERRIDE.match(text):
             raise UserError(
                 f"{text!r} is no change of a run", "behind RUN come dataset., evaluation. or trainer. keys as key=value"
             )

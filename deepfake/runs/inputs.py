@@ -36,12 +36,13 @@ class Input:
 
 
 #: What is typed of data, scoring and the machine among names of files.
-_OVERRIDE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
+#: A change of a run that is typed beside files.
+OVERRIDE = re.compile(r"(dataset|evaluation|trainer|tracking|paths)\.[\w.]+=")
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Names of files and ``key=value`` apart; what is there under such a name is a file."""
-    overrides = [text for text in words if _OVERRIDE.match(text) and not Path(text).exists()]
+    overrides = [text for text in words if OVERRIDE.match(text) and not Path(text).exists()]
     return [text for text in words if text not in overrides], overrides
 
 
