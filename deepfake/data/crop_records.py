@@ -22,6 +22,7 @@ import numpy as np
 
 from deepfake.data.cropping import FRAME, Crops
 from deepfake.data.faces.base import Landmarks
+from deepfake.data.media import Pixels
 
 Record = dict[str, Any]
 
@@ -103,6 +104,22 @@ def read_frames(folder: Path, record: Record) -> np.ndarray:
     with open(folder / f"{record['part']}.frames", "rb") as file:
         file.seek(record["first"] * FRAME.itemsize)
         return np.frombuffer(file.read(clips * length * FRAME.itemsize), FRAME).reshape(clips, length)
+
+
+def read_pixels(folder: Path, record: Record) -> Pixels:
+    """The crops uint8 [clips, T, S, S, 3] of one sample, fillers included, as a memory map."""
+    file, shape = folder / f"{record['part']}.u8", tuple(record["shape"])
+    return np.memmap(file, np.uint8, "r", record["offset"], shape)
+
+
+def kept_frames(record: Record) -> np.ndarray:
+    """Which of a sample's frames are no fillers, bool [clips, T]."""
+    return np.arange(record["shape"][1]) < np.array(record["lengths"])[:, None]
+
+
+def clip_faces(record: Record) -> list[int]:
+    """Whose each clip of a sample is, 0 for the largest face."""
+    return list(record.get("faces") or [0] * record["shape"][0])
 
 
 _TENTHS = np.dtype("<i2")  # of a pixel, in which landmarks are kept

@@ -18,7 +18,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from deepfake import presence
-from deepfake.data.crop_records import Record, read_frames, read_landmarks, read_records
+from deepfake.data.crop_records import Record, kept_frames, read_frames, read_landmarks, read_records
 from deepfake.data.cropping import FRAME, CutSettings
 from deepfake.data.faces.base import Landmarks
 from deepfake.data.frame_sampling import ClipPlan
@@ -112,7 +112,7 @@ class CropStore:
         table.insert(1, "clip", clip)
         table.insert(2, "position", position)
         no_filler: np.ndarray | list[bool] = (
-            np.concatenate([self._kept(self.records[owner]).reshape(-1) for owner in owners]) if owners else []
+            np.concatenate([kept_frames(self.records[owner]).reshape(-1) for owner in owners]) if owners else []
         )
         return table[np.asarray(no_filler, bool)].reset_index(drop=True)
 
@@ -136,15 +136,11 @@ class CropStore:
         _, *shape = record["shape"]
         size = math.prod(shape)
         start = record["offset"] + clip * size
-        return self.pixels(record["part"])[start : start + size].reshape(shape), self._kept(record)[clip]
+        return self.pixels(record["part"])[start : start + size].reshape(shape), kept_frames(record)[clip]
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory maps are opened again where they arrive, never copied there.
         return {"path": self.path, "records": self.records, "slack": self.slack, "_maps": {}, "_in_use": None}
-
-    @staticmethod
-    def _kept(record: Record) -> np.ndarray:
-        return np.arange(record["shape"][1]) < np.array(record["lengths"])[:, None]
 
 
 _VERSION = 5  # of what a store holds; another number begins new stores

@@ -26,9 +26,8 @@ from deepfake.data.frame_sampling import ClipPlan
 from deepfake.data.manifest import Manifest, plain_path
 from deepfake.data.options import DatasetOptions
 from deepfake.data.prepare_worker import Job, stamp
-from deepfake.data.worker_pool import run_jobs
+from deepfake.data.worker_pool import prepare_jobs
 from deepfake.errors import DataError
-from deepfake.installation import available_cores
 from deepfake.presence import at_work
 from deepfake.progress import Progress, bar
 
@@ -38,7 +37,6 @@ _PASSING = (
     "unreadable",
     "timeout",
 )  # may be the machine's fault rather than the file's: tried again each time
-_WORTH_WORKERS = 6  # with fewer samples, starting more than one worker process costs more than it saves
 
 
 def prepare_crops(
@@ -187,58 +185,9 @@ def needed_bytes(jobs: Iterable[Job], settings: CutSettings) -> int:
     return sum(video if job.kind == "video" else image for job in jobs)
 
 
-def prepare_jobs(
-    jobs: list[Job], folder: Path, settings: CutSettings, workers: int | str, progress: Progress | None = None
-) -> None:
-    """Cut samples into a store's folder, originals before what was made from them.
-
-    Args:
-        jobs: The samples.
-        folder: Gets the crops, a record for each sample.
-        settings: How to cut.
-        workers: Processes; ``auto`` takes one for each core. 0 works in this one, which a decoder that crashes ends.
-        progress: Told of every sample.
-
-    Raises:
-        DataError: The crops cannot be written.
-    """
-    count = _worker_count(workers, len(jobs))
-    try:
-        with bar(progress, len(jobs), "preparing crops") as prepared:
-            for phase in phases(jobs, folder, settings):
-                for _ in run_jobs(phase, folder, settings, count):
-                    prepared.advance()
-    except OSError as error:
-        raise DataError(
-            f"cannot write crops to {folder}: {error.strerror or error}",
-            "make room and run the same command again; what is done is kept",
-        ) from error
-
-
 def _plan_told(jobs: list[Job], folder: Path, settings: CutSettings) -> str:
     needed, free = needed_bytes(jobs, settings) / 1e9, shutil.disk_usage(folder).free / 1e9
     return f"preparing {len(jobs)} samples: at most {needed:.2f} GB in {folder} ({free:.0f} GB free)"
-
-
-def phases(jobs: list[Job], folder: Path, settings: CutSettings) -> Iterator[list[Job]]:
-    """Originals first, so that what was made from them can use their tracks."""
-    if (
-        settings.align
-        or settings.view == "patches"
-        or settings.faces in ("center", "none")
-        or not any(job.original for job in jobs)
-    ):
-        yield jobs
-        return
-    yield [job for job in jobs if not job.original]
-    records = read_records(folder)
-    yield [replace(job, like=records.get(job.original)) for job in jobs if job.original]
-
-
-def _worker_count(workers: int | str, jobs: int) -> int:
-    if isinstance(workers, int):
-        return workers
-    return 1 if jobs < _WORTH_WORKERS else available_cores()
 
 
 def _opened(folder: Path, table: pd.DataFrame, records: dict[str, Record]) -> CropStore:

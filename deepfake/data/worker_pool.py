@@ -11,19 +11,22 @@ import queue
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deepfake.data.crop_records import Record, StoreWriter
+from deepfake.data.crop_records import Record, StoreWriter, read_records
 from deepfake.data.cropping import CutSettings
 from deepfake.data.media import Deadline, timed_out
 from deepfake.data.prepare_worker import Job, Worker, pack_job, pack_settings, stamp, time_limit, worker_environment
 from deepfake.errors import DataError
-from deepfake.installation import child_environment, module_command
+from deepfake.installation import available_cores, child_environment, module_command
+from deepfake.progress import Progress, bar
 
 #: What a worker process runs.
 WORKER = tuple(module_command(Worker.__module__))
 
+_WORTH_WORKERS = 6  # with fewer samples, starting more than one worker process costs more than it saves
 _GRACE = 3.0  # seconds: a worker minds the limit itself, but for what a decoder does in one go
 
 
@@ -57,6 +60,55 @@ def run_jobs(
         yield from pool.run(workers)
     finally:
         pool.stop()
+
+
+def prepare_jobs(
+    jobs: Sequence[Job], folder: Path, settings: CutSettings, workers: int | str, progress: Progress | None = None
+) -> None:
+    """Cut samples into a store's folder, originals before what was made from them.
+
+    Args:
+        jobs: The samples.
+        folder: Gets the crops, a record for each sample.
+        settings: How to cut.
+        workers: Processes; ``auto`` takes one for each core. 0 works in this one, which a decoder that crashes ends.
+        progress: Told of every sample.
+
+    Raises:
+        DataError: The crops cannot be written.
+    """
+    count = _worker_count(workers, len(jobs))
+    try:
+        with bar(progress, len(jobs), "preparing crops") as prepared:
+            for phase in phases(jobs, folder, settings):
+                for _ in run_jobs(phase, folder, settings, count):
+                    prepared.advance()
+    except OSError as error:
+        raise DataError(
+            f"cannot write crops to {folder}: {error.strerror or error}",
+            "make room and run the same command again; what is done is kept",
+        ) from error
+
+
+def phases(jobs: Sequence[Job], folder: Path, settings: CutSettings) -> Iterator[Sequence[Job]]:
+    """Originals first, so that what was made from them can use their tracks."""
+    if (
+        settings.align
+        or settings.view == "patches"
+        or settings.faces in ("center", "none")
+        or not any(job.original for job in jobs)
+    ):
+        yield jobs
+        return
+    yield [job for job in jobs if not job.original]
+    records = read_records(folder)
+    yield [replace(job, like=records.get(job.original)) for job in jobs if job.original]
+
+
+def _worker_count(workers: int | str, jobs: int) -> int:
+    if isinstance(workers, int):
+        return workers
+    return 1 if jobs < _WORTH_WORKERS else available_cores()
 
 
 class _Pool:

@@ -19,9 +19,10 @@ from deepfake.data.crop_store import CropStore
 from deepfake.data.encoding import write_video
 from deepfake.data.manifest import Manifest
 from deepfake.data.media import Frames, MediaError, Pixels, read_image
-from deepfake.data.prepare import cut_settings, prepare_jobs
+from deepfake.data.prepare import cut_settings
 from deepfake.data.prepare_worker import Job
 from deepfake.data.video import read_video
+from deepfake.data.worker_pool import prepare_jobs
 from deepfake.progress import Progress, bar
 from deepfake.runs.artifacts import scratch_folder
 from deepfake.runs.console import Console

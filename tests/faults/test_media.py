@@ -19,8 +19,9 @@ import pytest
 
 from deepfake.data.crop_records import read_records
 from deepfake.data.options import DatasetOptions
-from deepfake.data.prepare import cut_settings, prepare_jobs
+from deepfake.data.prepare import cut_settings
 from deepfake.data.prepare_worker import Job
+from deepfake.data.worker_pool import prepare_jobs
 from tests import PROJECT
 from tests.data.making import numbered, write_video
 from tests.end_to_end.conftest import Command, command, kept, outputs
