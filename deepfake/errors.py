@@ -186,6 +186,23 @@ def closest(value: object, choices: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else ""
 
 
+def refuse_newer(version: object, known: int, what: str) -> None:
+    """Make sure that something was not written in a format of after this version.
+
+    Args:
+        version: The format that it names; anything but a number is damage, and not found here.
+        known: The newest that can be read.
+        what: What it is.
+
+    Raises:
+        UserError: It was.
+    """
+    if isinstance(version, int) and version > known:
+        raise UserError(
+            f"{what} was written in format {version}, this version reads up to {known}", "update the program"
+        )
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, or its type where it says nothing."""
     text = str(error).strip()

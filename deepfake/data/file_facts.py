@@ -41,8 +41,7 @@ def media_of(record: Record, frames: np.ndarray, margin: float) -> Media:
         frames: The frame records of its first clip.
         margin: By which its face boxes were enlarged.
     """
-    side = float(np.median(np.maximum(frames["x1"] - frames["x0"], frames["y1"] - frames["y0"])))
-    per_frame = record["bitrate"] / record["fps"] if record["fps"] else 8 * max(record["bytes"], 0)
+    face = _face(record, frames, margin)
     return Media(
         width=record["width"],
         height=record["height"],
@@ -50,21 +49,30 @@ def media_of(record: Record, frames: np.ndarray, margin: float) -> Media:
         fps=record["fps"],
         duration=record["duration"],
         codec=record["codec"],
-        bits_per_pixel=per_frame / (record["width"] * record["height"]),
-        face=None if record.get("landmarks") is None else round(side / (1 + margin), 1),
+        bits_per_pixel=_bits_per_pixel(record),
+        face=None if np.isnan(face) else round(face, 1),
     )
 
 
 def facts_of(record: Record, frames: np.ndarray, margin: float) -> dict[str, float]:
     """What :data:`deepfake.training.domain.FACTS` compares, as far as it is known; arguments as of :func:`media_of`."""
-    sides = np.maximum(frames["x1"] - frames["x0"], frames["y1"] - frames["y0"]) / (1 + margin)
-    pixels = record["width"] * record["height"]
-    per_frame = record["bitrate"] / record["fps"] if record["fps"] else 8 * record["bytes"]
     facts = {
         "side": float(min(record["width"], record["height"])),
-        "bits_per_pixel": per_frame / pixels if per_frame > 0 else np.nan,
-        "face": float(np.median(sides)) if record.get("landmarks") is not None else np.nan,
+        "bits_per_pixel": _bits_per_pixel(record) or np.nan,
+        "face": _face(record, frames, margin),
         "faces": float(1 + record["beside"]) if "beside" in record else np.nan,
         "fps": float(record["fps"]) or np.nan,
     }
     return {fact: value for fact, value in facts.items() if np.isfinite(value)}
+
+
+def _bits_per_pixel(record: Record) -> float:
+    """Of what is kept of a frame, compressed; 0 where that is not known."""
+    per_frame = record["bitrate"] / record["fps"] if record["fps"] else 8 * max(record["bytes"], 0)
+    return float(per_frame / (record["width"] * record["height"]))
+
+
+def _face(record: Record, frames: np.ndarray, margin: float) -> float:
+    """The larger side of the largest face, in pixels; NaN where none was looked for."""
+    sides = np.maximum(frames["x1"] - frames["x0"], frames["y1"] - frames["y0"]) / (1 + margin)
+    return np.nan if record.get("landmarks") is None else float(np.median(sides))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepfake.errors import UserError
+from deepfake.errors import UserError, refuse_newer
 from deepfake.training.calibration import AtPrior, Calibrator, load_calibrator
 
 if TYPE_CHECKING:
@@ -159,12 +159,7 @@ def load_decision(saved: Mapping[str, Any]) -> Decision:
     Raises:
         UserError: It is damaged, or a newer version wrote it.
     """
-    version = saved.get("format")
-    if isinstance(version, int) and version > FORMAT:
-        raise UserError(
-            f"the run's calibration was written in format {version}, this version reads up to {FORMAT}",
-            "update the program",
-        )
+    refuse_newer(saved.get("format"), FORMAT, "the run's calibration")
     try:
         calibrator = None if saved["calibrator"] is None else load_calibrator(saved["calibrator"])
         decision = Decision(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepfake.errors import UserError
+from deepfake.errors import UserError, refuse_newer
 
 if TYPE_CHECKING:
     from deepfake.data.clips import ClipSource
@@ -204,12 +204,7 @@ def load_domain(saved: Mapping[str, Any]) -> Domain:
     Raises:
         UserError: It is damaged, or a newer version wrote it.
     """
-    version = saved.get("format")
-    if isinstance(version, int) and version > FORMAT:
-        raise UserError(
-            f"the run's domain.json was written in format {version}, this version reads up to {FORMAT}",
-            "update the program",
-        )
+    refuse_newer(saved.get("format"), FORMAT, "the run's domain.json")
     try:
         media = {
             str(kind): {str(name): (float(low), float(high)) for name, (low, high) in own.items()}
