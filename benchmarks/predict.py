@@ -28,12 +28,12 @@ import torch
 from benchmarks.explain import FRAMES, ROOT, cut, source, trained
 from benchmarks.measure import in_turns, machine, report, row
 from deepfake.data.media import kind_of
+from deepfake.reading.answers import Input, as_result
 from deepfake.reading.detector import open_session
 from deepfake.reading.folder import ONNX
-from deepfake.runs.answers import as_result, predict_inputs
+from deepfake.runs.answers import predict_inputs
 from deepfake.runs.console import Console
 from deepfake.runs.export import export_run
-from deepfake.runs.inputs import Input
 from deepfake.runs.load import Trained
 
 FILES, ROUNDS = 50, 7

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import harmless
-from deepfake.runs.answers import Answer, FaceAnswer, as_result, at_prior, predict_inputs
+from deepfake.reading.answers import Answer, FaceAnswer, Input, as_result
+from deepfake.runs.answers import at_prior, predict_inputs
 from deepfake.runs.console import Console
-from deepfake.runs.inputs import Input, named_inputs, split_words
+from deepfake.runs.inputs import named_inputs, split_words
 from deepfake.runs.load import Ensemble, Trained, open_run
 from deepfake.tracking import run_folder as files
 from deepfake.tracking.run_record import RunRecord

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from deepfake.options import LARGEST, MOST, WIDEST, chosen, environment, ranged
 
@@ -108,3 +109,17 @@ class ConvLstm(HeadOptions):
     kernel: int = ranged(3, low=1, high=9)
     # Whether each frame's change from the one before stands beside it; heads saved before there was a choice have none.
     changes: bool = False
+
+
+def head_options(saved: Mapping[str, Any]) -> HeadOptions:
+    """A head's options from plain values, of which ``kind`` names their class.
+
+    Raises:
+        ValueError: There is no such head.
+        KeyError, TypeError: They are not all there, or others.
+    """
+    kinds = {kind.__name__: kind for kind in HeadOptions.__subclasses__()}
+    values = {name: value for name, value in saved.items() if name != "kind"}
+    if saved["kind"] not in kinds:
+        raise ValueError(f"no head {saved['kind']!r}; there are {', '.join(sorted(kinds))}")
+    return kinds[saved["kind"]](**values)

@@ -7,31 +7,43 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deepfake.data.crop_records import Record, read_frames, read_records
+from deepfake.data.crop_records import Record, clip_faces, read_frames, read_pixels, read_records
 from deepfake.data.cropping import CutSettings
 from deepfake.data.file_facts import facts_of, media_of
 from deepfake.data.frame_sampling import ClipPlan, window
-from deepfake.data.media import Pixels, kind_of
+from deepfake.data.media import Pixels
 from deepfake.data.prepare_worker import Job
-from deepfake.data.worker_pool import run_jobs
-from deepfake.errors import UserError, printable
+from deepfake.data.worker_pool import prepare_jobs
+from deepfake.errors import UserError
 from deepfake.installation import available_cores
+from deepfake.reading.answers import (
+    Answer,
+    FaceAnswer,
+    Input,
+    as_result,
+    face_places,
+    named_file,
+    nothing_there,
+    read_faces,
+    read_score,
+    unanswered,
+)
 from deepfake.reading.folder import CONFIG, DOMAIN, ONNX, QUANTIZED, read_folder, read_json
 from deepfake.training.calibration import sigmoid
 from deepfake.training.decision import Decision, document, load_decision
-from deepfake.training.domain import load_domain
+from deepfake.training.domain import Outside, load_domain
 from deepfake.training.pooling import pool_clips, pool_faces
 
 _FILES = 64  # whose crops lie on the disk at once
 _FRAMES = 64  # that the graph reads at once, or the frames of one clip where it has more
-_WORTH_WORKERS = 6  # with fewer files, starting more than one process costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,22 @@ class Scoring:
     top_k: int
 
 
-class FileReader:
+@dataclass(frozen=True)
+class Cut:
+    """A file that was cut.
+
+    Attributes:
+        file: What it is called, and its kind.
+        record: What came of cutting it by :attr:`FileReader.settings`.
+        folder: Where its crops lie.
+    """
+
+    file: Input
+    record: Record
+    folder: Path
+
+
+class FileReader(ABC):
     """What answers about files; how crops become logits, a subclass says.
 
     Args:
@@ -82,9 +109,9 @@ class FileReader:
         if self.settings.normalise:
             _require_simplejpeg()
 
+    @abstractmethod
     def run(self, clips: Pixels, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clips uint8 [B, T, 3, S, S] in RGB and mask bool [B, T] to logits [B] and features [B, D]."""
-        raise NotImplementedError
 
     def predict(self, path: Path | str) -> dict[str, Any]:
         """What is said of one file: one of the ``results`` of ``deepfake predict --json``."""
@@ -102,24 +129,15 @@ class FileReader:
         return document(self.decision, self.description["run"], results)
 
     def _predict(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
-        refused = {place: reason for place, path in enumerate(paths) if (reason := _refusal(path))}
-        jobs = [
-            Job(str(place), path, kind_of(path.name), seconds=self.seconds)
-            for place, path in enumerate(paths)
-            if place not in refused
-        ]
+        named = {str(place): _named(path) for place, path in enumerate(paths)}
+        jobs = [Job(name, one.path, one.kind, seconds=self.seconds) for name, one in named.items() if one.kind]
         with tempfile.TemporaryDirectory(prefix="deepfake-reader-") as scratch:
             folder = Path(scratch)
-            workers = 1 if len(jobs) < _WORTH_WORKERS else available_cores()
-            for _ in run_jobs(jobs, folder, self.settings, workers):
-                pass
+            prepare_jobs(jobs, folder, self.settings, "auto")
             records = read_records(folder)
-            return [
-                _unanswered(path, *refused[place], kind="")
-                if place in refused
-                else self.answer(path, records[str(place)], folder)
-                for place, path in enumerate(paths)
-            ]
+            answers = self.read([Cut(one, records[name], folder) for name, one in named.items() if one.kind])
+        found = iter(answers)
+        return [as_result(next(found) if one.kind else unanswered(one)) for one in named.values()]
 
     def answer(self, path: Path, record: Record, folder: Path, kind: str = "") -> dict[str, Any]:
         """What is said of a file that was cut: one of the ``results`` of ``deepfake predict --json``.
@@ -130,93 +148,75 @@ class FileReader:
             folder: Where its crops lie.
             kind: ``video`` or ``image``, where its name does not say so.
         """
-        kind = kind or kind_of(path.name)
-        if record["status"] != "ok":
-            return _unanswered(path, record["status"], record["reason"], kind=kind)
-        logits, features = self._look(record, folder)
-        faces = np.array(record["faces"]) if "faces" in record else None
-        score = float(pool_faces(np.zeros(len(logits), int), faces, logits, 1, self._scoring)[0])
-        frames, filled = int(record["frames"]), int(record["filled"])
-        found = {"found": frames - filled, "frames": frames} if self._finds else None
-        if np.isnan(score):
-            return _unanswered(path, "not_a_number", "the model's score is NaN", kind=kind) | {"faces": found}
-        decision = self.decision
-        fake = bool(decision.predicts_fake(np.array([score]))[0])
-        threshold = decision.applied_probability
-        probability = None if threshold is None else float(decision.calibrated(np.array([score]))[0])
-        clips = sigmoid(logits)
-        each = self._each_face(record, folder, logits, faces) if self.settings.max_faces > 1 else []
-        return {
-            "path": printable(str(path)),
-            "kind": kind,
-            "class": "FAKE" if fake else "REAL",
-            "probability": probability,
-            "confidence": None if probability is None else probability if fake else 1 - probability,
-            "tied": probability is not None and probability == threshold and score != decision.applied_threshold,
-            "score": score,
-            "spread": {
-                "clips": len(clips),
-                "low": float(clips.min()),
-                "high": float(clips.max()),
-                "std": float(clips.std()),
-            },
-            "faces": found,
-            **({"each_face": each} if each else {}),
-            "media": asdict(media_of(record, read_frames(folder, record)[0], self.settings.margin)),
-            "outside": self._outside(record, folder, features),
-            "reason": None,
-        }
+        one = Input(path, kind) if kind else named_file(path)
+        return as_result(self.read([Cut(one, record, folder)])[0])
 
-    def _look(self, record: Record, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-        """The logit of each clip of a file, float64 [clips], and their features [clips, D]."""
-        clips, kept, *rest = record["shape"]
-        pixels = np.memmap(folder / f"{record['part']}.u8", np.uint8, "r", record["offset"], tuple(record["shape"]))
-        slack = self.settings.plan.slack
-        frames = kept - slack if kept > slack else kept  # an image has one, whatever the slack
-        found = []
-        at_once = max(1, _FRAMES // frames)
-        for start in range(0, clips, at_once):
-            some = range(start, min(start + at_once, clips))
-            batch = np.empty((len(some), frames, *rest), np.uint8)
-            for place, clip in enumerate(some):
-                length = int(record["lengths"][clip])
-                run = pixels[clip]
-                batch[place] = run[window(length, frames)] if slack else run
-            lengths = np.minimum([record["lengths"][clip] for clip in some], frames)
-            mask = np.arange(frames) < lengths[:, None]
-            found.append(self.run(np.ascontiguousarray(batch.transpose(0, 1, 4, 2, 3)), mask))
-        logits, features = (np.concatenate(parts).astype(np.float64) for parts in zip(*found, strict=True))
-        return logits, features
-
-    def _each_face(
-        self, record: Record, folder: Path, logits: np.ndarray, faces: np.ndarray | None
-    ) -> list[dict[str, Any]]:
-        """What is said of each face of a file, the largest first."""
-        owners = np.zeros(len(logits), int) if faces is None else faces
-        count = int(owners.max()) + 1
-        scores = pool_clips(owners, logits, count, self._scoring.clips, self._scoring.top_k)
-        calibrator = self.decision.calibrator
-        probabilities = [None] * count if calibrator is None else self.decision.calibrated(scores).tolist()
-        frames = read_frames(folder, record)
+    def read(self, files: Sequence[Cut]) -> list[Answer]:
+        """What is said of each of several files that were cut; clips of one length are looked at together."""
+        looks = iter(self._look([one for one in files if one.record["status"] == "ok"]))
         return [
-            {
-                "face": face,
-                "score": float(scores[face]),
-                "probability": probabilities[face],
-                **_place(frames[owners == face]),
-            }
-            for face in range(count)
+            self._read(one, *next(looks))
+            if one.record["status"] == "ok"
+            else Answer(one.file, reason=one.record["status"], detail=one.record["reason"])
+            for one in files
         ]
 
-    def _outside(self, record: Record, folder: Path, features: np.ndarray) -> list[dict[str, Any]]:
+    def _look(self, files: Sequence[Cut]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each file the logit of each clip, float64 [clips], and their features [clips, D]."""
+        crops = [read_pixels(one.folder, one.record) for one in files]
+        slack = self.settings.plan.slack
+        alike: dict[int, list[tuple[int, int]]] = {}
+        for place, pixels in enumerate(crops):
+            clips, kept = pixels.shape[:2]
+            frames = kept - slack if kept > slack else kept  # an image has one, whatever the slack
+            alike.setdefault(frames, []).extend((place, clip) for clip in range(clips))
+        logits: list[list[float]] = [[] for _ in files]
+        features: list[list[np.ndarray]] = [[] for _ in files]
+        for frames, clips_of_files in alike.items():
+            at_once = max(1, _FRAMES // frames)
+            for start in range(0, len(clips_of_files), at_once):
+                some = clips_of_files[start : start + at_once]
+                lengths = np.array([int(files[place].record["lengths"][clip]) for place, clip in some])
+                batch = np.stack(
+                    [
+                        crops[place][clip][window(length, frames)] if slack else crops[place][clip]
+                        for (place, clip), length in zip(some, lengths.tolist(), strict=True)
+                    ]
+                )
+                mask = np.arange(frames) < np.minimum(lengths, frames)[:, None]
+                found = self.run(np.ascontiguousarray(batch.transpose(0, 1, 4, 2, 3)), mask)
+                for (place, _), logit, vector in zip(some, *found, strict=True):
+                    logits[place].append(float(logit))
+                    features[place].append(vector)
+        for own, vectors in zip(logits, features, strict=True):
+            yield np.array(own, np.float64), np.stack(vectors).astype(np.float64)
+
+    def _read(self, one: Cut, logits: np.ndarray, features: np.ndarray) -> Answer:
+        record, frames = one.record, read_frames(one.folder, one.record)
+        faces = np.array(clip_faces(record))
+        score = float(pool_faces(np.zeros(len(logits), int), faces, logits, 1, self._scoring)[0])
+        answer = read_score(self.decision, one.file, record, score, sigmoid(logits), finds=self._finds)
+        answer = replace(answer, media=media_of(record, frames[0], self.settings.margin))
+        if answer.reason:
+            return answer
+        each: tuple[FaceAnswer, ...] = ()
+        if self.settings.max_faces > 1:
+            places = face_places(record, frames)
+            scores = pool_clips(faces, logits, len(places), self._scoring.clips, self._scoring.top_k)
+            each = read_faces(self.decision, scores, places)
+        return replace(answer, each_face=each, outside=self._outside(record, frames[0], faces, features))
+
+    def _outside(
+        self, record: Record, frames: np.ndarray, faces: np.ndarray, features: np.ndarray
+    ) -> tuple[Outside, ...]:
         """How a file lies outside of what the run was trained on, by the clip in the middle of its largest face's."""
         if self._domain is None:
-            return []
+            return ()
         # Which kind it is, its header has told: a picture has no frames a second.
         kind = "video" if record["fps"] else "image"
-        own = np.flatnonzero(np.array(record["faces"]) == 0) if "faces" in record else np.arange(len(features))
-        facts = facts_of(record, read_frames(folder, record)[0], self.settings.margin)
-        return [asdict(one) for one in self._domain.outside(kind, facts, features[own[len(own) // 2]])]
+        own = np.flatnonzero(faces == 0)
+        facts = facts_of(record, frames, self.settings.margin)
+        return tuple(self._domain.outside(kind, facts, features[own[len(own) // 2]]))
 
 
 class Detector(FileReader):
@@ -258,42 +258,21 @@ class Detector(FileReader):
         logits, features = self._session.run(["logits", "features"], {"clips": clips, "mask": mask})
         return logits, features
 
-
-def _place(frames: np.ndarray) -> dict[str, Any]:
-    """A frame in the middle of those in which a face was found, and its box there."""
-    seen = frames.reshape(-1)
-    seen = seen[seen["found"]] if seen["found"].any() else seen
-    middle = seen[np.argsort(seen["frame_index"], kind="stable")[len(seen) // 2]]
-    box = [round(float(middle[side]), 1) for side in ("x0", "y0", "x1", "y1")]
-    return {"frame": int(middle["frame_index"]), "box": box}
+    def score(self, clips: Pixels, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Clips and mask as of :meth:`run` to logits [B], and logits of frames [B, T] where the head has them."""
+        there = [one.name for one in self._session.get_outputs()]
+        names = [name for name in ("logits", "frame_logits") if name in there]
+        logits, *frames = self._session.run(names, {"clips": clips, "mask": mask})
+        return logits, frames[0] if frames else None
 
 
-def _refusal(path: Path) -> tuple[str, str] | None:
-    """Why a name is not looked at, in a word and in words; None where it is."""
+def _named(path: Path) -> Input:
+    """A file by its name, or why it is not looked at."""
     if not os.path.lexists(path):
-        return "not_found", "there is no such file or folder"
+        return nothing_there(path)
     if path.is_dir():
-        return "unsupported", "a folder; name the files in it"
-    if not kind_of(path.name):
-        return "unsupported", "neither a video nor an image, by its name"
-    return None
-
-
-def _unanswered(path: Path, code: str, detail: str, *, kind: str) -> dict[str, Any]:
-    return {
-        "path": printable(str(path)),
-        "kind": kind or None,
-        "class": None,
-        "probability": None,
-        "confidence": None,
-        "tied": False,
-        "score": None,
-        "spread": None,
-        "faces": None,
-        "media": None,
-        "outside": [],
-        "reason": {"code": code, "detail": detail},
-    }
+        return Input(path, reason="unsupported", detail="a folder; name the files in it")
+    return named_file(path)
 
 
 def open_session(graph: Path, threads: int | None = None) -> Any:

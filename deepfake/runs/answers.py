@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +16,13 @@ from deepfake.data.cropping import CutSettings
 from deepfake.data.file_facts import Media, media_of
 from deepfake.data.manifest import plain_path
 from deepfake.data.media import Deadline
-from deepfake.data.prepare import cut_settings, prepare_jobs
+from deepfake.data.prepare import cut_settings
 from deepfake.data.prepare_worker import Job, stamp, time_limit
-from deepfake.errors import printable
+from deepfake.data.worker_pool import prepare_jobs
 from deepfake.progress import Progress
+from deepfake.reading.answers import Answer, Box, FaceAnswer, Input, face_places, read_faces, read_score, unanswered
 from deepfake.runs.artifacts import scratch_folder
 from deepfake.runs.domain import file_facts
-from deepfake.runs.inputs import Input
 from deepfake.runs.load import Ensemble, Trained
 from deepfake.runs.reading_config import SECONDS
 from deepfake.tracking import run_folder as files
@@ -34,65 +33,7 @@ from deepfake.training.domain_features import noting_vectors
 from deepfake.training.pooling import pool_clips
 from deepfake.training.views import views_of
 
-Box = tuple[float, float, float, float]
-
 _FILES = 64  # whose crops lie on the disk at once
-
-
-@dataclass(frozen=True)
-class FaceAnswer:
-    """What is said of one of several faces in a file.
-
-    Attributes:
-        score: The detector's own; ``probability`` is calibrated, None without a calibrator.
-        probability: See ``score``.
-        frame: A frame in which the face is.
-        box: Where it is there: x0, y0, x1, y1 of what was cut, in pixels of the upright frame.
-    """
-
-    score: float
-    probability: float | None
-    frame: int
-    box: Box
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is said of one file.
-
-    Attributes:
-        input: The file.
-        predicted: ``REAL`` or ``FAKE``; None where there is no answer.
-        probability: That it is fake, calibrated; None without an answer or a calibrator.
-        confidence: The probability of the class that is named; below a half where the threshold is not a half.
-        tied: It is exactly as probable as the threshold, for the calibrator is level there: its score decided.
-        score: The detector's own, as in a run's predictions.
-        clips: The probability of each clip, raw.
-        faces: Frames in which the face was found; None where none is looked for.
-        frames: Frames looked at.
-        reason: Why there is no answer, in a word; empty where there is one.
-        detail: The same for people.
-        members: Of an ensemble, each run's name and its own score.
-        each_face: What is said of each face, the largest first, where ``dataset.max_faces`` looks for several.
-        media: What the file is like; None where it could not be read.
-        outside: How it lies outside of what the run was trained on.
-    """
-
-    input: Input
-    predicted: str | None = None
-    probability: float | None = None
-    confidence: float | None = None
-    tied: bool = False
-    score: float | None = None
-    clips: tuple[float, ...] = ()
-    faces: int | None = None
-    frames: int = 0
-    reason: str = ""
-    detail: str = ""
-    members: tuple[tuple[str, float], ...] = ()
-    each_face: tuple[FaceAnswer, ...] = ()
-    media: Media | None = None
-    outside: tuple[Outside, ...] = ()
 
 
 def predict_inputs(
@@ -113,7 +54,7 @@ def predict_inputs(
             if name in known:
                 yield read_looks(trained, one, looks[name])
             else:
-                yield Answer(one, reason=one.reason, detail=one.detail)
+                yield unanswered(one)
 
 
 def seconds_for(trained: Trained | Ensemble) -> float:
@@ -193,7 +134,8 @@ def look_at_crops(
         clips = dict(iter(scored.clips.groupby("sample_id")))
         for name in records:
             own = clips.get(name, scored.clips.iloc[:0])
-            places = _places(store, name) if settings.max_faces > 1 and len(own) else []
+            several = settings.max_faces > 1 and len(own)
+            places = face_places(records[name], store.frame_records(name)) if several else []
             faces = _face_scores(own, len(places), member)
             probabilities = sigmoid(own["logit"].to_numpy())
             vector = vectors[middles[name]] if 0 <= middles[name] < len(vectors) else None
@@ -233,19 +175,6 @@ def _face_scores(clips: pd.DataFrame, faces: int, member: Trained) -> np.ndarray
     return pool_clips(owners, clips["logit"].to_numpy(), faces, options.clips, options.top_k) if faces else np.empty(0)
 
 
-def _places(store: CropStore, name: str) -> list[tuple[int, Box]]:
-    """A frame of each face, in the middle of those in which it was found, and its box there."""
-    found, frames = [], store.frame_records(name)
-    faces = np.array(store.records[name].get("faces", [0] * len(frames)))
-    for face in range(int(faces.max()) + 1):
-        seen = frames[faces == face].reshape(-1)
-        seen = seen[seen["found"]] if seen["found"].any() else seen
-        middle = seen[np.argsort(seen["frame_index"], kind="stable")[len(seen) // 2]]
-        x0, y0, x1, y1 = (round(float(middle[side]), 1) for side in ("x0", "y0", "x1", "y1"))
-        found.append((int(middle["frame_index"]), (x0, y0, x1, y1)))
-    return found
-
-
 def read_looks(trained: Trained | Ensemble, one: Input, looks: Sequence[Look]) -> Answer:
     """What is said of a file, from what each detector makes of it; without an answer where one of them has none."""
     finds = [look.member.config.dataset.faces not in ("center", "none") for look in looks]
@@ -253,7 +182,8 @@ def read_looks(trained: Trained | Ensemble, one: Input, looks: Sequence[Look]) -
     scores = np.array([look.score for look in looks])
     score = scores[0] if len(looks) == 1 else sigmoid(log_odds(scores).mean())
     clips = np.concatenate([look.clips for look in looks])
-    answer = replace(_read(trained, one, record, float(score), clips, any(finds)), media=looks[0].media)
+    answer = read_score(trained.decision, one, record, float(score), clips, finds=any(finds))
+    answer = replace(answer, media=looks[0].media)
     if answer.reason:
         return answer
     members = tuple((look.member.record.name, look.score) for look in looks) if len(looks) > 1 else ()
@@ -268,38 +198,7 @@ def _each_face(trained: Trained | Ensemble, looks: Sequence[Look]) -> tuple[Face
         return ()
     tables = np.stack([look.faces for look in looks])
     scores = tables[0] if len(looks) == 1 else sigmoid(log_odds(tables).mean(axis=0))
-    calibrator = trained.decision.calibrator
-    probabilities = [None] * len(scores) if calibrator is None else trained.decision.calibrated(scores).tolist()
-    return tuple(
-        FaceAnswer(float(score), probability, frame, box)
-        for score, probability, (frame, box) in zip(scores, probabilities, looks[0].places, strict=True)
-    )
-
-
-def _read(
-    trained: Trained | Ensemble, one: Input, record: Record, score: float, clips: np.ndarray, looks: bool
-) -> Answer:
-    if record["status"] != "ok":
-        return Answer(one, reason=record["status"], detail=record["reason"])
-    frames, filled = int(record["frames"]), int(record["filled"])
-    faces = frames - filled if looks else None
-    if np.isnan(score):
-        return Answer(one, faces=faces, frames=frames, reason="not_a_number", detail="the model's score is NaN")
-    decision = trained.decision
-    fake = bool(decision.predicts_fake(np.array([score]))[0])
-    threshold = decision.applied_probability
-    probability = None if threshold is None else float(decision.calibrated(np.array([score]))[0])
-    return Answer(
-        input=one,
-        predicted="FAKE" if fake else "REAL",
-        probability=probability,
-        confidence=None if probability is None else probability if fake else 1 - probability,
-        tied=probability is not None and probability == threshold and score != decision.applied_threshold,
-        score=score,
-        clips=tuple(clips.tolist()),
-        faces=faces,
-        frames=frames,
-    )
+    return read_faces(trained.decision, scores, looks[0].places)
 
 
 def at_prior(trained: Trained | Ensemble, prior: float | None) -> Trained | Ensemble:
@@ -309,39 +208,6 @@ def at_prior(trained: Trained | Ensemble, prior: float | None) -> Trained | Ense
         UserError: See :meth:`deepfake.training.decision.Decision.at_prior`.
     """
     return trained if prior is None else replace(trained, decision=trained.decision.at_prior(prior))
-
-
-def as_result(answer: Answer) -> dict[str, Any]:
-    """What other programs are told of a file; numbers that are not there are None."""
-    clips = np.array(answer.clips)
-    return {
-        "path": printable(str(answer.input.path)),
-        "kind": answer.input.kind or None,
-        "class": answer.predicted,
-        "probability": answer.probability,
-        "confidence": answer.confidence,
-        "tied": answer.tied,
-        "score": answer.score,
-        "spread": {"clips": len(clips), "low": clips.min(), "high": clips.max(), "std": clips.std()}
-        if answer.score is not None
-        else None,
-        "faces": None if answer.faces is None else {"found": answer.faces, "frames": answer.frames},
-        **({"each_face": [_face(n, face) for n, face in enumerate(answer.each_face)]} if answer.each_face else {}),
-        **({"members": [{"run": name, "score": score} for name, score in answer.members]} if answer.members else {}),
-        "media": None if answer.media is None else asdict(answer.media),
-        "outside": [asdict(one) for one in answer.outside],
-        "reason": {"code": answer.reason, "detail": answer.detail} if answer.reason else None,
-    }
-
-
-def _face(number: int, face: FaceAnswer) -> dict[str, Any]:
-    return {
-        "face": number,
-        "score": face.score,
-        "probability": face.probability,
-        "frame": face.frame,
-        "box": list(face.box),
-    }
 
 
 class Originals:

@@ -16,7 +16,8 @@ from deepfake.tracking.figures import svg
 from deepfake.training.decision import meaning
 
 if TYPE_CHECKING:
-    from deepfake.runs.explanation import Explanation, Moment
+    from deepfake.reading.along import Moment
+    from deepfake.runs.explanation import Explanation
 
 _WIDE = 900
 _ROWS = 12

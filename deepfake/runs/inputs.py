@@ -6,33 +6,15 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from deepfake.data.layouts.base import list_files, walk_folders
-from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_of
+from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.errors import UserError
+from deepfake.reading.answers import Input, named_file, nothing_there
 
 _DEPTH = 20  # folders below the one named
 _KNOWN = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-
-
-@dataclass(frozen=True)
-class Input:
-    """One file to be looked at, or a name that leads to none.
-
-    Attributes:
-        path: Where it is said to lie.
-        kind: ``video`` or ``image``; empty where it cannot be looked at.
-        reason: Why it cannot, in a word: ``not_found``, ``nothing_inside``, ``unreadable`` or ``unsupported``; empty
-            where it can.
-        detail: The same for people.
-    """
-
-    path: Path
-    kind: str = ""
-    reason: str = ""
-    detail: str = ""
 
 
 #: What is typed of data, scoring and the machine among names of files.
@@ -75,17 +57,17 @@ def _expand(text: str) -> Iterator[Input]:
         yield from (Input(one, reason="unreadable", detail="the folder may not be read") for one in sorted(closed))
         if not inside and not closed:
             yield Input(path, reason="nothing_inside", detail="the folder holds no video and no image")
-        yield from (_file(path / file.path) for file in inside)
+        yield from (named_file(path / file.path) for file in inside)
     elif os.path.lexists(path):
-        yield _file(path)
+        yield named_file(path)
     elif glob.has_magic(text):
         matches = sorted({Path(found) for found in _matches(str(path))})
         files = [found for found in matches if not found.is_dir()]
         if not files:
             yield Input(path, reason="not_found", detail="no file matches")
-        yield from map(_file, files)
+        yield from map(named_file, files)
     else:
-        yield Input(path, reason="not_found", detail="there is no such file or folder")
+        yield nothing_there(path)
 
 
 def _matches(pattern: str) -> Iterator[str]:
@@ -99,10 +81,3 @@ def _matches(pattern: str) -> Iterator[str]:
     for top in glob.glob(os.path.join(*parts[:place])) if place else [""]:
         for folder in walk_folders(Path(top), "", _DEPTH):
             yield from _matches(os.path.join(glob.escape(os.path.join(top, folder)), *below))
-
-
-def _file(path: Path) -> Input:
-    kind = kind_of(path.name)
-    if not kind:
-        return Input(path, reason="unsupported", detail="neither a video nor an image, by its name")
-    return Input(path, kind)

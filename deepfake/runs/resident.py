@@ -6,8 +6,6 @@ break, and scoring, of all files that are ready at once. It is what :class:`deep
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,20 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from deepfake.data.crop_records import Record, read_frames
+from deepfake.data.crop_records import Record
 from deepfake.data.cropping import CutSettings
 from deepfake.data.media import KINDS
-from deepfake.data.prepare import phases
-from deepfake.installation import child_environment, module_command
-from deepfake.runs.answers import Answer, Originals, alike, look_at_crops, read_looks
-from deepfake.runs.inputs import Input
+from deepfake.data.worker_pool import phases
+from deepfake.reading.along import timeline_of
+from deepfake.reading.answers import Answer, Input
+from deepfake.runs.answers import Originals, alike, look_at_crops, read_looks
 from deepfake.runs.load import Ensemble, Trained
-from deepfake.serving.children import ChildDiedError, ChildLateError, Children, ChildStartError
 from deepfake.serving.cutting import Cutting
 from deepfake.serving.limits import Limits
-from deepfake.serving.model import File, OverlayError
+from deepfake.serving.model import File, Overlay
+from deepfake.serving.painting import Painting
 from deepfake.training.decision import meaning
 
 _NAME = "file"  # of the one sample that is prepared at a time
@@ -79,7 +75,6 @@ class Resident:
         self._trained = trained
         self._folder = folder / "crops"
         self._folder.mkdir()
-        self._limits = limits
         self._describe = describe
         self.name = trained.record.name
         # An ensemble's members look at crops of their own.
@@ -96,14 +91,15 @@ class Resident:
             )
             for settings, members in alike(trained)
         ]
-        first = json.dumps({"run": str(trained.record.places[0]), "changes": list(changes)})
-        self._painter = Children(_PAINTER, first, 1, child_environment(os.environ))
+        opens = {"run": str(trained.record.places[0]), "changes": list(changes)}
+        gone = "the run that it is made with is not there any more"
+        self._painting = Painting("deepfake.runs.painting", opens, limits, gone)
 
     async def start(self) -> None:
         """Start the processes that read files; the one that paints starts at the first overlay."""
         for group in self._groups:
             await group.cutting.start()
-        self._painter.start_lazily()
+        self._painting.start()
 
     def restarts(self) -> int:
         """Processes that were replaced since the start."""
@@ -111,7 +107,7 @@ class Resident:
 
     async def close(self) -> None:
         """End all processes."""
-        await asyncio.gather(self._painter.close(), *(group.cutting.close() for group in self._groups))
+        await asyncio.gather(self._painting.close(), *(group.cutting.close() for group in self._groups))
 
     async def prepare(self, file: File) -> _Prepared:
         """Cut the crops of a file, for each kind of detector."""
@@ -144,7 +140,7 @@ class Resident:
                 for name, look in look_at_crops(group.members, records, folder, group.settings):
                     looks[name].append(look)
                     if isinstance(self._trained, Trained) and records[name]["status"] == "ok":
-                        timelines[name] = _timeline(records[name], folder, look.clips)
+                        timelines[name] = timeline_of(records[name], folder, look.clips.tolist())
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         answers = [
@@ -157,27 +153,13 @@ class Resident:
             for name, result in zip(names, results, strict=True)
         ]
 
-    async def overlay(self, file: File) -> tuple[Path, list[dict[str, Any]]]:
+    async def overlay(self, file: File) -> Overlay:
         """A video with what the answer leans on painted over it, and the scores along its time.
 
         Raises:
             OverlayError: There is none.
         """
-        folder = file.folder / "overlay"
-        folder.mkdir()
-        asked = {"file": str(file.path), "kind": file.kind, "folder": str(folder)}
-        try:
-            answer = json.loads(await self._painter.ask(json.dumps(asked), self._limits.overlay_seconds))
-        except (ChildDiedError, ChildLateError):
-            raise OverlayError("making it failed or took too long") from None
-        except ChildStartError:
-            raise OverlayError("the run that it is made with is not there any more") from None
-        if not answer.get("overlay"):
-            raise OverlayError(str(answer.get("why", "there is none of this file")))
-        return Path(answer["overlay"]), answer["timeline"]
-
-
-_PAINTER = module_command("deepfake.runs.painting")
+        return await self._painting.overlay(file)
 
 
 def _gather(record: Record, folder: Path, target: Path) -> None:
@@ -185,18 +167,3 @@ def _gather(record: Record, folder: Path, target: Path) -> None:
     if "part" in record:
         for suffix in (".u8", ".frames"):
             (folder / record["part"]).with_suffix(suffix).replace((target / record["part"]).with_suffix(suffix))
-
-
-def _timeline(record: Record, folder: Path, scores: np.ndarray) -> list[dict[str, Any]]:
-    """When each clip is, in the middle of its frames, with its score and its face; nothing where some have none."""
-    frames = read_frames(folder, record)
-    if len(frames) != len(scores):
-        return []
-    lengths = record["lengths"]
-    times = [float(row["pts"][:length].mean()) for row, length in zip(frames, lengths, strict=True)]
-    faces = record.get("faces", [0] * len(scores))
-    moments = zip(times, scores.tolist(), faces, strict=True)
-    return [
-        {"seconds": round(time, 3), "score": score, "face": int(face)}
-        for time, score, face in sorted(moments, key=lambda one: (one[2], one[0]))
-    ]

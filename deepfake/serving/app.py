@@ -200,11 +200,12 @@ class _Service:
 
     async def _overlay(self, file: File) -> dict[str, Any]:
         try:
-            path, timeline = await self.desk.overlay(file)
-            name = await asyncio.to_thread(self.kept.take, path)
+            made = await self.desk.overlay(file)
+            name = await asyncio.to_thread(self.kept.take, made.path)
         except OverlayError as error:
-            return {"overlay": {"url": None, "reason": str(error)}}
-        return {"overlay": {"url": f"/outputs/{name}", "reason": None}, **({"timeline": timeline} if timeline else {})}
+            return {"overlay": {"url": None, "reason": str(error), "note": None}}
+        told = {"url": f"/outputs/{name}", "reason": None, "note": made.note or None}
+        return {"overlay": told, **({"timeline": made.timeline} if made.timeline else {})}
 
     def _under_root(self, named: str) -> Upload:
         if self.sources.root is None:

@@ -55,8 +55,9 @@ class Reason(BaseModel):
 class Overlay(BaseModel):
     """What became of the overlay that was asked for."""
 
-    url: str | None
-    reason: str | None
+    url: str | None = Field(description="Where it can be fetched for a while")
+    reason: str | None = Field(description="Why there is none")
+    note: str | None = Field(None, description="Why it shows no map; null where it shows one")
 
 
 class Moment(BaseModel):

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from deepfake.serving.children import ChildStartError
 from deepfake.serving.counters import Counters
 from deepfake.serving.faults import Fault, busy, told_outside
 from deepfake.serving.limits import Limits
-from deepfake.serving.model import File, Model, OverlayError
+from deepfake.serving.model import File, Model, Overlay, OverlayError
 
 _LOG = logging.getLogger("deepfake.serving")
 
@@ -133,7 +132,7 @@ class Desk:
         self._counters.answered(reason["code"] if reason else str(result["class"]))
         return {**result, "path": file.name, "reason": reason or None}
 
-    async def overlay(self, file: File) -> tuple[Path, list[dict[str, Any]]]:
+    async def overlay(self, file: File) -> Overlay:
         """A file's overlay, and the scores along its time.
 
         Raises:

@@ -4,24 +4,20 @@ asks for."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepfake.data.crop_records import Record
 from deepfake.data.media import KINDS
 from deepfake.data.prepare_worker import Job
 from deepfake.reading import Detector
+from deepfake.reading.along import timeline_of
+from deepfake.reading.answers import Input, as_result
+from deepfake.reading.detector import Cut
+from deepfake.reading.folder import DIGESTS, digest
 from deepfake.serving.cutting import Cutting
 from deepfake.serving.limits import Limits
-from deepfake.serving.model import File, OverlayError
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    file: File
-    record: Record
-    folder: Path
+from deepfake.serving.model import File, Overlay
+from deepfake.serving.painting import Painting
 
 
 class Exported:
@@ -34,42 +30,51 @@ class Exported:
     """
 
     suffixes: Mapping[str, str] = KINDS
-    overlays = False
+    overlays = True
 
     def __init__(self, detector: Detector, folder: Path, limits: Limits) -> None:
         self._detector = detector
         self._limits = limits
         self._cutting = Cutting(detector.settings, folder, limits)
+        opens = {"folder": str(detector.folder.absolute()), "digest": digest(detector.folder / DIGESTS)}
+        gone = "the folder that it is made with is not there any more, or was altered"
+        self._painting = Painting("deepfake.serving.exported_painting", opens, limits, gone)
         self.name = detector.name
         self.description = {key: value for key, value in detector.document([]).items() if key != "results"}
 
     async def start(self) -> None:
-        """Start the processes that read files."""
+        """Start the processes that read files; the one that paints starts at the first overlay."""
         await self._cutting.start()
+        self._painting.start()
 
     def restarts(self) -> int:
         """Processes that were replaced since the start."""
         return self._cutting.restarts
 
     async def close(self) -> None:
-        """End them."""
+        """End all processes."""
+        await self._painting.close()
         await self._cutting.close()
 
-    async def prepare(self, file: File) -> _Prepared:
+    async def prepare(self, file: File) -> Cut:
         """Cut the crops of a file."""
         folder = file.folder / "crops"
         folder.mkdir()
         job = Job("file", file.path, file.kind, seconds=self._limits.file_seconds)
-        return _Prepared(file, await self._cutting.cut(job, folder), folder)
+        return Cut(Input(Path(file.name), file.kind), await self._cutting.cut(job, folder), folder)
 
-    def answer(self, prepared: Sequence[_Prepared]) -> list[dict[str, Any]]:
-        """Score files that were read."""
-        return [self._detector.answer(Path(one.file.name), one.record, one.folder, one.file.kind) for one in prepared]
+    def answer(self, prepared: Sequence[Cut]) -> list[dict[str, Any]]:
+        """Score files that were read, all together."""
+        results = []
+        for one, answer in zip(prepared, self._detector.read(prepared), strict=True):
+            timeline = [] if answer.reason else timeline_of(one.record, one.folder, answer.clips)
+            results.append({**as_result(answer), **({"timeline": timeline} if timeline else {})})
+        return results
 
-    async def overlay(self, file: File) -> tuple[Path, list[dict[str, Any]]]:
-        """Never: maps take weights that gradients go through.
+    async def overlay(self, file: File) -> Overlay:
+        """A video with what the answer leans on painted over it, and the scores along its time.
 
         Raises:
-            OverlayError: Always.
+            OverlayError: There is none.
         """
-        raise OverlayError("an exported folder makes none; serve the run itself")
+        return await self._painting.overlay(file)

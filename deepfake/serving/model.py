@@ -25,6 +25,21 @@ class File:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Overlay:
+    """A file with what its answer leans on painted over it.
+
+    Attributes:
+        path: Where it lies, a video or a picture.
+        timeline: The scores along its time: ``seconds``, ``score`` and ``face`` of each frame that was looked at.
+        note: Why no map is painted, in a sentence; empty where one is.
+    """
+
+    path: Path
+    timeline: list[dict[str, Any]]
+    note: str = ""
+
+
 class OverlayError(Exception):
     """There is no overlay of a file: why, for people."""
 
@@ -57,7 +72,7 @@ class Model(Protocol):
     def answer(self, prepared: Sequence[Any]) -> list[dict[str, Any]]:
         """The results of prepared files, as ``deepfake predict --json`` has them; called by one thread at a time."""
 
-    async def overlay(self, file: File) -> tuple[Path, list[dict[str, Any]]]:
+    async def overlay(self, file: File) -> Overlay:
         """A video with what the answer leans on painted over it, and the scores along its time.
 
         Raises:

@@ -101,7 +101,7 @@ function answered(sent) {
     show(answer, answer.results[0]);
 }
 
-const sentence = text => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
+const sentence = text => text && text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
 
 function show(answer, one) {
     const fake = one.class === "FAKE";
@@ -192,7 +192,8 @@ function showOverlay(one) {
     const overlay = one.overlay || {}, video = find("video"), still = find("still");
     const picture = /\.(png|jpe?g)$/.test(overlay.url || "");
     find("painted").hidden = !overlay.url;
-    find("painted-why").textContent = overlay.reason ? `No overlay: ${sentence(overlay.reason)}` : "";
+    find("painted-caption").hidden = Boolean(overlay.note);
+    find("painted-why").textContent = overlay.reason ? `No overlay: ${sentence(overlay.reason)}` : sentence(overlay.note || "");
     video.hidden = picture;
     still.hidden = !picture;
     video.removeAttribute("src");

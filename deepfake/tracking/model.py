@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepfake.files import link_or_copy
 from deepfake.installation import PACKAGE
-from deepfake.models.options import BackboneOptions, HeadOptions
+from deepfake.models.options import BackboneOptions, HeadOptions, head_options
 from deepfake.tracking.provenance import package_versions
 from deepfake.tracking.store import local_folder
 
@@ -82,11 +82,7 @@ class DetectorSpec:
             raise ValueError(
                 f"written in format {raw['format']}, this version reads up to {FORMAT}: install a newer one"
             )
-        kinds = {kind.__name__: kind for kind in HeadOptions.__subclasses__()}
-        kind = raw["head"].pop("kind")
-        if kind not in kinds:
-            raise ValueError(f"no head {kind!r}; there are {', '.join(sorted(kinds))}")
-        head = kinds[kind](**raw["head"])
+        head = head_options(raw["head"])
         return DetectorSpec(
             BackboneOptions(**raw["backbone"]), head, raw["frames"], raw["size"], raw["threshold"], raw.get("reading")
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,11 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepfake.data.media import Pixels
 from deepfake.models.detector import Detector
-from deepfake.training.options import EvaluationOptions
+from deepfake.training.attributed import Attribution, MapCheck, Maps
 from deepfake.training.scoring import full_precision
-from deepfake.training.views import WHOLE, View, views_of
-
-Maps = NDArray[np.float32]
+from deepfake.training.views import WHOLE, View
 
 #: Elements of features that are classified at once when frames are left out.
 _AT_ONCE = 1 << 26
@@ -38,47 +37,37 @@ _SEEDS = (0, 1)
 _LEAST = 9  # places of a map; fewer show nothing of where
 
 
-@dataclass(frozen=True)
-class Attribution:
-    """What a detector makes of one clip, and why.
+class Attributing:
+    """A detector that is asked about clips as arrays; see :class:`deepfake.reading.along.Looker`.
 
-    Attributes:
-        logit: Its own; above 0 means fake.
-        frame_logits: float64 [T]; None for heads that see only whole clips.
-        maps: float32 [T, h, w] over each frame's picture: what each place adds to the logit; above 0 speaks for fake.
-            None where there is none.
-        why: Why there is none; else empty.
-        reliance: float64 [T]: by how much the logit is higher with the frame than without it. NaN for fillers; None
-            for a clip of one frame.
-        attention: float64 [T]: the fraction of the head's attention that each frame gets; None for heads without.
+    Args:
+        detector: Reads pixels, in evaluation mode; its weights stay as they are.
+        views: As in scoring.
+        device: Where the detector is.
+        frames: Whether to find out on which frames it relies, too.
     """
 
-    logit: float
-    frame_logits: NDArray[np.float64] | None
-    maps: Maps | None
-    why: str = ""
-    reliance: NDArray[np.float64] | None = None
-    attention: NDArray[np.float64] | None = None
+    def __init__(self, detector: Detector, views: Sequence[View], device: torch.device, *, frames: bool = True) -> None:
+        self._detector = detector
+        self._views = views
+        self._device = device
+        self._frames = frames
 
+    def look(self, clip: Pixels, mask: NDArray[np.bool_]) -> Attribution:
+        """See :func:`attribute`; of a clip uint8 [T, S, S, 3] and a mask bool [T]."""
+        return attribute(self._detector, *self._tensors(clip, mask), self._views, frames=self._frames)
 
-@dataclass(frozen=True)
-class MapCheck:
-    """How similar a map is to those of the same model with random weights (Adebayo et al. 2018, arXiv:1810.03292).
+    def check(self, clip: Pixels, mask: NDArray[np.bool_], own: Attribution) -> MapCheck:
+        """See :func:`check_maps`."""
+        return check_maps(self._detector, *self._tensors(clip, mask), own, self._views)
 
-    Attributes:
-        meaningful: Whether it shows something that was learned.
-        why: In a sentence.
-        similarity: Spearman's rank correlation of the absolute maps by what was drawn anew, as :data:`CASCADE` names
-            it; the mean of some draws.
-    """
-
-    meaningful: bool
-    why: str
-    similarity: dict[str, float] = field(default_factory=dict)
+    def _tensors(self, clip: Pixels, mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+        frames = torch.from_numpy(np.array(clip)).permute(0, 3, 1, 2)[None]
+        return frames.to(self._device), torch.from_numpy(mask)[None].to(self._device)
 
 
 def attribute(
-    detector: Detector, clip: Tensor, mask: Tensor, options: EvaluationOptions | None = None, *, frames: bool = True
+    detector: Detector, clip: Tensor, mask: Tensor, views: Sequence[View] = (WHOLE,), *, frames: bool = True
 ) -> Attribution:
     """Look at one clip.
 
@@ -86,10 +75,9 @@ def attribute(
         detector: Reads pixels, in evaluation mode; its weights stay as they are.
         clip: uint8 [1, T, C, H, W] on the detector's device.
         mask: bool [1, T].
-        options: Whose ``views`` are looked at, as in scoring.
+        views: The looks, as in scoring.
         frames: Whether to find out on which frames it relies, too.
     """
-    views = [WHOLE] if options is None else views_of(options.views, options.view_scale)
     # cuDNN's recurrent layers give gradients in training mode only.
     with full_precision(), torch.backends.cudnn.flags(enabled=False):
         looks = [_look(detector, view, clip, mask) for view in views]
@@ -290,7 +278,7 @@ def _attention(detector: Detector, looks: Sequence[_Look], mask: Tensor) -> NDAr
 
 
 def check_maps(
-    detector: Detector, clip: Tensor, mask: Tensor, own: Attribution, options: EvaluationOptions | None = None
+    detector: Detector, clip: Tensor, mask: Tensor, own: Attribution, views: Sequence[View] = (WHOLE,)
 ) -> MapCheck:
     """Whether a clip's maps show what the detector has learned, or only what is in the picture.
 
@@ -299,7 +287,7 @@ def check_maps(
         clip: uint8 [1, T, C, H, W].
         mask: bool [1, T].
         own: What :func:`attribute` gave for this clip.
-        options: As there.
+        views: As there.
     """
     if own.maps is None:
         return MapCheck(False, own.why)
@@ -309,7 +297,7 @@ def check_maps(
     for level, name in enumerate(CASCADE):
         found = []
         for seed in _SEEDS:
-            other = attribute(randomised(detector, level, seed), clip, mask, options, frames=False)
+            other = attribute(randomised(detector, level, seed), clip, mask, views, frames=False)
             found.append(0.0 if other.maps is None else rank_similarity(own.maps, other.maps))
         similarity[name] = float(np.mean(found))
     last = similarity[CASCADE[-1]]

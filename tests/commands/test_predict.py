@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +14,9 @@ from rich.console import Console
 
 from deepfake.commands.predict import _table
 from deepfake.errors import UserError
-from deepfake.runs.answers import Answer, Originals, _read
-from deepfake.runs.inputs import Input, expand_inputs
+from deepfake.reading.answers import Answer, Input, read_score
+from deepfake.runs.answers import Originals
+from deepfake.runs.inputs import expand_inputs
 from deepfake.tracking.run_record import RunRecord
 from deepfake.training.calibration import Calibrator, Isotonic, Platt
 from deepfake.training.decision import Decision
@@ -147,9 +146,9 @@ LEVEL = Isotonic((0.0, 0.3, 0.6, 1.0), (0.0, 0.7, 0.7, 1.0), bound=0.01)
 
 def answer(score: float, threshold: float, calibrator: Calibrator | None) -> tuple[Answer, Decision]:
     decision = Decision(0.5, threshold, "youden", calibrator, "mean", {"data": "val"})
-    trained: Any = SimpleNamespace(decision=decision)
-    record: Any = {"status": "ok", "frames": 4, "filled": 0}
-    return _read(trained, Input(Path("clip.mp4"), "video"), record, score, np.array([score]), False), decision
+    record = {"status": "ok", "frames": 4, "filled": 0}
+    one = Input(Path("clip.mp4"), "video")
+    return read_score(decision, one, record, score, np.array([score]), finds=False), decision
 
 
 def shown(score: float, threshold: float, calibrator: Calibrator | None) -> str:

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from deepfake.commands.predict import _table
 from deepfake.data.cropping import FRAME
-from deepfake.runs.answers import Look, _face_scores, _places, as_result, read_looks
-from deepfake.runs.inputs import Input
+from deepfake.reading.answers import Input, as_result, face_places
+from deepfake.runs.answers import Look, _face_scores, read_looks
 from deepfake.training.calibration import Platt, log_odds, sigmoid
 from deepfake.training.decision import Decision
 from deepfake.training.options import EvaluationOptions
@@ -69,8 +69,8 @@ def test_a_faces_place_is_the_middle_of_where_it_was_found() -> None:
     frames["x0"] = frames["frame_index"] + np.array([[0]] * 2 + [[100]] * 2)
     frames["found"] = True
     frames["found"][2:, :2] = False
-    store: Any = SimpleNamespace(frame_records=lambda name: frames, records={"s": {"faces": [0, 0, 1, 1]}})
-    assert [(frame, box[0]) for frame, box in _places(store, "s")] == [(3, 3.0), (5, 105.0)]
+    found = face_places({"faces": [0, 0, 1, 1]}, frames)
+    assert [(frame, box[0]) for frame, box in found] == [(3, 3.0), (5, 105.0)]
 
 
 def test_a_faces_score_is_made_of_its_clips() -> None:

@@ -19,7 +19,7 @@ import uvicorn
 from deepfake.serving.app import Sources, create_app
 from deepfake.serving.limits import Limits
 from deepfake.serving.listening import server_config
-from deepfake.serving.model import File, OverlayError
+from deepfake.serving.model import File, Overlay, OverlayError
 
 
 class Scripted:
@@ -43,6 +43,7 @@ class Scripted:
         self.prepared: list[str] = []
         self.let_go = threading.Event()
         self.holding = 0
+        self.note = ""
         self.scoring = threading.Event()
         self.scoring.set()
 
@@ -84,12 +85,12 @@ class Scripted:
         said = {"class": "FAKE", "score": score, "probability": confidence, "confidence": confidence}
         return {**result, **said, "reason": None}
 
-    async def overlay(self, file: File) -> tuple[Path, list[dict[str, Any]]]:
+    async def overlay(self, file: File) -> Overlay:
         if b"unpainted" in file.path.read_bytes():
             raise OverlayError("nothing to paint")
         path = file.folder / "overlay.mp4"
         path.write_bytes(b"0123456789")
-        return path, [{"seconds": 0.0, "score": 0.9, "face": 0}]
+        return Overlay(path, [{"seconds": 0.0, "score": 0.9, "face": 0}], self.note)
 
 
 @dataclass

@@ -118,7 +118,7 @@ def test_an_overlay_that_cannot_be_made_takes_no_answer_away(served: Served, how
         reply = served.send(b"unpainted", overlay="true")
     (result,) = reply.json["results"]
     assert result["class"] == "FAKE"
-    assert result["overlay"] == {"url": None, "reason": "nothing to paint"}
+    assert result["overlay"] == {"url": None, "reason": "nothing to paint", "note": None}
 
 
 def test_a_detector_without_overlays_says_so_before_any_work(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import torch
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, ConvLstm, Gru, HeadOptions, Lstm, Mean, Vit
 from deepfake.training import attribution
-from deepfake.training.attribution import CASCADE, Attribution, attribute, check_maps, randomised, rank_similarity
-from deepfake.training.options import EvaluationOptions
+from deepfake.training.attributed import Attribution
+from deepfake.training.attribution import CASCADE, attribute, check_maps, randomised, rank_similarity
+from deepfake.training.views import View, views_of
 
 SIDE, FRAMES = 64, 4
 
@@ -116,8 +117,7 @@ def test_a_gradient_that_fails_is_no_map(value: float, why: str) -> None:
 
 
 def test_views_are_mapped_where_they_look() -> None:
-    options = EvaluationOptions(views=["centre"], view_scale=0.5)
-    found = attribute(detector(Mean()), *clip(), options)
+    found = attribute(detector(Mean()), *clip(), views_of(["centre"], 0.5))
     assert found.maps is not None
     side = found.maps.shape[1]
     quarter = side // 4
@@ -128,7 +128,7 @@ def test_views_are_mapped_where_they_look() -> None:
 def test_a_mirrored_view_is_mapped_back() -> None:
     made = detector(Mean())
     pixels, mask = clip()
-    mirrored = attribute(made, pixels.flip(-1), mask, EvaluationOptions(views=["mirror"]))
+    mirrored = attribute(made, pixels.flip(-1), mask, [View(mirrored=True)])
     plain = attribute(made, pixels, mask)
     assert mirrored.maps is not None
     assert plain.maps is not None
