@@ -1,4 +1,5 @@
-# deepfake serve over an exported folder: no torch, nothing that trains, and a user who is not root.
+# deepfake serve over an exported folder: no torch, nothing that trains, and a user who is not root. Overlays show boxes
+# and scores; maps on them take torch.
 #
 #   deepfake export RUN exported
 #   docker build -t deepfake-serve .

@@ -33,7 +33,7 @@ from deepfake.data.faces.base import detect_resized
 from deepfake.data.faces.mtcnn import Mtcnn
 from deepfake.hydra_app import compose_config
 from deepfake.models.detector import create_detector
-from deepfake.reading.answers import Input
+from deepfake.reading.file_answers import Input
 from deepfake.runs.answers import predict_inputs
 from deepfake.runs.load import Trained
 from deepfake.runs.saved_config import read_changes
@@ -168,7 +168,7 @@ def peak(video: Path, place: Path) -> tuple[int, float]:
     """The largest memory of any process that a prediction takes, in bytes, and the seconds; in processes of its own."""
     code = (
         "import resource, sys; from pathlib import Path; from benchmarks.explain import own_peak, trained; "
-        "from deepfake.runs.answers import predict_inputs; from deepfake.reading.answers import Input; "
+        "from deepfake.runs.answers import predict_inputs; from deepfake.reading.file_answers import Input; "
         "run = trained(Path(sys.argv[2])); (one,) = predict_inputs(run, [Input(Path(sys.argv[1]), 'video')]); "
         "assert one.score is not None, one; "
         "print(max(own_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))"

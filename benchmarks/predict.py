@@ -28,8 +28,8 @@ import torch
 from benchmarks.explain import FRAMES, ROOT, cut, source, trained
 from benchmarks.measure import in_turns, machine, report, row
 from deepfake.data.media import kind_of
-from deepfake.reading.answers import Input, as_result
 from deepfake.reading.detector import open_session
+from deepfake.reading.file_answers import Input, as_result
 from deepfake.reading.folder import ONNX
 from deepfake.runs.answers import predict_inputs
 from deepfake.runs.console import Console

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfake.errors import harmless
-from deepfake.reading.answers import Answer, FaceAnswer, Input, as_result
+from deepfake.reading.file_answers import Answer, FaceAnswer, Input, as_result
 from deepfake.runs.answers import at_prior, predict_inputs
 from deepfake.runs.console import Console
 from deepfake.runs.inputs import named_inputs, split_words

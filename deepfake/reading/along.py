@@ -24,10 +24,10 @@ from deepfake.data.prepare_worker import Job
 from deepfake.data.worker_pool import prepare_jobs
 from deepfake.errors import UserError
 from deepfake.progress import Progress, bar
-from deepfake.reading.answers import Answer
 from deepfake.reading.detector import Detector
-from deepfake.training.attributed import Attribution, MapCheck
+from deepfake.reading.file_answers import Answer
 from deepfake.training.calibration import sigmoid
+from deepfake.training.saliency import Attribution, MapCheck
 
 #: What an overlay is called, by the kind of its file.
 OVERLAYS = {"video": "overlay.mp4", "image": "overlay.png"}

@@ -24,7 +24,7 @@ from deepfake.data.prepare_worker import Job
 from deepfake.data.worker_pool import prepare_jobs
 from deepfake.errors import UserError
 from deepfake.installation import available_cores
-from deepfake.reading.answers import (
+from deepfake.reading.file_answers import (
     Answer,
     FaceAnswer,
     Input,

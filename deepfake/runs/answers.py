@@ -20,7 +20,16 @@ from deepfake.data.prepare import cut_settings
 from deepfake.data.prepare_worker import Job, stamp, time_limit
 from deepfake.data.worker_pool import prepare_jobs
 from deepfake.progress import Progress
-from deepfake.reading.answers import Answer, Box, FaceAnswer, Input, face_places, read_faces, read_score, unanswered
+from deepfake.reading.file_answers import (
+    Answer,
+    Box,
+    FaceAnswer,
+    Input,
+    face_places,
+    read_faces,
+    read_score,
+    unanswered,
+)
 from deepfake.runs.artifacts import scratch_folder
 from deepfake.runs.domain import file_facts
 from deepfake.runs.load import Ensemble, Trained

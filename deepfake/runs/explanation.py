@@ -22,7 +22,7 @@ from deepfake.errors import UserError
 from deepfake.files import appearing
 from deepfake.progress import Progress
 from deepfake.reading.along import OVERLAYS, Along, Moment, look_along, paint_along
-from deepfake.reading.answers import Answer, Input, as_result
+from deepfake.reading.file_answers import Answer, Input, as_result
 from deepfake.runs.answers import predict_inputs, seconds_for
 from deepfake.runs.artifacts import scratch_folder
 from deepfake.runs.explanation_page import explanation_page
@@ -64,7 +64,7 @@ class Explanation:
         map_meaningful: Whether maps show what the run has learned; where not, none is painted.
         why: Why they do or do not.
         page: All of it as one HTML page; None where none was asked for.
-        similarity: Of the maps with those of random weights; see :class:`deepfake.training.attributed.MapCheck`.
+        similarity: Of the maps with those of random weights; see :class:`deepfake.training.saliency.MapCheck`.
         notes: What a reader must know.
     """
 

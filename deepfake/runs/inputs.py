@@ -11,7 +11,7 @@ from pathlib import Path
 from deepfake.data.layouts.base import list_files, walk_folders
 from deepfake.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from deepfake.errors import UserError
-from deepfake.reading.answers import Input, named_file, nothing_there
+from deepfake.reading.file_answers import Input, named_file, nothing_there
 
 _DEPTH = 20  # folders below the one named
 _KNOWN = VIDEO_SUFFIXES | IMAGE_SUFFIXES

@@ -1,4 +1,4 @@
-"""A process that makes overlays with a run; see :mod:`deepfake.serving.painting`."""
+"""A process that makes overlays with a run; see :mod:`deepfake.serving.overlays`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deepfake.reading.answers import Input
-from deepfake.serving.painting import Paint, Painted, work
+from deepfake.reading.file_answers import Input
+from deepfake.serving.overlays import Paint, Painted, work
 
 
 def open_painter(first: dict[str, Any]) -> Paint:

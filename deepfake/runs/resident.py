@@ -18,13 +18,13 @@ from deepfake.data.cropping import CutSettings
 from deepfake.data.media import KINDS
 from deepfake.data.worker_pool import phases
 from deepfake.reading.along import timeline_of
-from deepfake.reading.answers import Answer, Input
+from deepfake.reading.file_answers import Answer, Input
 from deepfake.runs.answers import Originals, alike, look_at_crops, read_looks
 from deepfake.runs.load import Ensemble, Trained
 from deepfake.serving.cutting import Cutting
 from deepfake.serving.limits import Limits
 from deepfake.serving.model import File, Overlay
-from deepfake.serving.painting import Painting
+from deepfake.serving.overlays import Painting
 from deepfake.training.decision import meaning
 
 _NAME = "file"  # of the one sample that is prepared at a time

@@ -11,13 +11,13 @@ from deepfake.data.media import KINDS
 from deepfake.data.prepare_worker import Job
 from deepfake.reading import Detector
 from deepfake.reading.along import timeline_of
-from deepfake.reading.answers import Input, as_result
 from deepfake.reading.detector import Cut
+from deepfake.reading.file_answers import Input, as_result
 from deepfake.reading.folder import DIGESTS, digest
 from deepfake.serving.cutting import Cutting
 from deepfake.serving.limits import Limits
 from deepfake.serving.model import File, Overlay
-from deepfake.serving.painting import Painting
+from deepfake.serving.overlays import Painting
 
 
 class Exported:

@@ -1,4 +1,4 @@
-"""A process that makes overlays with an exported folder; see :mod:`deepfake.serving.painting`.
+"""A process that makes overlays with an exported folder; see :mod:`deepfake.serving.overlays`.
 
 Scores are the graph's. Maps take the folder's weights, torch and captum; else boxes and scores are painted alone."""
 
@@ -14,10 +14,10 @@ from deepfake.data.worker_pool import prepare_jobs
 from deepfake.errors import UserError
 from deepfake.reading import Detector
 from deepfake.reading.along import OVERLAYS, GraphLooker, Looker, look_along, paint_along
-from deepfake.reading.answers import Input
 from deepfake.reading.detector import Cut
+from deepfake.reading.file_answers import Input
 from deepfake.reading.folder import DIGESTS, digest
-from deepfake.serving.painting import Paint, Painted, work
+from deepfake.serving.overlays import Paint, Painted, work
 
 
 def open_painter(first: dict[str, Any]) -> Paint:
@@ -52,11 +52,12 @@ def open_painter(first: dict[str, Any]) -> Paint:
 def _looker(detector: Detector) -> Looker:
     """With maps where this machine can make them."""
     try:
-        from deepfake.exporting.weighing import WeightLooker
+        from deepfake.exporting.maps import WeightLooker
 
         return WeightLooker(detector)
     except ImportError as error:
-        return GraphLooker(detector, f"it takes {error.name or 'PyTorch'}, which is not installed where this answers")
+        missing = (error.name or "PyTorch").partition(".")[0]
+        return GraphLooker(detector, f"it takes {missing}, which is not installed where this answers")
     except UserError as error:
         return GraphLooker(detector, error.message)
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from deepfake.data.media import Pixels
 from deepfake.models.detector import Detector
-from deepfake.training.attributed import Attribution, MapCheck, Maps
+from deepfake.training.saliency import Attribution, MapCheck, Maps
 from deepfake.training.scoring import full_precision
 from deepfake.training.views import WHOLE, View
 

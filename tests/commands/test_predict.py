@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deepfake.commands.predict import _table
 from deepfake.errors import UserError
-from deepfake.reading.answers import Answer, Input, read_score
+from deepfake.reading.file_answers import Answer, Input, read_score
 from deepfake.runs.answers import Originals
 from deepfake.runs.inputs import expand_inputs
 from deepfake.tracking.run_record import RunRecord

@@ -465,8 +465,14 @@ def test_an_exported_folder_answers_as_the_run_does(
         for ours, theirs in zip(answer["results"], told["results"], strict=True):
             assert ours["class"] == theirs["class"]
             assert ours["score"] == pytest.approx(theirs["score"], abs=1e-4)
+            assert len(ours["timeline"]) == ours["spread"]["clips"]
         status, answer = served.send(videos[0], to="/v2/predict?overlay=true")
-        assert (status, answer["error"]["code"]) == (422, "no_overlays")
+        (result,) = answer["results"]
+        assert (status, result["overlay"]["reason"]) == (200, None)
+        status, data = served.ask("GET", result["overlay"]["url"])
+        (tmp_path / "overlay.mp4").write_bytes(data)
+        frames = int(cv2.VideoCapture(str(tmp_path / "overlay.mp4")).get(cv2.CAP_PROP_FRAME_COUNT))
+        assert (status, frames) == (200, result["media"]["frames"])
         for name, reason in hostile(tmp_path, videos[0]).items():
             status, answer = served.send(tmp_path / name)
             assert (status, answer["error"]["code"]) == (415 if reason == "unsupported" else 422, reason), name

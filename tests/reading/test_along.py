@@ -19,8 +19,8 @@ from deepfake.data.prepare_worker import Job
 from deepfake.data.worker_pool import prepare_jobs
 from deepfake.errors import UserError
 from deepfake.reading.along import Along, look_along, paint_along, timeline_of
-from deepfake.reading.answers import Answer, Input
-from deepfake.training.attributed import Attribution, MapCheck
+from deepfake.reading.file_answers import Answer, Input
+from deepfake.training.saliency import Attribution, MapCheck
 from tests import PROJECT
 
 SETTINGS = CutSettings(ClipPlan(True, 2, 4), "center", None, 0.0, 32, False)

@@ -13,8 +13,8 @@ from benchmarks.hostile import scenes, video
 from deepfake.data.crop_records import read_records
 from deepfake.data.prepare_worker import Job
 from deepfake.data.worker_pool import prepare_jobs
-from deepfake.reading.answers import Answer, Input
 from deepfake.reading.detector import Cut, FileReader
+from deepfake.reading.file_answers import Answer, Input
 from deepfake.training.calibration import Platt
 from deepfake.training.decision import Decision
 

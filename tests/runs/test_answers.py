@@ -13,7 +13,7 @@ from rich.console import Console
 
 from deepfake.commands.predict import _table
 from deepfake.data.cropping import FRAME
-from deepfake.reading.answers import Input, as_result, face_places
+from deepfake.reading.file_answers import Input, as_result, face_places
 from deepfake.runs.answers import Look, _face_scores, read_looks
 from deepfake.training.calibration import Platt, log_odds, sigmoid
 from deepfake.training.decision import Decision

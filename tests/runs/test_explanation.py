@@ -14,7 +14,7 @@ from deepfake.config import load_config
 from deepfake.errors import UserError
 from deepfake.hydra_app import compose_config
 from deepfake.models.detector import create_detector
-from deepfake.reading.answers import Input
+from deepfake.reading.file_answers import Input
 from deepfake.runs.explanation import explain
 from deepfake.runs.load import Ensemble, Trained
 from deepfake.runs.saved_config import read_changes

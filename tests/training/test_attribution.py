@@ -9,8 +9,8 @@ import torch
 from deepfake.models.detector import Detector, create_detector
 from deepfake.models.options import BackboneOptions, ConvLstm, Gru, HeadOptions, Lstm, Mean, Vit
 from deepfake.training import attribution
-from deepfake.training.attributed import Attribution
 from deepfake.training.attribution import CASCADE, attribute, check_maps, randomised, rank_similarity
+from deepfake.training.saliency import Attribution
 from deepfake.training.views import View, views_of
 
 SIDE, FRAMES = 64, 4

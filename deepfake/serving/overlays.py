@@ -18,7 +18,7 @@ from typing import Any
 from deepfake.errors import UserError
 from deepfake.installation import child_environment, module_command
 from deepfake.reading.along import Moment
-from deepfake.reading.answers import Input
+from deepfake.reading.file_answers import Input
 from deepfake.serving.children import ChildDiedError, ChildLateError, Children, ChildStartError
 from deepfake.serving.faults import told_outside
 from deepfake.serving.limits import Limits

@@ -25,8 +25,8 @@ from deepfake.models.options import BackboneOptions, head_options
 from deepfake.reading.along import GraphLooker
 from deepfake.reading.detector import Detector as Reader
 from deepfake.reading.folder import WEIGHTS
-from deepfake.training.attributed import Attribution, MapCheck
 from deepfake.training.attribution import Attributing
+from deepfake.training.saliency import Attribution, MapCheck
 from deepfake.training.views import View
 
 #: How far a clip's logit by the weights may lie from that by the graph, which was within :data:`MOST_APART` of it where
