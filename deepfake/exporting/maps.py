@@ -34,8 +34,8 @@ from deepfake.training.views import View
 _APART = 10 * MOST_APART
 
 
-def load_detector(folder: Path, described: Mapping[str, Any]) -> Detector:
-    """The detector that a folder's weights make, on the CPU.
+def load_detector(folder: Path, described: Mapping[str, Any]) -> tuple[Detector, list[View]]:
+    """The detector that a folder's weights make, on the CPU, and how often and how it looks at a clip.
 
     Args:
         folder: What ``deepfake export`` wrote.
@@ -50,11 +50,12 @@ def load_detector(folder: Path, described: Mapping[str, Any]) -> Detector:
         backbone = replace(BackboneOptions(**architecture["backbone"]), pretrained=False, weights=None)
         detector = create_detector(backbone, head_options(architecture["head"]), int(architecture["size"]))
         detector.load_state_dict(load_file(folder / WEIGHTS))
+        views = [View(**view) for view in described["preprocessing"]["views"]]
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise UserError(
             f"{WEIGHTS} makes no detector with this version: {first_line(error)}", "export the run again"
         ) from error
-    return detector.eval()
+    return detector.eval(), views
 
 
 class WeightLooker:
@@ -69,8 +70,7 @@ class WeightLooker:
 
     def __init__(self, reader: Reader) -> None:
         self._graph = GraphLooker(reader, "")
-        views = [View(**view) for view in reader.description["preprocessing"]["views"]]
-        detector = load_detector(reader.folder, reader.description)
+        detector, views = load_detector(reader.folder, reader.description)
         self._weights = Attributing(detector, views, torch.device("cpu"), frames=False)
 
     def look(self, clip: Pixels, mask: NDArray[np.bool_]) -> Attribution:

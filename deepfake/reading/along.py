@@ -301,15 +301,14 @@ def paint_along(along: Along, answer: Answer, threshold: float, target: Path, pr
     return paint_video(answer.input.path, target, painter, answer.media.frames, progress)
 
 
-def timeline_of(record: Record, folder: Path, scores: Sequence[float]) -> list[dict[str, Any]]:
+def timeline_of(record: Record, frames: np.ndarray, scores: Sequence[float]) -> list[dict[str, Any]]:
     """When each clip of an answer is, in the middle of its frames, with its score and its face.
 
     Args:
         record: What came of cutting the file.
-        folder: Where its crops lie.
+        frames: The frame records [clips, T] of its clips.
         scores: Of its clips; where some have none, nothing is told.
     """
-    frames = read_frames(folder, record)
     if len(frames) != len(scores):
         return []
     times = [float(row["pts"][:length].mean()) for row, length in zip(frames, record["lengths"], strict=True)]

@@ -10,6 +10,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ class Cut:
     file: Input
     record: Record
     folder: Path
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it could be cut."""
+        return bool(self.record["status"] == "ok")
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """The frame records [clips, T] of one that could be cut."""
+        return read_frames(self.folder, self.record)
 
 
 class FileReader(ABC):
@@ -153,11 +164,13 @@ class FileReader(ABC):
 
     def read(self, files: Sequence[Cut]) -> list[Answer]:
         """What is said of each of several files that were cut; clips of one length are looked at together."""
-        looks = iter(self._look([one for one in files if one.record["status"] == "ok"]))
+        good = [one for one in files if one.is_good]
+        # Read before any is looked at: a file's crops go with whoever asked for it.
+        frames = [one.frames for one in good]
+        looks = zip(good, frames, self._look(good), strict=True)
+        answers = (self._read(one, rows, *look) for one, rows, look in looks)
         return [
-            self._read(one, *next(looks))
-            if one.record["status"] == "ok"
-            else Answer(one.file, reason=one.record["status"], detail=one.record["reason"])
+            next(answers) if one.is_good else Answer(one.file, reason=one.record["status"], detail=one.record["reason"])
             for one in files
         ]
 
@@ -191,8 +204,8 @@ class FileReader(ABC):
         for own, vectors in zip(logits, features, strict=True):
             yield np.array(own, np.float64), np.stack(vectors).astype(np.float64)
 
-    def _read(self, one: Cut, logits: np.ndarray, features: np.ndarray) -> Answer:
-        record, frames = one.record, read_frames(one.folder, one.record)
+    def _read(self, one: Cut, frames: np.ndarray, logits: np.ndarray, features: np.ndarray) -> Answer:
+        record = one.record
         faces = np.array(clip_faces(record))
         score = float(pool_faces(np.zeros(len(logits), int), faces, logits, 1, self._scoring)[0])
         answer = read_score(self.decision, one.file, record, score, sigmoid(logits), finds=self._finds)

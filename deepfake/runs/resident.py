@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepfake.data.crop_records import Record
+from deepfake.data.crop_records import Record, read_frames
 from deepfake.data.cropping import CutSettings
 from deepfake.data.media import KINDS
 from deepfake.data.worker_pool import phases
@@ -140,7 +140,9 @@ class Resident:
                 for name, look in look_at_crops(group.members, records, folder, group.settings):
                     looks[name].append(look)
                     if isinstance(self._trained, Trained) and records[name]["status"] == "ok":
-                        timelines[name] = timeline_of(records[name], folder, look.clips.tolist())
+                        timelines[name] = timeline_of(
+                            records[name], read_frames(folder, records[name]), look.clips.tolist()
+                        )
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         answers = [

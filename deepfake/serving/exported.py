@@ -67,7 +67,7 @@ class Exported:
         """Score files that were read, all together."""
         results = []
         for one, answer in zip(prepared, self._detector.read(prepared), strict=True):
-            timeline = [] if answer.reason else timeline_of(one.record, one.folder, answer.clips)
+            timeline = [] if answer.reason else timeline_of(one.record, one.frames, answer.clips)
             results.append({**as_result(answer), **({"timeline": timeline} if timeline else {})})
         return results
 

@@ -31,7 +31,7 @@ from tests import PROJECT
 from tests.data.making import write_video
 from tests.end_to_end.conftest import Command
 from tests.end_to_end.using import Here
-from tests.serving.making import form, until
+from tests.serving.making import Scripted, form, serving, until
 
 pytestmark = pytest.mark.slow
 
@@ -399,6 +399,22 @@ def test_the_page_is_used_with_the_keyboard_alone(page: Any, videos: list[Path])
     page.locator("#painted").wait_for()
     assert until(lambda: page.evaluate("document.getElementById('video').readyState") >= 2, 60)
     assert page.evaluate("document.getElementById('video').videoWidth") > 0
+
+
+def test_an_overlay_without_a_map_says_so(browser: Any, tmp_path: Path) -> None:
+    model = Scripted()
+    model.note = "No map is painted: it takes torch"
+    (tmp_path / "clip.mp4").write_bytes(b"video")
+    with serving(tmp_path / "service", model) as served, browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{served.port}")
+        page.locator("#overlay-row").wait_for()
+        page.locator("#file").set_input_files(str(tmp_path / "clip.mp4"))
+        page.locator("#overlay").check()
+        page.get_by_role("button", name="Look at it").click()
+        page.locator("#painted").wait_for()
+        assert page.locator("#painted-why").inner_text() == "No map is painted: it takes torch."
+        assert not page.locator("#painted-caption").is_visible()
 
 
 def test_what_has_no_answer_is_told_in_words(page: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.hostile import scenes, video
-from deepfake.data.crop_records import read_records
+from deepfake.data.crop_records import read_frames, read_records
 from deepfake.data.cropping import CutSettings
 from deepfake.data.file_facts import Media
 from deepfake.data.frame_sampling import ClipPlan
@@ -109,11 +109,12 @@ def test_the_timeline_of_an_answer_has_a_point_for_each_clip(file: Path, tmp_pat
     (tmp_path / "crops").mkdir()
     prepare_jobs([Job("file", file, "video")], tmp_path / "crops", SETTINGS, 0)
     record = read_records(tmp_path / "crops")["file"]
-    found = timeline_of(record, tmp_path / "crops", (0.25, 0.75))
+    frames = read_frames(tmp_path / "crops", record)
+    found = timeline_of(record, frames, (0.25, 0.75))
     assert [one["score"] for one in found] == [0.25, 0.75]
     assert [one["face"] for one in found] == [0, 0]
     assert found[0]["seconds"] == pytest.approx(0.06, abs=1e-3)
-    assert timeline_of(record, tmp_path / "crops", (0.25,)) == []
+    assert timeline_of(record, frames, (0.25,)) == []
 
 
 def test_looking_along_needs_neither_torch_nor_tables() -> None:

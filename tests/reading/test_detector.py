@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,20 @@ def test_one_score_that_is_no_number_is_no_answer_and_others_have_theirs(files: 
     bright, dark = reader.read(cuts)
     assert (bright.reason, dark.reason) == ("", "not_a_number")
     assert dark.media is not None
+
+
+def test_crops_may_go_while_they_are_looked_at(files: list[Path], tmp_path: Path) -> None:
+    reader = Bright()
+    cuts = cut(reader, files[:2], tmp_path)
+    said = reader.run
+
+    def leaving(clips: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        for one in cuts:
+            shutil.rmtree(one.folder, ignore_errors=True)
+        return said(clips, mask)
+
+    reader.run = leaving  # type: ignore[method-assign]
+    assert [answer.reason for answer in reader.read(cuts)] == ["", ""]
 
 
 def test_how_crops_become_logits_has_to_be_said() -> None:

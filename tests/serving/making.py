@@ -31,6 +31,7 @@ class Scripted:
         prepared: Names of files that were read to their end.
         let_go: What ``hold`` waits for.
         holding: Files that wait for it.
+        note: Of each overlay.
     """
 
     name = "scripted"

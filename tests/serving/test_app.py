@@ -121,6 +121,17 @@ def test_an_overlay_that_cannot_be_made_takes_no_answer_away(served: Served, how
     assert result["overlay"] == {"url": None, "reason": "nothing to paint", "note": None}
 
 
+def test_an_overlay_without_a_map_says_why(tmp_path: Path) -> None:
+    model = Scripted()
+    with serving(tmp_path / "service", model) as served:
+        (with_map,) = served.send(b"video", overlay="true").json["results"]
+        model.note = "No map is painted: it takes torch"
+        (without,) = served.send(b"video", overlay="true").json["results"]
+    assert with_map["overlay"]["note"] is None
+    assert without["overlay"]["note"] == "No map is painted: it takes torch"
+    assert without["overlay"]["url"]
+
+
 def test_a_detector_without_overlays_says_so_before_any_work(tmp_path: Path) -> None:
     with serving(tmp_path / "service", Scripted(overlays=False)) as served:
         reply = served.send(b"video", overlay="true")
