@@ -75,13 +75,11 @@ def frames_of(overlay: Path) -> list[np.ndarray]:
     "words",
     [
         (),
-        ("model=cnn",),
         ("model=cnn_vit", "head.width=16", "head.heads=2"),
         ("model=conv_lstm", "head.hidden=8", "backbone.freeze=true"),
         ("evaluation.views=[whole,mirror,corners]",),
-        ("backbone.size=48",),
         ("dataset.view=patches", "dataset.faces=center"),
-        ("dataset.slack=3",),
+        ("backbone.size=48", "dataset.slack=3"),
         ("backbone.name=vit_tiny_patch16_224", "backbone.pretrained=false", "backbone.tune=lora"),
     ],
     ids=lambda words: " ".join(words) or "plain",
@@ -231,7 +229,8 @@ def test_a_service_paints_answers_and_goes_on_without_its_folder(folder: Path, c
         try:
             (answer,) = service.answer([await service.prepare(file())])
             leaving = asyncio.create_task(service.overlay(file()))
-            await asyncio.sleep(2)
+            while not service._painting._children._all:
+                await asyncio.sleep(0.01)
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
             made = await service.overlay(file())
