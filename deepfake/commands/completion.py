@@ -107,8 +107,13 @@ def _outputs() -> str:
     return shlex.quote(str(project_folder() / "outputs"))
 
 
+def _outputs_of_bash() -> str:
+    return f"local outputs=${{DEEPFAKE_OUTPUTS:-outputs}}; [[ -d $outputs ]] || outputs={_outputs()}"
+
+
 def _bash() -> str:
     cases = "\n".join(f'    {key}) compgen -P "$before" -W "{names}" -- "$last";;' for key, names in _choices().items())
+    outputs = _outputs_of_bash()
     return f"""\
 _deepfake_keys() {{
   local word=$1 key= before last
@@ -122,15 +127,15 @@ _deepfake_keys() {{
   esac
 }}
 _deepfake_runs() {{
-  local outputs=${{DEEPFAKE_OUTPUTS:-outputs}} folder
-  [[ -d $outputs ]] || outputs={_outputs()}
+  {outputs}
+  local folder
   for folder in "$outputs"/runs/*/ "$outputs"/sweeps/*/*/; do
     [[ -f ${{folder}}resolved.yaml ]] && compgen -W "${{folder%/}}" -- "$1"
   done
 }}
 _deepfake_sweeps() {{
-  local outputs=${{DEEPFAKE_OUTPUTS:-outputs}} folder
-  [[ -d $outputs ]] || outputs={_outputs()}
+  {outputs}
+  local folder
   if [[ $COMP_CWORD == 2 ]]; then
     for folder in "$outputs"/sweeps/*/; do
       [[ -d $folder ]] && folder=${{folder%/}} && compgen -W "${{folder##*/}}" -- "$1"
@@ -153,6 +158,7 @@ complete -o bashdefault -o default -F _deepfake_complete deepfake
 
 def _zsh() -> str:
     cases = "\n".join(f"      {key}) compadd -- {names};;" for key, names in _choices().items())
+    outputs = _outputs_of_bash()  # zsh reads it too
     return f"""\
 _deepfake_keys() {{
   if compset -P '*='; then
@@ -167,14 +173,12 @@ _deepfake_keys() {{
   fi
 }}
 _deepfake_runs() {{
-  local outputs=${{DEEPFAKE_OUTPUTS:-outputs}}
-  [[ -d $outputs ]] || outputs={_outputs()}
+  {outputs}
   local -a files=("$outputs"/runs/*/resolved.yaml(N) "$outputs"/sweeps/*/*/resolved.yaml(N))
   compadd -- ${{files:h}}
 }}
 _deepfake_sweeps() {{
-  local outputs=${{DEEPFAKE_OUTPUTS:-outputs}}
-  [[ -d $outputs ]] || outputs={_outputs()}
+  {outputs}
   local -a folders=("$outputs"/sweeps/*(/N))
   local -a typed=(${{words[1,CURRENT-1]:#deepfake}})
   typed=(${{typed:#sweep}})
@@ -188,6 +192,8 @@ _deepfake_sweeps() {{
 
 def _fish() -> str:
     chosen = " ".join(f"{key}={name}" for key, names in _choices().items() for name in names.split())
+    outputs = "set -l outputs outputs; set -q DEEPFAKE_OUTPUTS; and set outputs $DEEPFAKE_OUTPUTS"
+    outputs += f"; test -d $outputs; or set outputs {_outputs()}"
     return f"""\
 function _deepfake_keys
   # Several values, parted by commas, are completed one by one.
@@ -202,17 +208,13 @@ function _deepfake_keys
   set -q parts[2]; or printf '%s=\\n' {_keys(groups=False)}
 end
 function _deepfake_runs
-  set -l outputs outputs
-  set -q DEEPFAKE_OUTPUTS; and set outputs $DEEPFAKE_OUTPUTS
-  test -d $outputs; or set outputs {_outputs()}
+  {outputs}
   for file in $outputs/runs/*/resolved.yaml $outputs/sweeps/*/*/resolved.yaml
     dirname $file
   end
 end
 function _deepfake_sweeps
-  set -l outputs outputs
-  set -q DEEPFAKE_OUTPUTS; and set outputs $DEEPFAKE_OUTPUTS
-  test -d $outputs; or set outputs {_outputs()}
+  {outputs}
   switch (count (commandline -opc))
     case 2
       for folder in $outputs/sweeps/*/

@@ -46,9 +46,10 @@ def open_study(folder: Path, storage: str | None) -> Control | None:
     Raises:
         UserError: It is kept on a server that only a typed address leads to, cannot be read, or is gone.
     """
-    from deepfake.sweeping.control import Control, find_study
+    from deepfake.sweeping.control import Control
+    from deepfake.sweeping.storage import stored_at
 
-    location = find_study(folder, storage)
+    location = stored_at(folder, storage)
     return None if location is None else Control(location, folder.name)
 
 

@@ -11,7 +11,6 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -56,40 +55,15 @@ from deepfake.sweeping.schedule import standing, superseded, to_retry
 from deepfake.sweeping.search_space import Parameter, Value, to_overrides
 from deepfake.sweeping.storage import (
     Location,
-    at_place,
     exclusively,
-    locate,
     open_existing,
     open_storage,
-    recorded_place,
     together,
 )
 from deepfake.sweeping.study import FORMAT, queue_again, quietly
 
 _MOST = 1024
 _STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-
-
-def find_study(folder: Path, storage: str | None) -> Location | None:
-    """Where the study of a sweep's folder is kept; None where it has none, as a grid.
-
-    Args:
-        storage: ``sweep.storage``, where it was typed.
-
-    Raises:
-        UserError: It is on a server, which only its address with user and password leads to.
-    """
-    if storage is not None:
-        return locate(storage, folder)
-    recorded = recorded_place(folder)
-    if recorded is None:
-        return None
-    if "://" in recorded:
-        raise UserError(
-            f"the study of {folder} is kept in {recorded}, which its folder names without a user",
-            "say how to reach it: --storage postgresql://user@host/db",
-        )
-    return at_place(recorded, folder)
 
 
 class Control:

@@ -12,16 +12,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from deepfake.errors import UserError
 from deepfake.sweeping.heartbeat import Watch, host_of, process_of
 from deepfake.sweeping.storage import (
     Location,
-    at_place,
     exclusively,
-    locate,
     open_existing,
     open_storage,
-    recorded_place,
+    stored_at,
 )
 from deepfake.sweeping.study import quietly
 
@@ -55,23 +52,9 @@ def stored_study(folder: Path, name: str, storage: str | None) -> StoredStudy | 
     Raises:
         UserError: It is kept on a server, which only its address with user and password leads to, or cannot be read.
     """
-    recorded = recorded_place(folder)
-    if storage is not None:
-        location = locate(storage, folder)
-        if recorded is not None and location.name_in(folder) != recorded:
-            raise UserError(
-                f"the study of {folder} is kept in {recorded}, and sweep.storage={location} is another",
-                "leave sweep.storage out, or give the one it was begun with",
-            )
-    elif recorded is None:
+    location = stored_at(folder, storage)
+    if location is None:
         return None
-    elif "://" in recorded:
-        raise UserError(
-            f"study {name!r} is kept in {recorded}, which its folder names without a user",
-            "say how to reach it: sweep.storage=postgresql://user@host/db",
-        )
-    else:
-        location = at_place(recorded, folder)
     file = _file(location)
     if file is not None and not file.is_file():
         return None

@@ -211,6 +211,31 @@ def at_place(recorded: str, folder: Path) -> Location:
     return locate(WORDS.get(recorded, str(folder / recorded)), folder)
 
 
+def stored_at(folder: Path, storage: str | None) -> Location | None:
+    """Where the study of a sweep's folder is kept; None where it has none, as a grid.
+
+    Args:
+        folder: The sweep's; need not exist.
+        storage: The storage, where it was typed.
+
+    Raises:
+        UserError: It is on a server, which only its address with user and password leads to, or not where was typed.
+    """
+    if storage is not None:
+        location = locate(storage, folder)
+        check_place(location, folder)
+        return location
+    recorded = recorded_place(folder)
+    if recorded is None:
+        return None
+    if "://" in recorded:
+        raise UserError(
+            f"the study of {folder} is kept in {recorded}, which its folder names without a user",
+            "say how to reach it: --storage postgresql://user@host/db",
+        )
+    return at_place(recorded, folder)
+
+
 def record_place(location: Location, folder: Path) -> None:
     """Write down where the study of a folder is kept, once.
 

@@ -16,11 +16,11 @@ from deepfake.sweeping.agent import RunningTrial, work
 from deepfake.sweeping.callbacks import PAUSED, PRUNED, Job
 from deepfake.sweeping.claims import Claim, Claims
 from deepfake.sweeping.commands import DONE, PENDING, REFUSED, REPLACED, UNDERSTANDS
-from deepfake.sweeping.control import Control, find_study
+from deepfake.sweeping.control import Control
 from deepfake.sweeping.facts import is_held
 from deepfake.sweeping.promotion import Promotion
 from deepfake.sweeping.status import FINISHED, INTERRUPTED, RUNNING, STOPPED_STATE, status_of
-from deepfake.sweeping.storage import locate, open_existing
+from deepfake.sweeping.storage import locate, open_existing, stored_at
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.trial import LetGo, Paused, Pruned, Taken
 from tests.sweeping import toy
@@ -450,8 +450,8 @@ def test_where_there_is_no_room_the_total_must_grow(wide: StudyPlan) -> None:
 
 def test_a_study_is_found_by_its_folder(plan: StudyPlan) -> None:
     opened(plan)
-    assert find_study(plan.folder, None) == plan.location
-    assert find_study(plan.folder / "elsewhere", None) is None
+    assert stored_at(plan.folder, None) == plan.location
+    assert stored_at(plan.folder / "elsewhere", None) is None
 
 
 def test_reading_makes_nothing(tmp_path: Path) -> None:
@@ -473,7 +473,7 @@ def test_a_study_that_is_gone_is_told(plan: StudyPlan) -> None:
     plan.location.lock.parent.joinpath("storage.json").unlink()
     for file in plan.folder.glob("study.*"):
         file.unlink()
-    assert find_study(plan.folder, None) is None
+    assert stored_at(plan.folder, None) is None
     assert "there is no file" in refused(lambda: control(plan))
 
 

@@ -67,7 +67,7 @@ def test_a_server_must_be_named_by_who_may_enter(folder: Path) -> None:
     (folder / "storage.json").write_text('{"storage": "postgresql://host/db"}')
     with pytest.raises(UserError, match="names without a user") as told:
         stored_study(folder, "s", None)
-    assert "sweep.storage=" in told.value.hint
+    assert "--storage" in told.value.hint
 
 
 def test_another_storage_than_the_recorded_one_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -187,13 +187,17 @@ def _wait(reached: Callable[[], bool]) -> None:
 
 
 STUDY = ["x=interval(-2,2)", "sweep.n_trials=5", "sweep.name=s", "epochs=1", "sweep.n_jobs=2"]
+ORDERED = ["x=interval(-2,2)", "sampler=tpe", "sweep.sampler.n_startup_trials=2", "sweep.n_trials=6", "epochs=2"]
+ORDERED += ["pruner=asha", "sweep.pruner.min_resource=1", "sweep.ordered=true", "sweep.lag=2", "sweep.name=ordered"]
+PROMOTED = ["x=interval(0,1)", "sampler=random", "sweep.name=promoted", "epochs=9", "sweep.n_jobs=2"]
+PROMOTED += ["pruner=promote", "sweep.pruner.min_resource=1", "sweep.pruner.reduction_factor=3"]
+SUBMITIT = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("submitit") is None, reason="pip install -e '.[slurm]' brings submitit")
 def test_workers_of_submitit_share_a_study(tmp_path: Path) -> None:
-    local = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]
-    jobs = toy.multirun(tmp_path, [*STUDY, *local]).jobs
+    jobs = toy.multirun(tmp_path, [*STUDY, *SUBMITIT]).jobs
     assert [(job.number, job.status) for job in jobs] == [(number, "completed") for number in range(5)]
 
 
@@ -202,6 +206,37 @@ def test_workers_of_submitit_share_a_study(tmp_path: Path) -> None:
 def test_a_plain_grid_runs_through_a_launcher(tmp_path: Path) -> None:
     jobs = toy.multirun(tmp_path, ["x=0,1", "epochs=1", "hydra/launcher=submitit_local"]).jobs
     assert [job.metrics["score"] for job in jobs] == [0.0, 1.0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("submitit") is None, reason="pip install -e '.[slurm]' brings submitit")
+def test_a_study_in_order_is_the_same_with_workers_of_submitit(tmp_path: Path) -> None:
+    _compare_with_one_worker(tmp_path, SUBMITIT)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("submitit") is None, reason="pip install -e '.[slurm]' brings submitit")
+def test_trials_are_paused_and_promoted_by_workers_of_submitit(tmp_path: Path) -> None:
+    _promote_twice(tmp_path, SUBMITIT, locate("journal", tmp_path / "promoted"))
+
+
+def _compare_with_one_worker(folder: Path, where: list[str]) -> None:
+    alone = toy.multirun(folder / "alone", ORDERED).jobs
+    both = toy.multirun(folder / "both", [*ORDERED, "sweep.n_jobs=2", *where]).jobs
+    assert [(job.number, job.status, job.overrides) for job in both] == [
+        (job.number, job.status, job.overrides) for job in alone
+    ]
+
+
+def _promote_twice(folder: Path, where: list[str], storage: Location) -> None:
+    first = toy.multirun(folder, [*PROMOTED, *where, "sweep.budget=20"], toy.resumable)
+    second = toy.multirun(folder, [*PROMOTED, *where, "sweep.budget=40"], toy.resumable)
+    assert {job.status for job in first.jobs} >= {"paused"}
+    assert {job.status for job in second.jobs} == {"completed", "paused"}
+    trained = (folder / "trained").read_text().splitlines()
+    assert len(trained) == len(set(trained)) == sum(map(steps_of, Control(storage, "promoted").trials()))
+    # What was begun within the budget runs to its rung, the highest of which is six epochs further.
+    assert 20 < len(trained) <= 40 + 5
 
 
 @pytest.fixture(scope="module")
@@ -234,27 +269,12 @@ def test_a_study_on_postgresql_goes_on(tmp_path: Path, server: str) -> None:
 
 @pytest.mark.slow
 def test_a_study_in_order_is_the_same_on_postgresql_with_two_workers(tmp_path: Path, server: str) -> None:
-    study = ["x=interval(-2,2)", "sampler=tpe", "sweep.sampler.n_startup_trials=2", "sweep.n_trials=6", "epochs=2"]
-    study += ["pruner=asha", "sweep.pruner.min_resource=1", "sweep.ordered=true", "sweep.lag=2", "sweep.name=ordered"]
-    alone = toy.multirun(tmp_path / "alone", study).jobs
-    both = toy.multirun(tmp_path / "both", [*study, "sweep.n_jobs=2", f"sweep.storage={server}"]).jobs
-    assert [(job.number, job.status, job.overrides) for job in both] == [
-        (job.number, job.status, job.overrides) for job in alone
-    ]
+    _compare_with_one_worker(tmp_path, [f"sweep.storage={server}"])
 
 
 @pytest.mark.slow
 def test_trials_are_paused_and_promoted_on_postgresql_by_two_workers(tmp_path: Path, server: str) -> None:
-    study = ["x=interval(0,1)", "sampler=random", "sweep.name=promoted", "epochs=9", f"sweep.storage={server}"]
-    study += ["pruner=promote", "sweep.pruner.min_resource=1", "sweep.pruner.reduction_factor=3", "sweep.n_jobs=2"]
-    first = toy.multirun(tmp_path, [*study, "sweep.budget=20"], toy.resumable)
-    second = toy.multirun(tmp_path, [*study, "sweep.budget=40"], toy.resumable)
-    assert {job.status for job in first.jobs} >= {"paused"}
-    assert {job.status for job in second.jobs} == {"completed", "paused"}
-    trained = (tmp_path / "trained").read_text().splitlines()
-    assert len(trained) == len(set(trained)) == sum(map(steps_of, Control(_at(server, tmp_path), "promoted").trials()))
-    # What was begun within the budget runs to its rung, the highest of which is six epochs further.
-    assert 20 < len(trained) <= 40 + 5
+    _promote_twice(tmp_path, [f"sweep.storage={server}"], _at(server, tmp_path))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE, STDOUT
@@ -38,9 +38,10 @@ def sweep(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """``sweep("sweep.n_trials=5")`` starts the toy's study on a Ray of its own, in a process as a user's."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*overrides: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.sweeping.toy", str(tmp_path), *STUDY, *LOCAL, *overrides]
-        started.append(subprocess.Popen(command, cwd=PROJECT, stdout=PIPE, stderr=STDOUT, text=True))
+    def start(*overrides: str, task: str = "task", where: Sequence[str] = LOCAL) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.sweeping.toy", str(tmp_path), *STUDY, *where, *overrides]
+        environment = {**os.environ, "TOY_TASK": task}
+        started.append(subprocess.Popen(command, cwd=PROJECT, stdout=PIPE, stderr=STDOUT, text=True, env=environment))
         return started[-1]
 
     yield start
@@ -65,6 +66,24 @@ def test_a_worker_of_ray_that_was_killed_costs_no_trial(
     (tmp_path / "go").touch()
     assert "best of 4 trials" in _end(running)
     assert list(pd.read_csv(tmp_path / "s" / "trials.csv")["status"]) == ["completed"] * 4
+
+
+def test_a_study_in_order_is_the_same_on_ray(sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    order = ["sampler=tpe", "sweep.sampler.n_startup_trials=2", "sweep.n_trials=6", "epochs=2", "pruner=asha"]
+    order += ["sweep.pruner.min_resource=1", "sweep.ordered=true", "sweep.lag=2"]
+    _end(sweep(*order))
+    _end(sweep(*order, "sweep.name=alone", "sweep.n_jobs=1", where=()))
+    tables = [pd.read_csv(tmp_path / name / "trials.csv") for name in ("s", "alone")]
+    assert tables[0][["trial", "status", "x"]].equals(tables[1][["trial", "status", "x"]])
+
+
+def test_trials_are_paused_and_promoted_on_ray(sweep: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    halving = ["sampler=random", "epochs=9", "pruner=promote", "sweep.pruner.min_resource=1"]
+    _end(sweep(*halving, "sweep.budget=20", task="resumable"))
+    _end(sweep(*halving, "sweep.budget=40", task="resumable"))
+    assert set(pd.read_csv(tmp_path / "s" / "trials.csv")["status"]) == {"completed", "paused"}
+    trained = (tmp_path / "trained").read_text().splitlines()
+    assert 20 < len(trained) == len(set(trained))
 
 
 def _end(process: subprocess.Popen[str]) -> str:

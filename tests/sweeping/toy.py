@@ -233,4 +233,4 @@ if __name__ == "__main__":
 
     # Drawing takes longer than everything else.
     runner.draw_study = lambda *_: []
-    toy.multirun(Path(sys.argv[1]), sys.argv[2:])
+    toy.multirun(Path(sys.argv[1]), sys.argv[2:], getattr(toy, os.environ.get("TOY_TASK", "task")))

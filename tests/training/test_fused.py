@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepfake.models.heads import create_head
 from deepfake.models.options import ConvLstm, Gru, HeadOptions, Lstm, Mean, Vit
 from deepfake.training.features import fused
-from deepfake.training.features.stacked import FUSED, PLAIN, shape_of
+from deepfake.training.features.stacked import FUSED, PLAIN, Stack, shape_of
 from deepfake.training.options import Adam, AdamW, Constant, Cosine, Plateau, Sgd, Timm
 from deepfake.training.trainer import Trainer
 from tests.training.beside import Fit, alone, assert_same, beside
@@ -66,6 +67,33 @@ def test_every_head_has_the_losses_of_its_single_run(tmp_path: Path, kind: str, 
     for single, together in pairs(tmp_path, settings):
         assert_same(single, together)
     assert trained == [3, 3, 3]
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_trials_of_one_seed_that_drop_alike_have_the_losses_of_their_single_runs(tmp_path: Path, kind: str) -> None:
+    settings = [{"head": HEADS[kind](drop), "optimizer": AdamW(lr=rate)} for drop, rate in ((0.2, 0.01), (0.2, 0.03))]
+    settings.append({"head": HEADS[kind](0.4), "optimizer": AdamW(lr=0.01)})
+    for single, together in pairs(tmp_path, settings):
+        assert_same(single, together)
+
+
+def test_what_trials_of_one_seed_drop_alike_is_drawn_once() -> None:
+    heads = [create_head(Mean(dropout=drop), 4) for drop in (0.2, 0.2, 0.4, 0.2)]
+    stack = Stack(heads, [name for name, _ in heads[0].named_parameters()])
+    stack.draws.begin([1, 1, 1, 2])
+    with _Drawn() as drawn:
+        stack(torch.ones(4, 2, 3, 4), torch.ones(4, 2, 3, dtype=torch.bool))
+    assert drawn.count == 3
+
+
+class _Drawn(TorchDispatchMode):
+    """Counts what is drawn while entered."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "bernoulli" in str(func)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ class _Dropout(_Fused):
     def __init__(self, stack: Stack, name: str, modules: Sequence[nn.Module]) -> None:
         super().__init__(stack, name, modules)
         self.draws, self.rates = stack.draws, [float(module.p) for module in modules]  # type: ignore[arg-type]
-        stack.draws.expect(self.rates, lent=True)
+        stack.draws.expect(self.rates)
 
         #: Alone, what it reads lies in memory frames first, and so are its draws.
         self.frames_first = False
