@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.measure import machine, report, row
+from benchmarks.measure import beside, machine, report, row
 from deepfake.config import load_config
 from deepfake.data.crop_geometry import cut_square, square_boxes
 from deepfake.data.faces.base import detect_resized
@@ -214,7 +214,7 @@ def main() -> None:
         method = (
             "CPU seconds of all processes with a thread each, efficientnet_b0 + GRU, clips of 16 frames of 224 pixels"
         )
-        report("explain", method, rows, machine("torch", "av", "opencv-python-headless"))
+        report("explain", method, beside("explain", rows), machine("torch", "av", "opencv-python-headless"))
 
 
 if __name__ == "__main__":

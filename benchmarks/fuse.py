@@ -12,7 +12,6 @@ random: what they are changes no time. Needs no data and no network.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ import torch
 from lightning_fabric import Fabric
 from torch.optim import Optimizer
 
-from benchmarks.measure import RESULTS, in_turns, machine, report, row
+from benchmarks.measure import beside, in_turns, machine, report, row
 from deepfake.data.clips import ClipSource
 from deepfake.models.backbone import Backbone
 from deepfake.models.detector import Detector
@@ -80,6 +79,8 @@ SIZES = (
     Size("mean", Mean(), 32, 128, steps=16, seeds=True),
     Size("mean", Mean(dropout=0.0), 32, 1280, steps=16),
     Size("mean", Mean(), 8, 2048, batch=32, steps=2),
+    Size("mean", Mean(), 8, 2048, batch=32, steps=2, seeds=True),
+    Size("mean", Mean(), 16, 1280, batch=64, frames=16, steps=2, seeds=True),
     Size("lstm", Lstm(hidden=64), 8, 128, reach=">= 1.5"),
     Size("lstm", Lstm(hidden=64), 8, 1280, batch=32, steps=2),
     Size("lstm", Lstm(hidden=128), 8, 128),
@@ -289,15 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where = machine("torch", "lightning-fabric")
     where["device"] = torch.cuda.get_device_name() if gpu else "CPU"
     name = "-".join(["fuse", *(["gpu"] if gpu else []), *(["fits"] if given.trials else [])])
-    report(name, "one by one / together, training steps on stored features", _beside(name, rows), where)
-
-
-def _beside(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was measured, in the place of what was kept of it, beside the rest."""
-    path = RESULTS / f"{name}.json"
-    kept = json.loads(path.read_text())["rows"] if path.exists() else []
-    new = {line["what"]: line for line in rows}
-    return [new.pop(line["what"], line) for line in kept] + list(new.values())
+    report(name, "one by one / together, training steps on stored features", beside(name, rows), where)
 
 
 if __name__ == "__main__":

@@ -73,3 +73,11 @@ def report(name: str, method: str, rows: list[dict[str, Any]], where: dict[str, 
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"benchmark": name, "method": method, "machine": where, "rows": rows}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def beside(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was measured, in the place of what was kept of it in ``results/<name>.json``, beside the rest."""
+    path = RESULTS / f"{name}.json"
+    kept = json.loads(path.read_text())["rows"] if path.exists() else []
+    new = {line["what"]: line for line in rows}
+    return [new.pop(line["what"], line) for line in kept] + list(new.values())

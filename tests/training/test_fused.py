@@ -264,8 +264,8 @@ def test_wide_heads_on_a_cpu_are_left_alone(
 @pytest.mark.parametrize(
     ("head", "features", "pays"),
     [
-        (Mean(), 1 << 18, True),
-        (Mean(), (1 << 18) + 1, False),
+        (Mean(), 3 << 18, True),
+        (Mean(), (3 << 18) + 1, False),
         (Lstm(hidden=128), 1 << 17, True),
         (Lstm(hidden=129), 1, False),
         (Gru(hidden=64), (1 << 17) + 1, False),

@@ -155,7 +155,7 @@ def _hidden(head: Any) -> int:
 #: On a CPU, measured by ``python -m benchmarks.fuse`` (see docs/sweeps.md): beyond it a step's arithmetic is all there
 #: is, and what is stacked leaves the processor's cache.
 ON_CPU: dict[type[Head], Limit] = {
-    MeanHead: Limit(0, 1 << 18, lambda head: 0),
+    MeanHead: Limit(0, 3 << 18, lambda head: 0),
     LstmHead: Limit(128, 1 << 17, _hidden),
     GruHead: Limit(128, 1 << 17, _hidden),
     VitHead: Limit(64, 1 << 17, lambda head: int(head.rows.shape[1])),
