@@ -99,8 +99,8 @@ def send(folder: Path, seed: int, count: int) -> None:
     store = locate(config.tracking, config.outputs)
     told: Counter[str] = Counter()
     while sum(told.values()) < count:
-        time.sleep(draw.uniform(0.0, 0.4))
-        trial = str(draw.randrange(40))
+        time.sleep(draw.uniform(0.0, 2.0))
+        trial = _some_trial(folder, draw)
         rate = f"optimizer.lr={draw.uniform(0.1, 0.9):.4f}"
         words = draw.choices(
             [
@@ -126,6 +126,13 @@ def send(folder: Path, seed: int, count: int) -> None:
                 told["refused"] += 1
                 print(" ".join(words), "->", error.message, file=sys.stderr, flush=True)
     print(json.dumps(told), flush=True)
+
+
+def _some_trial(folder: Path, draw: random.Random) -> str:
+    """Four times in five one that has not ended, so that there is something to do with it; else any number."""
+    trials = _trials(folder) or []
+    living = [trial.number for trial in trials if not trial.state.is_finished()]
+    return str(draw.choice(living) if living and draw.random() < 0.8 else draw.randrange(len(trials) + 2))
 
 
 def commands(
