@@ -1,7 +1,7 @@
 """How MLflow's UI shows a sweep: a shared view in its experiment's tags, and the addresses of pages.
 
 The view names the columns, charts and order of MLflow 3.17's runs page: the runs of the sweep, test accuracy, F1 and
-ROC-AUC, and what was swept.
+ROC-AUC, what was swept, and how what the sweep improves went over epochs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def sweep_view(run_id: str, swept: Sequence[str], objective: str, maximize: bool
         maximize: Whether more of it is better.
     """
     ordered_by = logged_name(objective)
-    further = [] if ordered_by in COMPARED else [ordered_by]
+    # Of a run that was pruned or waits there is its last value alone, and its curve.
+    further = [name for name in dict.fromkeys([ordered_by, objective]) if name not in COMPARED]
     columns = [_metric(name) for name in COMPARED] + [_param(name) for name in swept] + list(map(_metric, further))
     bars = [{"type": "BAR", "metricKey": name, "displayName": name} for name in COMPARED]
     lines = {"selectedParams": list(swept), "selectedMetrics": list(COMPARED), "showAllRuns": True}
@@ -43,6 +44,8 @@ def sweep_view(run_id: str, swept: Sequence[str], objective: str, maximize: bool
         _section(run_id, "Test split", bars, columns=len(bars), height=270),
         _section(run_id, "What was swept", [{"type": "PARALLEL", **lines}], columns=1, height=340),
     ]
+    if ordered_by != objective:
+        sections.insert(1, _section(run_id, "Over epochs", [_curve(objective)], columns=1, height=300))
     state = {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
         "orderByKey": _metric(ordered_by),
@@ -104,6 +107,11 @@ def _metric(name: str) -> str:
 
 def _param(name: str) -> str:
     return f"params.`{name}`"
+
+
+def _curve(metric: str) -> dict[str, Any]:
+    axes = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0}
+    return {"type": "LINE", "metricKey": metric, "selectedMetricKeys": [metric], "displayName": metric, **axes}
 
 
 def _section(

@@ -18,6 +18,7 @@ def test_the_columns_begin_with_the_test_split_and_then_what_was_swept() -> None
         "params.`model`",
         "params.`optimizer.lr`",
         "metrics.`best/val/roc_auc`",
+        "metrics.`val/roc_auc`",
     ]
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`best/val/roc_auc`", False)
     assert "'abc'" in state["searchFilter"]
@@ -34,6 +35,12 @@ def test_the_charts_are_of_the_same() -> None:
         section["uuid"] for section in state["compareRunSections"]
     }
     assert state["orderByAsc"] is True
+
+
+def test_what_a_sweep_improves_is_shown_over_epochs_where_it_has_some() -> None:
+    for objective, curves in (("val/roc_auc", ["val/roc_auc"]), ("test/f1", []), ("latency_ms", [])):
+        charts = json.loads(sweep_view("abc", ["model"], objective, maximize=True))["compareRunCharts"]
+        assert [chart["metricKey"] for chart in charts if chart["type"] == "LINE"] == curves
 
 
 def test_a_view_of_many_swept_keys_fits_into_a_tag() -> None:
