@@ -1,6 +1,7 @@
 """What a sweep costs beyond training, and what it survives; prints ratios measured in one run.
 
     python -m benchmarks.sweep               all figures but the long ones, some ten minutes
+    python -m benchmarks.sweep promotion --keep FOLDER   keeps its sweeps there, and goes on with those it finds
     python -m benchmarks.sweep cost kills    these alone: cost, layer, workers, start, kills, kills2, disk, repeats,
                                              across, ordered (a quarter of an hour), commands, pruning and
                                              promotion (half an hour each)
@@ -11,6 +12,7 @@ Results are kept in benchmarks/results/sweep.json. Needs no data and no network.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -41,6 +43,8 @@ NOTHING_HEARD = "hydra.sweeper.observer=null"
 PACE = "BENCHMARK_TRIAL_SECONDS"
 #: Set where each trial is to take as long in every run.
 PACES = "BENCHMARK_TRIAL_SECONDS_BY_NUMBER"
+#: The folder of ``--keep``, where it was given.
+KEPT: list[str] = []
 
 
 # ---- the jobs that are swept -----------------------------------------------------------------------------------
@@ -363,18 +367,46 @@ def pruning(seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12
     Both try the same random points, so that nothing but the pruner differs. Its settings were chosen on seeds 0 to 2.
     """
     result = _against_none("asha", seeds, trials, epochs, people)
+    del result["curves"]
     return {**result, "reached": result["fewer_epochs"] >= 2 and result["mean_loss"] <= 0.01}
 
 
 def promotion(
-    seeds: Sequence[int] = (9, 10, 11), trials: int = 20, epochs: int = 12, people: int = 64
+    seeds: Sequence[int] = (12, 13, 14), trials: int = 20, epochs: int = 12, people: int = 64
 ) -> dict[str, Any]:
     """Pausing and promoting against neither, in the same way, on seeds that nothing was chosen on.
 
-    All trials begin before one is promoted: how many there are is known.
+    All trials begin before one is promoted: how many there are is known. Three studies tell little of what is lost, so
+    studies of as many of their trials, drawn at random, are halved in thought as well: a trial that was paused goes on
+    as one that never was.
     """
+    from deepfake.sweeping.promotion import Promotion
+
     result = _against_none("promote", seeds, trials, epochs, people, ["sweep.pruner.eager=false"])
-    return {**result, "reached": result["fewer_epochs"] >= 3 and result["mean_loss"] <= 0.005}
+    curves, draw = result.pop("curves"), random.Random(0)
+    halved = [_halved(draw.sample(curves, trials), Promotion(2, 3, eager=False)) for _ in range(2000)]
+    expected = {
+        "studies": len(halved),
+        "fewer_epochs": trials * epochs / statistics.fmean(spent for spent, _ in halved),
+        "mean_loss": statistics.fmean(loss for _, loss in halved),
+    }
+    reached = result["fewer_epochs"] >= 3 and expected["fewer_epochs"] >= 3 and expected["mean_loss"] <= 0.005
+    return {**result, "expected": expected, "reached": reached}
+
+
+def _halved(curves: Sequence[Sequence[float]], halving: Any) -> tuple[int, float]:
+    """The epochs that one worker spends on trials of these values, and what the best that completes lacks."""
+    from deepfake.sweeping.promotion import Standing
+
+    last = len(curves[0])
+    after = [dict(enumerate(curve, 1)) for curve in curves]
+    trials = [Standing(n, 0, halving.epochs(0, 0), values, waits=True) for n, values in enumerate(after)]
+    while (found := halving.promoted(trials)) is not None or not any(one.steps == last for one in trials):
+        number, epochs = found or halving.last_resort(trials)
+        steps = min(epochs, last)
+        trials[number] = Standing(number, 0, steps, after[number], waits=steps < last)
+    done = [max(curves[one.number]) for one in trials if one.steps == last]
+    return sum(one.steps for one in trials), max(map(max, curves)) - max(done)
 
 
 def _against_none(
@@ -390,7 +422,8 @@ def _against_none(
         NOTHING_HEARD,
     ]
     shared += [NOTHING_HEARD, "tracking.system_metrics=false", f"demo.people={people}", "dataset.clips=1"]
-    with tempfile.TemporaryDirectory() as folder:
+    curves: list[list[float]] = []
+    with contextlib.nullcontext(KEPT[0]) if KEPT else tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             row: dict[str, Any] = {"seed": seed}
             for pruner, given in (("none", ()), (name, settings)):
@@ -410,11 +443,13 @@ def _against_none(
                 row[f"{pruner}_epochs"] = sum(trial.last_step or 0 for trial in ran)
                 ended = [t.value for t in ran if t.state.name == "COMPLETE" and t.value is not None]
                 row[f"{pruner}_best"] = max(ended, default=0.0)
+                if pruner == "none":
+                    curves += [[t.intermediate_values[step] for step in sorted(t.intermediate_values)] for t in ran]
             rows.append(row)
             print(row, flush=True)
     spent = {pruner: sum(row[f"{pruner}_epochs"] for row in rows) for pruner in ("none", name)}
     loss = statistics.fmean(row["none_best"] - row[f"{name}_best"] for row in rows)
-    return {"rows": rows, "fewer_epochs": spent["none"] / spent[name], "mean_loss": loss}
+    return {"rows": rows, "fewer_epochs": spent["none"] / spent[name], "mean_loss": loss, "curves": curves}
 
 
 def disk(trials: int = 8, backbone: str = "resnet50") -> dict[str, Any]:
@@ -674,7 +709,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is asked for and keep it beside what was measured before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="all but the long ones where none is named")
-    wanted = parser.parse_args(arguments).figures or [name for name in FIGURES if name not in _LONG]
+    parser.add_argument("--keep", type=Path, help="a folder for the sweeps of pruning and promotion")
+    given = parser.parse_args(arguments)
+    KEPT[:] = [] if given.keep is None else [str(given.keep.resolve())]
+    wanted = given.figures or [name for name in FIGURES if name not in _LONG]
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in wanted:
         result = FIGURES[name]()

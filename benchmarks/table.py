@@ -104,8 +104,11 @@ _SWEEP: tuple[tuple[str, str, Callable[[dict[str, Any]], str], str], ...] = (
     ),
     (
         "promotion",
-        "epochs without / with pausing and promoting (and the best ROC-AUC lost by it, to stay below 0.005)",
-        lambda found: f"{found['fewer_epochs']:.2f} ({found['mean_loss']:.3f})",
+        "epochs without / with pausing and promoting (and the best ROC-AUC lost by it, to stay below 0.005: of 2,000 "
+        "studies drawn from three, and of these three)",
+        lambda found: (
+            f"{found['fewer_epochs']:.2f} ({found['expected']['mean_loss']:.4f}, and {found['mean_loss']:.4f})"
+        ),
         ">= 3",
     ),
     (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 #: Its multiples fill the interval from 0 to 1 evenly, wherever one stops.
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -42,7 +42,8 @@ class Promotion:
         reduction_factor: One in so many of a rung's trials goes on, with so many times the epochs.
         min_early_stopping_rate: How many of the lowest rungs are left out.
         brackets: So many rates, one from the next, are tried side by side; most trials begin in the first bracket.
-        eager: Whether a trial goes on as soon as it is among the best, as published; otherwise once all have begun.
+        eager: Whether a trial goes on as soon as it is among the best, as published; otherwise once all have begun, and
+            none from a higher rung while one of a lower may, so that a rung is judged by all that come to it.
         maximize: Whether larger values are better.
 
     Raises:
@@ -94,7 +95,8 @@ class Promotion:
         return self.brackets - 1
 
     def promoted(self, trials: Sequence[Standing]) -> tuple[int, int] | None:
-        """The paused trial to go on with: the best of the highest rung that has one; None where a new one may begin.
+        """The paused trial to go on with: the best of the highest rung that has one, or of the lowest where that is not
+        eager; None where a new one may begin.
 
         Args:
             trials: All of the study.
@@ -104,7 +106,7 @@ class Promotion:
         """
         rungs = {(trial.bracket, self.rung(trial.steps, trial.bracket)) for trial in trials if trial.waits}
         found = sorted((self.epochs(rung, bracket), bracket, rung) for bracket, rung in rungs if rung >= 0)
-        for _, bracket, rung in reversed(found):
+        for _, bracket, rung in sorted(found, reverse=self.eager):
             for trial in self._best(rung, bracket, trials):
                 if trial.waits and self.rung(trial.steps, bracket) == rung:
                     return trial.number, self.epochs(rung + 1, bracket)
@@ -128,7 +130,11 @@ class Promotion:
         return -number, self.epochs(self.rung(epochs, bracket) + 1, bracket)
 
     def rises(self, trial: Standing, trials: Sequence[Standing]) -> bool:
-        """Whether a trial is among the best of the highest rung that it has reached."""
+        """Whether a trial that has come to a rung goes on at once: it is among the best there, and its turn is now."""
+        if not self.eager:
+            others = [one for one in trials if one.number != trial.number]
+            found = self.promoted([*others, replace(trial, waits=True)])
+            return found is not None and found[0] == trial.number
         rung = self.rung(trial.steps, trial.bracket)
         return rung >= 0 and trial.number in {one.number for one in self._best(rung, trial.bracket, trials)}
 

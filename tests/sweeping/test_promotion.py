@@ -94,6 +94,32 @@ def test_who_goes_on_at_once_is_among_the_best_of_its_rung(seed: int) -> None:
         assert halving.rises(here, arrived) == (better < len(arrived) // halving.reduction_factor)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_worker_that_is_not_eager_halves_as_if_all_trials_of_a_rung_ran_at_once(seed: int) -> None:
+    draw = random.Random(seed)
+    halving = Promotion(1, draw.randint(2, 4), eager=False, maximize=False)
+    book, count, top = losses(seed, draw), draw.randint(4, 40), 3
+    trials = [_at(number, 0, book, waits=True) for number in range(count)]
+    while (found := halving.promoted(trials)) is not None:
+        number, epochs = found
+        rung = halving.rung(epochs, 0)
+        arrived = _at(number, rung, book, waits=False, eta=halving.reduction_factor)
+        running = [one for one in trials if one.number != number]
+        while rung < top and halving.rises(arrived, [*running, arrived]):
+            rung += 1
+            arrived = _at(number, rung, book, waits=False, eta=halving.reduction_factor)
+        trials = [*running, replace(arrived, waits=rung < top)]
+    best = list(range(count))
+    for rung in range(top):
+        best = sorted(best, key=lambda number, rung=rung: (book[number, rung], number))  # type: ignore[misc]
+        best = best[: len(best) // halving.reduction_factor]
+        assert {one.number for one in trials if halving.rung(one.steps, 0) > rung} == set(best)
+
+
+def _at(number: int, rung: int, book: dict[tuple[int, int], float], *, waits: bool, eta: int = 2) -> Standing:
+    return Standing(number, 0, eta**rung, {eta**r: book[number, r] for r in range(rung + 1)}, waits=waits)
+
+
 def test_brackets_are_halvings_of_their_own() -> None:
     halving = Promotion(1, 2, brackets=2)
     low = [Standing(number, 0, 1, {1: 0.9}, waits=True) for number in range(2)]
