@@ -57,7 +57,7 @@ def _looker(detector: Detector) -> Looker:
         return WeightLooker(detector)
     except ImportError as error:
         missing = (error.name or "PyTorch").partition(".")[0]
-        return GraphLooker(detector, f"it takes {missing}, which is not installed where this answers")
+        return GraphLooker(detector, f"one takes PyTorch and captum, and {missing} is not installed here")
     except UserError as error:
         return GraphLooker(detector, error.message)
 

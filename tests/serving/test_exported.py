@@ -47,7 +47,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def of(words: tuple[str, ...], place: Path) -> Trained:
     """A run with random weights."""
-    if words[:1] in (("model=cnn",), ("model=cnn_vit",), ("model=conv_lstm",)):
+    if words[:1] == ("model=cnn_vit",):
         return trained_without_hidden(place, *words)
     return trained(place, *words)
 
@@ -76,7 +76,6 @@ def frames_of(overlay: Path) -> list[np.ndarray]:
     [
         (),
         ("model=cnn_vit", "head.width=16", "head.heads=2"),
-        ("model=conv_lstm", "head.hidden=8", "backbone.freeze=true"),
         ("evaluation.views=[whole,mirror,corners]",),
         ("dataset.view=patches", "dataset.faces=center"),
         ("backbone.size=48", "dataset.slack=3"),
@@ -195,9 +194,16 @@ WITHOUT = (
 )
 
 
-@pytest.mark.parametrize("missing", ["torch", "captum", "timm", "safetensors"])
-def test_without_torch_boxes_and_scores_are_painted(folder: Path, clip: Path, tmp_path: Path, missing: str) -> None:
-    with_maps = painted(folder, clip, tmp_path / "with")
+@pytest.fixture(scope="module")
+def with_maps(folder: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Painted:
+    """What the folder paints here."""
+    return painted(folder, clip, tmp_path_factory.mktemp("with") / "maps")
+
+
+@pytest.mark.parametrize("missing", ["torch", "captum"])
+def test_without_torch_boxes_and_scores_are_painted(
+    folder: Path, with_maps: Painted, clip: Path, tmp_path: Path, missing: str
+) -> None:
     (tmp_path / "without").mkdir()
     first = json.dumps({"folder": str(folder), "digest": digest(folder / DIGESTS)})
     asked = json.dumps({"file": str(clip), "kind": "video", "folder": str(tmp_path / "without")})
@@ -208,7 +214,7 @@ def test_without_torch_boxes_and_scores_are_painted(folder: Path, clip: Path, tm
     ready, line = done.stdout.splitlines()
     answer = json.loads(line)
     assert ready == "{}"
-    assert answer["note"] == f"No map is painted: it takes {missing}, which is not installed where this answers"
+    assert answer["note"] == f"No map is painted: one takes PyTorch and captum, and {missing} is not installed here"
     assert len(frames_of(Path(answer["overlay"]))) == 36
     assert [one["score"] for one in answer["timeline"]] == pytest.approx([one.score for one in with_maps.timeline])
 
