@@ -99,7 +99,7 @@ def send(folder: Path, seed: int, count: int) -> None:
     store = locate(config.tracking, config.outputs)
     told: Counter[str] = Counter()
     while sum(told.values()) < count:
-        time.sleep(draw.uniform(0.0, 2.0))
+        _let_some_pass(folder / "epochs", draw)
         trial = _some_trial(folder, draw)
         rate = f"optimizer.lr={draw.uniform(0.1, 0.9):.4f}"
         words = draw.choices(
@@ -129,10 +129,18 @@ def send(folder: Path, seed: int, count: int) -> None:
 
 
 def _some_trial(folder: Path, draw: random.Random) -> str:
-    """Four times in five one that has not ended, so that there is something to do with it; else any number."""
+    """Four times in five one that runs or is paused, so that there is something to do with it; else any number."""
     trials = _trials(folder) or []
-    living = [trial.number for trial in trials if not trial.state.is_finished()]
+    living = [trial.number for trial in trials if trial.state.name == "RUNNING"]
     return str(draw.choice(living) if living and draw.random() < 0.8 else draw.randrange(len(trials) + 2))
+
+
+def _let_some_pass(epochs: Path, draw: random.Random) -> None:
+    """Wait until an epoch or two have been trained, so that commands come all along a study; not for long."""
+    before = epochs.stat().st_size if epochs.exists() else 0
+    deadline, more = time.monotonic() + 10, draw.choice([1, 20, 60])
+    while time.monotonic() < deadline and (epochs.stat().st_size if epochs.exists() else 0) < before + more:
+        time.sleep(0.05)
 
 
 def commands(
