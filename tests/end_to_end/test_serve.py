@@ -48,7 +48,7 @@ class Service:
 
     def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> tuple[int, Any]:
         host = self.address.removeprefix("http://")
-        connection = http.client.HTTPConnection(host, timeout=120)
+        connection = http.client.HTTPConnection(host, timeout=300)
         try:
             connection.request(method, path, body, {"Content-Type": kind} if kind else {})
             answer = connection.getresponse()
