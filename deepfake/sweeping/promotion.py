@@ -42,6 +42,8 @@ class Promotion:
         reduction_factor: One in so many of a rung's trials goes on, with so many times the epochs.
         min_early_stopping_rate: How many of the lowest rungs are left out.
         brackets: So many rates, one from the next, are tried side by side; most trials begin in the first bracket.
+        ahead: How many epochs ahead of a rung trials are judged, along a straight line through their last two values:
+            one that begins low and rises is else lost to one that begins high and stays. 0 judges as published.
         eager: Whether a trial goes on as soon as it is among the best, as published; otherwise once all have begun, and
             none from a higher rung while one of a lower may, so that a rung is judged by all that come to it.
         maximize: Whether larger values are better.
@@ -62,6 +64,7 @@ class Promotion:
     reduction_factor: int = 3
     min_early_stopping_rate: int = 0
     brackets: int = 1
+    ahead: float = 0.0
     eager: bool = True
     maximize: bool = True
 
@@ -71,6 +74,8 @@ class Promotion:
             value = getattr(self, name)
             if type(value) is not int or value < low:
                 raise ValueError(f"{name}={value!r} is no whole number from {low} on")
+        if isinstance(self.ahead, bool) or not 0 <= self.ahead < math.inf:
+            raise ValueError(f"ahead={self.ahead!r} is no number from 0 on")
 
     def epochs(self, rung: int, bracket: int) -> int:
         """How many epochs a trial has done at a rung, from 0, of a bracket."""
@@ -121,7 +126,7 @@ class Promotion:
         sign = 1 if self.maximize else -1
         found: list[tuple[int, float, int, int]] = []
         for rung, trial in waiting:
-            value = trial.values.get(self.epochs(rung, trial.bracket), math.nan)
+            value = self.judged(trial, self.epochs(rung, trial.bracket))
             if rung >= 0 and not math.isnan(value):
                 found.append((self.epochs(rung, trial.bracket), sign * value, -trial.number, trial.bracket))
         if not found:
@@ -146,6 +151,22 @@ class Promotion:
         epochs = self.epochs(rung, bracket)
         reached = [trial for trial in trials if trial.bracket == bracket and trial.steps >= epochs]
         sign = -1 if self.maximize else 1
-        valued = [trial for trial in reached if not math.isnan(trial.values.get(epochs, math.nan))]
-        valued.sort(key=lambda trial: (sign * trial.values[epochs], trial.number))
+        values = {trial.number: self.judged(trial, epochs) for trial in reached}
+        valued = [trial for trial in reached if not math.isnan(values[trial.number])]
+        valued.sort(key=lambda trial: (sign * values[trial.number], trial.number))
         return valued[: len(reached) // self.reduction_factor]
+
+    def judged(self, trial: Standing, epochs: int) -> float:
+        """By what a trial is judged after so many epochs; NaN where it has no value there.
+
+        Example:
+            >>> Promotion(2, ahead=0.5).judged(Standing(0, 0, 2, {1: 0.5, 2: 0.75}), 2)
+            0.875
+        """
+        value = trial.values.get(epochs, math.nan)
+        before = max(
+            (step for step, known in trial.values.items() if step < epochs and math.isfinite(known)), default=0
+        )
+        if not self.ahead or not before or not math.isfinite(value):
+            return value
+        return value + self.ahead * (value - trial.values[before]) / (epochs - before)

@@ -96,9 +96,10 @@ def _promote(
     reduction_factor: int = 3,
     min_early_stopping_rate: int = 0,
     brackets: int = 1,
-    eager: bool = True,
+    ahead: float = 0.0,
+    eager: bool | None = None,
 ) -> BasePruner:
-    Promotion(min_resource, reduction_factor, min_early_stopping_rate, brackets, eager)
+    Promotion(min_resource, reduction_factor, min_early_stopping_rate, brackets, ahead, eager is not False)
     # Its trials are paused, by the study: for Optuna nothing is pruned.
     return pruners.NopPruner()
 
@@ -306,15 +307,24 @@ def create_pruner(settings: Mapping[str, Any]) -> BasePruner:
     return _create(f"pruner={name}", PRUNERS[name].create, arguments)
 
 
-def create_promotion(settings: Mapping[str, Any], objectives: Sequence[Objective]) -> Promotion | None:
+def create_promotion(settings: Mapping[str, Any], objectives: Sequence[Objective], *, waits: bool) -> Promotion | None:
     """How trials are paused and promoted; None where the pruner ends them.
+
+    Args:
+        settings: The pruner's.
+        objectives: What the study looks for.
+        waits: Whether all trials begin before one is promoted, where the settings leave that open.
 
     Raises:
         UserError: As :func:`create_pruner`.
     """
     create_pruner(settings)
     name, arguments = _split("pruner", settings, PRUNERS)
-    return Promotion(**arguments, maximize=objectives[0].maximize) if name == _PROMOTING else None
+    if name != _PROMOTING:
+        return None
+    if arguments.get("eager") is None:
+        arguments = {**arguments, "eager": not waits}
+    return Promotion(**arguments, maximize=objectives[0].maximize)
 
 
 def check_choice(

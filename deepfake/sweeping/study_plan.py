@@ -288,7 +288,9 @@ def make_plan(
     # A grid whose jobs run side by side, or that is to be gone on with, is a study that tries every point.
     sampler = options.sampler if searching else {"name": "grid"}
     points = check_choice(sampler, options.pruner, parameters, options.objectives, options.repeat)
-    promotion = create_promotion(options.pruner, options.objectives)
+    # What ends a study before all its trials have begun would find none that has completed.
+    waits = options.budget is None and options.stop_when is None and options.timeout_seconds is None
+    promotion = create_promotion(options.pruner, options.objectives, waits=waits)
     budget = None if options.budget is None else parse_budget(options.budget)
     _check_budget(budget, promotion)
     ordered = _ordered(options, sampler)

@@ -158,6 +158,25 @@ def test_a_budget_that_begins_without_end_is_no_reason_to_wait(tmp_path: Path) -
         study(tmp_path, "sweep.budget=30", "sweep.pruner.eager=false")
 
 
+@pytest.mark.parametrize(
+    ("given", "eager"),
+    [
+        (["sweep.n_trials=9"], False),
+        (["sweep.n_trials=9", "sweep.timeout=1h"], True),
+        (["sweep.budget=30"], True),
+        (["sweep.n_trials=9", "sweep.pruner.eager=true"], True),
+    ],
+    ids=str,
+)
+def test_all_begin_first_where_their_number_alone_ends_the_study(tmp_path: Path, given: list[str], eager: bool) -> None:
+    study(tmp_path, *given)
+    numbers = [int(line.split()[0]) for line in (tmp_path / "trained").read_text().splitlines()]
+    begun = [number for place, number in enumerate(numbers) if number not in numbers[:place]]
+    # Whether one is gone on with before the last one has begun.
+    again = next(place for place, number in enumerate(numbers) if place and number < numbers[place - 1])
+    assert (numbers.index(begun[-1]) > again) is eager
+
+
 def test_a_budget_counts_without_promotion(tmp_path: Path) -> None:
     result = toy.multirun(tmp_path, [*PLAIN, "sweep.budget=20"])
     assert (len(result.jobs), result.status) == (3, "finished")

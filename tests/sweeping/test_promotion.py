@@ -140,6 +140,34 @@ def test_trials_begin_in_hyperbands_proportions(brackets: int, eta: int) -> None
     assert halving.bracket(0) == 0
 
 
+def test_one_that_rises_goes_on_before_one_that_stays_where_trials_are_judged_ahead() -> None:
+    stays = Standing(0, 0, 2, {1: 0.60, 2: 0.60}, waits=True)
+    rises = Standing(1, 0, 2, {1: 0.50, 2: 0.58}, waits=True)
+    assert Promotion(2, 2).promoted([stays, rises]) == (0, 4)
+    assert Promotion(2, 2, ahead=0.5).promoted([stays, rises]) == (1, 4)
+    # A loss is to fall.
+    falls = replace(rises, values={1: 0.70, 2: 0.62})
+    assert Promotion(2, 2, maximize=False).promoted([stays, falls]) == (0, 4)
+    assert Promotion(2, 2, ahead=0.5, maximize=False).promoted([stays, falls]) == (1, 4)
+
+
+@pytest.mark.parametrize("values", [{2: 0.5}, {1: math.nan, 2: 0.5}, {1: math.inf, 2: 0.5}, {2: 0.5, 3: 0.9}], ids=str)
+def test_where_nothing_came_before_the_value_itself_is_judged(values: dict[int, float]) -> None:
+    assert Promotion(2, ahead=0.5).judged(Standing(0, 0, 3, values), 2) == 0.5
+
+
+def test_values_that_lie_epochs_apart_are_judged_by_epochs() -> None:
+    assert Promotion(4, ahead=0.5).judged(Standing(0, 0, 4, {2: 0.4, 4: 0.6}), 4) == pytest.approx(0.65)
+    assert math.isinf(Promotion(2, ahead=0.5).judged(Standing(0, 0, 2, {1: 0.5, 2: -math.inf}), 2))
+    assert math.isnan(Promotion(2, ahead=0.5).judged(Standing(0, 0, 2, {1: 0.5}), 2))
+
+
+@pytest.mark.parametrize("wrong", [-0.1, math.inf, math.nan, True])
+def test_what_is_no_distance_ahead_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="ahead="):
+        Promotion(ahead=wrong)
+
+
 def test_of_equal_trials_those_begun_first_go_on() -> None:
     alike = [Standing(number, 0, 1, {1: 0.5}, waits=True) for number in range(4)]
     halving = Promotion(1, 2)
