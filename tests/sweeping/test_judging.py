@@ -62,7 +62,7 @@ def test_several_objectives_are_promoted_as_the_first_alone_would_be(tmp_path: P
     def course(folder: Path, objectives: list[Objective]) -> list[tuple[int, int, str]]:
         settings = {"name": "promote", "min_resource": 1, "reduction_factor": 2}
         plan = toy.make_plan(folder, total=6, pruner=settings, objectives=objectives)
-        plan = replace(plan, promotion=create_promotion(settings, objectives))
+        plan = replace(plan, promotion=create_promotion(settings, objectives, waits=False))
         claims, seen = toy.opened(plan), []
         while (claim := claims.claim()) is not None:
             first = len(claims.study.trials()[claim.number].intermediate_values) + 1
