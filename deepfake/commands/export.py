@@ -10,6 +10,7 @@ from typing import Any
 from deepfake.runs.console import Console
 from deepfake.runs.export import check_target, export_run
 from deepfake.runs.load import open_run
+from deepfake.runs.model_card import cost_of_int8
 
 EXAMPLES = (
     ("deepfake export cnn_gru exported/cnn_gru", "weights, ONNX graph, config and model card"),
@@ -51,6 +52,4 @@ def main(arguments: argparse.Namespace) -> int:
 def _told(measured: Mapping[str, Any]) -> str:
     moved, where = measured["scores_moved"], f"on {measured['samples']} {measured['split']} samples"
     told = f"of 8 bits, {where}: scores move by {moved['median']:.3f}, by {moved['most']:.3f} at most"
-    if measured["roc_auc"] is None or measured["roc_auc_float"] is None:
-        return f"{told}; they hold one class only, and no ROC-AUC"
-    return f"{told}; ROC-AUC {measured['roc_auc']:.4f} in place of {measured['roc_auc_float']:.4f}"
+    return f"{told}; {cost_of_int8(measured)}"
