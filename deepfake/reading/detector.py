@@ -32,6 +32,7 @@ from deepfake.reading.file_answers import (
     as_result,
     face_places,
     named_file,
+    not_cut,
     nothing_there,
     read_faces,
     read_score,
@@ -150,18 +151,6 @@ class FileReader(ABC):
         found = iter(answers)
         return [as_result(next(found) if one.kind else unanswered(one)) for one in named.values()]
 
-    def answer(self, path: Path, record: Record, folder: Path, kind: str = "") -> dict[str, Any]:
-        """What is said of a file that was cut: one of the ``results`` of ``deepfake predict --json``.
-
-        Args:
-            path: What it is called.
-            record: What came of cutting it by :attr:`settings`.
-            folder: Where its crops lie.
-            kind: ``video`` or ``image``, where its name does not say so.
-        """
-        one = Input(path, kind) if kind else named_file(path)
-        return as_result(self.read([Cut(one, record, folder)])[0])
-
     def read(self, files: Sequence[Cut]) -> list[Answer]:
         """What is said of each of several files that were cut; clips of one length are looked at together."""
         good = [one for one in files if one.is_good]
@@ -169,10 +158,7 @@ class FileReader(ABC):
         frames = [one.frames for one in good]
         looks = zip(good, frames, self._look(good), strict=True)
         answers = (self._read(one, rows, *look) for one, rows, look in looks)
-        return [
-            next(answers) if one.is_good else Answer(one.file, reason=one.record["status"], detail=one.record["reason"])
-            for one in files
-        ]
+        return [next(answers) if one.is_good else not_cut(one.file, one.record) for one in files]
 
     def _look(self, files: Sequence[Cut]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each file the logit of each clip, float64 [clips], and their features [clips, D]."""

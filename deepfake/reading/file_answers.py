@@ -113,6 +113,11 @@ def unanswered(one: Input) -> Answer:
     return Answer(one, reason=one.reason, detail=one.detail)
 
 
+def not_cut(one: Input, record: Record) -> Answer:
+    """What is said of a file that could not be cut."""
+    return Answer(one, reason=record["status"], detail=record["reason"])
+
+
 def read_score(
     decision: Decision, one: Input, record: Record, score: float, clips: np.ndarray, *, finds: bool
 ) -> Answer:
@@ -127,7 +132,7 @@ def read_score(
         finds: Whether faces are looked for.
     """
     if record["status"] != "ok":
-        return Answer(one, reason=record["status"], detail=record["reason"])
+        return not_cut(one, record)
     frames, filled = int(record["frames"]), int(record["filled"])
     faces = frames - filled if finds else None
     if np.isnan(score):

@@ -110,7 +110,7 @@ class Promotion:
             Its number, and the epochs to which it goes on.
         """
         rungs = {(trial.bracket, self.rung(trial.steps, trial.bracket)) for trial in trials if trial.waits}
-        found = sorted((self.epochs(rung, bracket), bracket, rung) for bracket, rung in rungs if rung >= 0)
+        found = ((self.epochs(rung, bracket), bracket, rung) for bracket, rung in rungs if rung >= 0)
         for _, bracket, rung in sorted(found, reverse=self.eager):
             for trial in self._best(rung, bracket, trials):
                 if trial.waits and self.rung(trial.steps, bracket) == rung:
