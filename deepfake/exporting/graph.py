@@ -146,7 +146,7 @@ def write_graph(detector: Detector, views: Sequence[View], shape: tuple[int, int
     clips = torch.zeros(3, max(frames, 2) + (frames == 3), 3, size, size, dtype=torch.uint8)
     mask = torch.ones(clips.shape[:2], dtype=torch.bool)
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             _export(graph, clips, mask, file)
     except UserError:
         raise
@@ -232,7 +232,7 @@ def require_onnx() -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Neither warnings nor log lines of the exporter's about itself."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -110,7 +110,7 @@ def _write(trained: Trained, folder: Path, data: _Data | None, console: Console)
     )
     described = describe(trained, _copy_faces(trained, folder), apart)
     if data is not None:
-        quantize(folder / names.ONNX, folder / names.QUANTIZED, _calibrating(data.known))
+        quantize(folder / names.ONNX, folder / names.QUANTIZED, _Calibrating(data.known))
         described["onnx"]["int8"] = measure_int8(trained, folder, data, console)
     text = json.dumps(described, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / names.CONFIG).write_text(text, encoding="utf-8")
@@ -147,11 +147,16 @@ def _read_data(trained: Trained, console: Console) -> _Data:
     return _Data(*sets)
 
 
-def _calibrating(clips: ClipSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Some clips, evenly spread over a set, one by one."""
-    for item in np.unique(np.linspace(0, len(clips) - 1, _CALIBRATING).round().astype(int)).tolist():
-        batch = clips.fetch([item])
-        yield np.ascontiguousarray(batch.clips.numpy()), batch.mask.numpy()
+class _Calibrating:
+    """Some clips, evenly spread over a set, one by one, as often as they are asked for."""
+
+    def __init__(self, clips: ClipSet) -> None:
+        self._clips = clips
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for item in np.unique(np.linspace(0, len(self._clips) - 1, _CALIBRATING).round().astype(int)).tolist():
+            batch = self._clips.fetch([item])
+            yield np.ascontiguousarray(batch.clips.numpy()), batch.mask.numpy()
 
 
 def measure_int8(trained: Trained, folder: Path, data: _Data, console: Console) -> dict[str, Any]:
