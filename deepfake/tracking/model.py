@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,9 +149,7 @@ def send_model(
         (data / SPEC).write_text(spec.to_json())
         made = Path(scratch) / "model"
         described = Model(model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id)
-        with warnings.catch_warnings():
-            # MLflow would like an example of the input; the signature says all it would, in fewer megabytes.
-            warnings.filterwarnings("ignore", ".*input example was not provided.*", UserWarning)
+        with _without_advice():
             pyfunc.save_model(
                 path=str(made),
                 loader_module=_OF_CLIPS if spec.reading is None else _OF_FILES,
@@ -173,6 +174,24 @@ def send_model(
     if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     return f"models:/{model.model_id}"
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """MLflow would like an example of the input, where the signature says all it would in fewer megabytes, and pip in
+    an environment that uv or conda made without."""
+
+    def heard(record: logging.LogRecord) -> bool:
+        return "installed pip version" not in record.msg
+
+    told = logging.getLogger("mlflow.utils.environment")
+    told.addFilter(heard)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*input example was not provided.*", UserWarning)
+            yield
+    finally:
+        told.removeFilter(heard)
 
 
 def _begun(client: MlflowClient, run: tuple[str, str], name: str) -> LoggedModel | None:
