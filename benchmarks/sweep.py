@@ -43,8 +43,6 @@ NOTHING_HEARD = "hydra.sweeper.observer=null"
 PACE = "BENCHMARK_TRIAL_SECONDS"
 #: Set where each trial is to take as long in every run.
 PACES = "BENCHMARK_TRIAL_SECONDS_BY_NUMBER"
-#: The folder of ``--keep``, where it was given.
-KEPT: list[str] = []
 
 
 # ---- the jobs that are swept -----------------------------------------------------------------------------------
@@ -361,28 +359,34 @@ def kills(times: int = 10, trials: int = 40, seed: int = 0, jobs: int = 1) -> di
     return {"status": status, **counts, "ended_at_kill": [c.get("COMPLETE", 0) for c in ended], "reached": exact}
 
 
-def pruning(seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12, people: int = 64) -> dict[str, Any]:
+def pruning(
+    seeds: Sequence[int] = (6, 7, 8), trials: int = 20, epochs: int = 12, people: int = 64, kept: Path | None = None
+) -> dict[str, Any]:
     """Successive halving against none on the demo: epochs spent, and the best value.
 
     Both try the same random points, so that nothing but the pruner differs. Its settings were chosen on seeds 0 to 2.
     """
-    result = _against_none("asha", seeds, trials, epochs, people)
+    result = _against_none("asha", seeds, trials, epochs, people, kept)
     del result["curves"]
     return {**result, "reached": result["fewer_epochs"] >= 2 and result["mean_loss"] <= 0.01}
 
 
 def promotion(
-    seeds: Sequence[int] = (15, 16, 17), trials: int = 20, epochs: int = 12, people: int = 64
+    seeds: Sequence[int] = (15, 16, 17, 18, 19, 20),
+    trials: int = 20,
+    epochs: int = 12,
+    people: int = 64,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Pausing and promoting against neither, in the same way, on seeds that nothing was chosen on.
 
-    Its settings (``ahead``, and the order of promotion) were chosen on seeds 9 to 14. Three studies tell little of what
+    Its settings (``ahead``, and the order of promotion) were chosen on seeds 9 to 14. Six studies tell little of what
     is lost, so studies of as many of their trials, drawn at random, are halved in thought as well: a trial that was
     paused goes on as one that never was.
     """
     from deepfake.sweeping.promotion import Promotion
 
-    result = _against_none("promote", seeds, trials, epochs, people)
+    result = _against_none("promote", seeds, trials, epochs, people, kept)
     curves, draw = result.pop("curves"), random.Random(0)
     halved = [_halved(draw.sample(curves, trials), Promotion(2, 3, ahead=0.5, eager=False)) for _ in range(2000)]
     expected = {
@@ -410,9 +414,12 @@ def _halved(curves: Sequence[Sequence[float]], halving: Any) -> tuple[int, float
 
 
 def _against_none(
-    name: str, seeds: Sequence[int], trials: int, epochs: int, people: int, settings: Sequence[str] = ()
+    name: str, seeds: Sequence[int], trials: int, epochs: int, people: int, kept: Path | None
 ) -> dict[str, Any]:
-    """A pruner against none: epochs and the best value of each seed, and what it saves and loses."""
+    """A pruner against none: epochs and the best value of each seed, and what it saves and loses.
+
+    Sweeps are gone on with in the folder ``kept``, where one is given.
+    """
     rows = []
     shared = [
         "sampler=random",
@@ -423,11 +430,11 @@ def _against_none(
     ]
     shared += [NOTHING_HEARD, "tracking.system_metrics=false", f"demo.people={people}", "dataset.clips=1"]
     curves: list[list[float]] = []
-    with contextlib.nullcontext(KEPT[0]) if KEPT else tempfile.TemporaryDirectory() as folder:
+    with contextlib.nullcontext(str(kept)) if kept else tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             row: dict[str, Any] = {"seed": seed}
-            for pruner, given in (("none", ()), (name, settings)):
-                arguments = [f"pruner={pruner}", *given, f"sweep.seed={seed}", f"sweep.name={pruner}{seed}", *shared]
+            for pruner in ("none", name):
+                arguments = [f"pruner={pruner}", f"sweep.seed={seed}", f"sweep.name={pruner}{seed}", *shared]
                 environment = {**os.environ, "DEEPFAKE_OUTPUTS": folder}
                 done = subprocess.run(
                     [sys.executable, "train.py", "search=lr_batch", *arguments],
@@ -703,6 +710,7 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "across": across,
 }
 _LONG = ("pruning", "promotion", "ordered", "commands")
+_KEEPS = ("pruning", "promotion")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -711,11 +719,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="all but the long ones where none is named")
     parser.add_argument("--keep", type=Path, help="a folder for the sweeps of pruning and promotion")
     given = parser.parse_args(arguments)
-    KEPT[:] = [] if given.keep is None else [str(given.keep.resolve())]
     wanted = given.figures or [name for name in FIGURES if name not in _LONG]
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in wanted:
-        result = FIGURES[name]()
+        figure = FIGURES[name]
+        if given.keep is not None and name in _KEEPS:
+            figure = partial(figure, kept=given.keep.resolve())
+        result = figure()
         result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
         result["python"] = platform.python_version()
         kept[name] = result
