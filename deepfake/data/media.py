@@ -238,6 +238,8 @@ def decode_image(data: bytes) -> Frames:
     import cv2
 
     codec = image_codec(data)
+    if codec == "other":  # OpenCV's decoders of rarer formats are not let at strangers' bytes
+        raise MediaError("not_an_image", f"begins with {data[:8]!r}")
     # libjpeg fills what is missing with grey and only warns; the end marker has to follow the last scan.
     if codec == "jpeg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise MediaError("undecodable", "the JPEG is cut short")
@@ -251,8 +253,6 @@ def decode_image(data: bytes) -> Frames:
             raise _too_large("its pixels") from error
         raise MediaError("undecodable", str(error).strip()) from error
     if pixels is None:
-        if codec == "other":
-            raise MediaError("not_an_image", f"begins with {data[:8]!r}")
         raise MediaError("undecodable", f"the {codec} data cannot be decoded")
     for start in range(0, len(pixels), _STRIP):  # in place: a copy of the largest would be another 200 MB
         strip = pixels[start : start + _STRIP]
@@ -292,7 +292,9 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def image_codec(data: bytes) -> str:
     """The format of an image by its first bytes; ``other`` for what is none of those that are known."""
-    return next((name for signature, name in _SIGNATURES if data.startswith(signature)), "other")
+    name = next((name for signature, name in _SIGNATURES if data.startswith(signature)), "other")
+    # RIFF holds AVI and sound as well.
+    return "other" if name == "webp" and data[8:12] != b"WEBP" else name
 
 
 def header_size(data: bytes, codec: str) -> tuple[int, int]:
@@ -300,7 +302,7 @@ def header_size(data: bytes, codec: str) -> tuple[int, int]:
 
     Args:
         data: The file.
-        codec: One of those of the signatures above. Of others OpenCV checks the size itself.
+        codec: One of those of the signatures above.
     """
     big, small = partial(int.from_bytes, byteorder="big"), partial(int.from_bytes, byteorder="little")
     if codec == "png":

@@ -83,7 +83,7 @@ def _named(row: dict[Any, Any], folder: Path, place: int) -> tuple[Path, str | N
     if path is not None:
         return Path(path), None
     try:
-        data = base64.b64decode(str(content), validate=True)
+        data = base64.b64decode("".join(str(content).split()), validate=True)  # many an encoder breaks lines
     except binascii.Error as error:
         raise UserError(f"the content of row {place} is no base64: {error}", "encode the file's bytes") from error
     # Which it is, its first bytes say; a name would only claim it.

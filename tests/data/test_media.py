@@ -72,10 +72,12 @@ def test_any_file_name_works(tmp_path: Path) -> None:
     [
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.write_bytes(b"<html>not found</html>"), "not_an_image"),
+        (lambda path: path.write_bytes(cv2.imencode(".jp2", _picture())[1].tobytes()), "not_an_image"),
+        (lambda path: path.write_bytes(b"RIFF\x00\x01\x00\x00AVI LIST" + bytes(200)), "not_an_image"),
         (lambda path: path.write_bytes(path.read_bytes()[:400]), "undecodable"),
         (lambda path: path.unlink(), "missing"),
     ],
-    ids=["zero bytes", "web page", "cut short", "missing"],
+    ids=["zero bytes", "web page", "another format", "video", "cut short", "missing"],
 )
 def test_a_file_that_is_no_image_says_why(spoil: Callable[[Path], object], reason: str, tmp_path: Path) -> None:
     path = _write(tmp_path / "a.jpg")
