@@ -181,6 +181,6 @@ def _warn_of_kinds(record: RunRecord, kinds: Sequence[str], console: Console) ->
     strange = {kind for kind in kinds if kind and kind not in trained_on}
     for kind in sorted(strange):
         console.warn(
-            f"run {record.name!r} was trained on {' and '.join(sorted(trained_on))} files only: what it says of a "
-            f"{kind} is a guess; dataset.faces=mtcnn has faces cut where the run took whole pictures"
+            f"run {record.name!r} was trained on {' and '.join(sorted(trained_on))} files only: what it says of "
+            f"{kind}s is a guess; dataset.faces=mtcnn has faces cut where the run took whole pictures"
         )

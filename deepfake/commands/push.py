@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from deepfake.errors import UserError
-from deepfake.reading.folder import DIGESTS, read_folder
+from deepfake.reading.folder import is_exported, read_folder
 from deepfake.runs.console import Console
 from deepfake.runs.export import export_run
 from deepfake.runs.hub import check_name, find_token, upload
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
     check_name(arguments.name)
     token = find_token()
     place = Path(arguments.run).expanduser()
-    if (place / DIGESTS).is_file():
+    if is_exported(place):
         if arguments.overrides:
             raise UserError(
                 f"{place} is exported already, and {arguments.overrides[0]} changes nothing", "leave it out"

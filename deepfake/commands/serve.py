@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepfake.errors import UserError
-from deepfake.reading.folder import DIGESTS
+from deepfake.reading.folder import is_exported
 from deepfake.runs.console import Console
 from deepfake.runs.inputs import OVERRIDE
 from deepfake.serving.starting import add_words, open_exported, serve
@@ -62,7 +62,7 @@ def _open(arguments: argparse.Namespace, folder: Path, limits: Limits, console: 
             raise UserError(
                 f"{text!r} is no change of a run", "behind RUN come dataset., evaluation. or trainer. keys as key=value"
             )
-    if (Path(arguments.run) / DIGESTS).is_file():
+    if is_exported(Path(arguments.run)):
         if changes:
             raise UserError(
                 f"{changes[0]!r} cannot be changed: an exported folder is what it is",

@@ -239,7 +239,7 @@ def decode_image(data: bytes) -> Frames:
 
     codec = image_codec(data)
     if codec == "other":  # OpenCV's decoders of rarer formats are not let at strangers' bytes
-        raise MediaError("not_an_image", f"begins with {data[:8]!r}")
+        raise MediaError("not_an_image", f"begins with the bytes {data[:8].hex(' ')}")
     # libjpeg fills what is missing with grey and only warns; the end marker has to follow the last scan.
     if codec == "jpeg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise MediaError("undecodable", "the JPEG is cut short")

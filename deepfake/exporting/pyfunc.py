@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from deepfake.data.media import image_codec
-from deepfake.errors import UserError
-from deepfake.reading.detector import FileReader
+from deepfake.reading.detector import FileReader, named_path
+from deepfake.reading.file_answers import Input
 from deepfake.tracking.serve import Served
 from deepfake.training.domain_features import pooled_features
 from deepfake.training.scoring import full_precision
@@ -53,43 +53,47 @@ class Model:
         self._answering = Answering(folder, device)
 
     def predict(self, rows: pd.DataFrame, params: dict[str, object] | None = None) -> list[dict[str, Any]]:
-        """One of the ``results`` of ``deepfake predict --json`` for each row.
+        """One of the ``results`` of ``deepfake predict --json`` for each row; one that names no file has a reason.
 
         Args:
             rows: ``path``, where a file lies that this process may read, or ``content``, its bytes in base64.
             params: Taken because MLflow passes it; there are none.
-
-        Raises:
-            UserError: A row has both or neither, or content that is no base64.
         """
         with tempfile.TemporaryDirectory(prefix="deepfake-model-") as scratch:
-            named = [_named(row, Path(scratch), place) for place, row in enumerate(rows.to_dict("records"))]
-            results = self._answering.predict_all([path for path, _ in named])
+            # A frame without columns, as MLflow makes it of rows that say other things, has rows all the same.
+            given = [dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False, name=None)]
+            given = given or [{} for _ in range(len(rows))]
+            inputs = [_named(row, Path(scratch), place) for place, row in enumerate(given)]
+            results = self._answering.predict_inputs(inputs)
+        named = (row.get("path") for row in given)
         return [
-            result if told is None else result | {"path": told}
-            for result, (_, told) in zip(results, named, strict=True)
+            result | {"path": path if isinstance(path, str) and path else f"row {place}"}
+            for place, (path, result) in enumerate(zip(named, results, strict=True))
         ]
 
 
-def _named(row: dict[Any, Any], folder: Path, place: int) -> tuple[Path, str | None]:
-    """Where the file of a row lies, and what it is called in place of that."""
-    path, content = (
-        row[name] if isinstance(row.get(name), str) and row[name] else None for name in ("path", "content")
-    )
-    if (path is None) == (content is None):
-        raise UserError(
-            f"row {place} has {'neither path nor' if path is None else 'both path and'} content", "give one"
-        )
-    if path is not None:
-        return Path(path), None
+def _named(row: dict[Any, Any], folder: Path, place: int) -> Input:
+    """The file of a row, or why there is none."""
+    path, content = (row[name] if isinstance(row.get(name), str) else None for name in ("path", "content"))
+    if path and content:
+        return _refused("both path and content are given; give one")
+    if path:
+        return named_path(Path(path))
+    if content is None:
+        return _refused("neither path nor content is given; give one")
     try:
-        data = base64.b64decode("".join(str(content).split()), validate=True)  # many an encoder breaks lines
-    except binascii.Error as error:
-        raise UserError(f"the content of row {place} is no base64: {error}", "encode the file's bytes") from error
+        data = base64.b64decode("".join(content.split()), validate=True)  # many an encoder breaks lines
+    except (binascii.Error, ValueError) as error:
+        return _refused(f"content is no base64: {error}")
     # Which it is, its first bytes say; a name would only claim it.
-    file = folder / f"{place}{'.mp4' if image_codec(data) == 'other' else '.png'}"
+    kind, suffix = ("video", ".mp4") if image_codec(data) == "other" else ("image", ".png")
+    file = folder / f"{place}{suffix}"
     file.write_bytes(data)
-    return file, f"content {place}"
+    return Input(file, kind)
+
+
+def _refused(detail: str) -> Input:
+    return Input(Path(), reason="bad_row", detail=detail)
 
 
 def _load_pyfunc(path: str, model_config: dict[str, str] | None = None) -> Model:

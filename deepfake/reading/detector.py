@@ -131,17 +131,21 @@ class FileReader(ABC):
 
     def predict_all(self, paths: Sequence[Path | str]) -> list[dict[str, Any]]:
         """The same of several files, in their order; one that cannot be read does not stop the others."""
+        return self.predict_inputs([named_path(Path(path)) for path in paths])
+
+    def predict_inputs(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+        """The same of files whose kinds are known, or why they have no answer."""
         results: list[dict[str, Any]] = []
-        for start in range(0, len(paths), _FILES):
-            results += self._predict([Path(path) for path in paths[start : start + _FILES]])
+        for start in range(0, len(inputs), _FILES):
+            results += self._predict(inputs[start : start + _FILES])
         return results
 
     def document(self, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Results with all that they are to be read by: what ``deepfake predict --json`` prints."""
         return document(self.decision, self.description["run"], results)
 
-    def _predict(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
-        named = {str(place): _named(path) for place, path in enumerate(paths)}
+    def _predict(self, inputs: Sequence[Input]) -> list[dict[str, Any]]:
+        named = {str(place): one for place, one in enumerate(inputs)}
         jobs = [Job(name, one.path, one.kind, seconds=self.seconds) for name, one in named.items() if one.kind]
         with tempfile.TemporaryDirectory(prefix="deepfake-reader-") as scratch:
             folder = Path(scratch)
@@ -265,7 +269,7 @@ class Detector(FileReader):
         return logits, frames[0] if frames else None
 
 
-def _named(path: Path) -> Input:
+def named_path(path: Path) -> Input:
     """A file by its name, or why it is not looked at."""
     if not os.path.lexists(path):
         return nothing_there(path)

@@ -29,10 +29,24 @@ FACES = "faces"
 _AGAIN = "export the run again"
 
 
+def is_exported(folder: Path) -> bool:
+    """Whether a folder is one that ``deepfake export`` wrote, or what is left of one."""
+    return any((folder / name).is_file() for name in (DIGESTS, ONNX))
+
+
 def digest(file: Path) -> str:
-    """The SHA-256 of a file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    """The SHA-256 of a file.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{file} cannot be read: {error.strerror or error}", "let the user that reads the folder read its files"
+        ) from error
 
 
 def seal(folder: Path) -> None:
@@ -96,3 +110,6 @@ def _check_digests(folder: Path) -> None:
             raise UserError(f"{folder} lacks {name}, which was exported with it", f"copy all of it, or {_AGAIN}")
         if digest(file) != expected:
             raise UserError(f"{file} was altered after it was exported", f"restore it, or {_AGAIN}")
+    for name in (WEIGHTS, QUANTIZED, DOMAIN):
+        if name not in noted and (folder / name).exists():
+            raise UserError(f"{folder / name} was added after the folder was exported", f"remove it, or {_AGAIN}")

@@ -6,6 +6,7 @@ The answer is that of :mod:`deepfake.runs.answers`. For the timeline the file is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -101,6 +102,7 @@ def explain(
             f"{trained.record.name!r} is an ensemble, whose members look at crops of their own",
             f"explain one of its members: {names}",
         )
+    _check_place(folder)
     (answer,) = predict_inputs(trained, [one], progress)
     if answer.reason or answer.media is None:
         return Explanation(answer, why=answer.detail)
@@ -130,6 +132,18 @@ def explain(
         found = replace(found, page=write_page(folder, explanation_page(trained, found)))
     write_json(folder / NUMBERS, as_values(trained, found))
     return found
+
+
+def _check_place(folder: Path) -> None:
+    """Make sure, before minutes of work, that a folder can be written, or made.
+
+    Raises:
+        UserError: It cannot.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written to" if there.is_dir() else "is no folder"
+        raise UserError(f"{folder} cannot be written: {there} {why}", "name another folder")
 
 
 def _suspicious(along: Along, folder: Path) -> tuple[Suspicious, ...]:

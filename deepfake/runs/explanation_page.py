@@ -62,9 +62,12 @@ def _timeline(trained: Trained, found: Explanation) -> str:
     if found.answer.input.kind == "image":
         return ""
     times = [moment.seconds for moment in found.timeline]
-    plot = svg.Plot(svg.axis_over("seconds", times, room=0.02), svg.Axis("score", 0, 1), width=_WIDE, height=260)
+    ends = [times[0], times[-1]]
+    if ends[0] == ends[1]:
+        ends = [0.0, max(ends[1], found.answer.media.duration if found.answer.media else 0.0) or 1.0]
+    plot = svg.Plot(svg.axis_over("seconds", ends, room=0.02), svg.Axis("score", 0, 1), width=_WIDE, height=260)
     threshold = trained.decision.applied_threshold
-    plot.line([times[0], times[-1]], [threshold] * 2, "guide", f"FAKE from {threshold:.3f} on")
+    plot.line(ends, [threshold] * 2, "guide", f"FAKE from {threshold:.3f} on")
     faces = sorted({moment.face for moment in found.timeline})
     for face in faces:
         own = [moment for moment in found.timeline if moment.face == face]
@@ -164,7 +167,8 @@ def _facts(trained: Trained, found: Explanation) -> dict[str, object]:
     if media is not None:
         told |= {"picture": f"{media.width}x{media.height}, {media.codec}"}
         if answer.input.kind == "video":
-            told |= {"length": f"{media.frames} frames, {media.duration:.2f} s, {media.fps:.3g} a second"}
+            frames = f"{media.frames} {'frame' if media.frames == 1 else 'frames'}"
+            told |= {"length": f"{frames}, {media.duration:.2f} s, {media.fps:.3g} a second"}
     if answer.faces is not None:
         told |= {"face found": f"in {answer.faces} of the {answer.frames} frames that the answer is made of"}
     if found.overlay is not None:

@@ -33,7 +33,7 @@ from deepfake.runs.evaluate import open_target
 from deepfake.runs.load import Ensemble, Trained
 from deepfake.runs.model_card import model_card
 from deepfake.runs.reading_config import reading_config
-from deepfake.tracking.provenance import package_versions
+from deepfake.tracking.provenance import installed_versions
 from deepfake.training.scoring import ClipScores, sample_table
 from deepfake.training.views import views_of
 
@@ -99,14 +99,15 @@ def check_target(target: Path) -> None:
 
 
 def _write(trained: Trained, folder: Path, data: _Data | None, console: Console) -> Exported:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     config = trained.config
     detector = trained.detector.to("cpu").float().eval()
     shape = (config.dataset.frames, config.dataset.size)
     apart = write_graph(detector, _views(trained), shape, folder / names.ONNX)
-    save_file(
-        {name: value.contiguous().clone() for name, value in detector.state_dict().items()}, folder / names.WEIGHTS
+    # save_file would leave a file that only its owner can read, and a container runs as another user.
+    (folder / names.WEIGHTS).write_bytes(
+        save({name: value.contiguous().clone() for name, value in detector.state_dict().items()})
     )
     described = describe(trained, _copy_faces(trained, folder), apart)
     if data is not None:
@@ -223,7 +224,7 @@ def describe(trained: Trained, settings: CutSettings, apart: float) -> dict[str,
     """What ``config.json`` says."""
     config, record = trained.config, trained.record
     detector = trained.detector
-    versions = package_versions()
+    versions = installed_versions()
     backbone = dataclasses.asdict(replace(config.backbone, pretrained=False, weights=None))
     return {
         "format": names.FORMAT,

@@ -158,7 +158,7 @@ def open_run(reference: str, overrides: Sequence[str], console: Console) -> Trai
     fitted_on = found.decision.fitted_on
     few = min(fitted_on.get("real", _FEW), fitted_on.get("fake", _FEW))
     if 0 < few < _FEW:
-        console.warn(f"threshold and calibration were fitted on only {few} validation samples of one class")
+        console.warn(f"threshold and calibration were fitted on a validation part with {few} of one class")
     return found
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from deepfake.data.manifest import FAKE
+from deepfake.data.options import DatasetOptions
 from deepfake.errors import UserError, harmless
 from deepfake.metrics import METRICS, class_counts
 from deepfake.reading import folder as names
@@ -55,7 +56,7 @@ def model_card(trained: Trained, described: Mapping[str, Any]) -> str:
         _data(trained),
         "## How well it does",
         *_results(trained),
-        *_elsewhere(record),
+        *_elsewhere(record, trained.config.trainer.threshold),
         "## What its answers mean",
         _meaning(trained),
         "## What it is not good for",
@@ -82,10 +83,11 @@ def _front(trained: Trained) -> str:
         "metrics": [name for name, metric in METRICS.items() if metric.headline],
     }
     found = _metrics(record)
+    values = {name: found.get(f"test/{name}_fitted", found.get(f"test/{name}", math.nan)) for name in front["metrics"]}
     told = [
-        {"type": name, "name": f"test {METRICS[name].title}", "value": round(found[f"test/{name}"], 6)}
-        for name in front["metrics"]
-        if math.isfinite(found.get(f"test/{name}", math.nan))
+        {"type": name, "name": f"test {METRICS[name].title}", "value": round(value, 6)}
+        for name, value in values.items()
+        if math.isfinite(value)
     ]
     if told:
         data = {"name": f"{config.dataset.name}, test part", "type": config.dataset.layout}
@@ -98,11 +100,19 @@ def _front(trained: Trained) -> str:
 def _what(trained: Trained) -> str:
     config = trained.config
     frames, size = config.dataset.frames, config.dataset.size
-    clips = f"runs of {frames} consecutive frames" if config.head.temporal else f"{frames} frames"
+    clips = f"{frames} frames"
+    if config.head.temporal:
+        clips = f"runs of {frames} frames{_apart(config.dataset)}"
     return (
         f"A deepfake detector: {config.backbone.name} + {type(config.head).__name__}, which reads {clips} of {size} "
         "pixels and says how likely a video or image is FAKE. `config.json` says how files are cut."
     )
+
+
+def _apart(dataset: DatasetOptions) -> str:
+    if dataset.stride_seconds is not None:
+        return f", {dataset.stride_seconds:g} seconds apart,"
+    return "" if dataset.stride == 1 else f", {dataset.stride} apart,"
 
 
 def _use(name: str) -> str:
@@ -134,26 +144,32 @@ def _data(trained: Trained) -> str:
 def _results(trained: Trained) -> list[str]:
     record = trained.record
     found = _metrics(record)
-    parts = [_metric_table(found, "test/")]
+    threshold = trained.config.trainer.threshold
+    parts = [_metric_table(found, "test/", threshold)]
     if not parts[0]:
         return ["No number on a test part is kept."]
     intervals = record.evaluation().get("intervals", {}) if record.has(files.METRICS) else {}
     how = intervals.get("test/roc_auc")
     level = trained.config.evaluation.level
     said = f" Intervals are of {level:.0%}, ROC-AUC's by {_text(str(how))}." if how else ""
-    threshold = trained.config.trainer.threshold
-    parts.append(f"On the test part of its own data, where FAKE is what lies at or above {threshold:g}.{said}")
+    applied = trained.decision.applied_threshold
+    parts.append(f"On the test part of its own data, where FAKE is what lies at or above {applied:.4g}.{said}")
     parts += _methods(trained)
     return parts
 
 
-def _metric_table(found: Mapping[str, float], prefix: str) -> str:
+def _metric_table(found: Mapping[str, float], prefix: str, default: float) -> str:
+    """At the threshold that is applied; where that was fitted, at the default one as well, of which intervals are."""
     rows = []
     for name, metric in METRICS.items():
+        title = metric.title
+        if math.isfinite(fitted := found.get(f"{prefix}{name}_fitted", math.nan)):
+            rows.append((title, f"{fitted:.3f}", ""))
+            title = f"{title} at {default:g}"
         value = found.get(f"{prefix}{name}", math.nan)
         if math.isfinite(value):
             low, high = (found.get(f"{prefix}{name}_{end}", math.nan) for end in ("low", "high"))
-            rows.append((metric.title, f"{value:.3f}", f"{low:.3f} to {high:.3f}" if math.isfinite(low) else ""))
+            rows.append((title, f"{value:.3f}", f"{low:.3f} to {high:.3f}" if math.isfinite(low) else ""))
     return _table(("metric", "value", "interval"), rows) if rows else ""
 
 
@@ -182,7 +198,7 @@ def _breakdown(found: Sequence[Mapping[Any, Any]]) -> str:
     return _table(("kind", "fakes", "ROC-AUC", "interval", "accuracy at its threshold"), rows)
 
 
-def _elsewhere(record: RunRecord) -> list[str]:
+def _elsewhere(record: RunRecord, default: float) -> list[str]:
     """What evaluations on other data found, robustness to damage among it."""
     parts: list[str] = []
     for folder in _evaluations(record):
@@ -191,7 +207,10 @@ def _elsewhere(record: RunRecord) -> list[str]:
             continue
         data, metrics = found["data"], found["metrics"]
         same = "its own data" if data.get("same_as_training") else "other data than it was trained on"
-        parts += [f"### {_text(str(data.get('dataset')))}, {data.get('split')}: {same}", _metric_table(metrics, "")]
+        parts += [
+            f"### {_text(str(data.get('dataset')))}, {data.get('split')}: {same}",
+            _metric_table(metrics, "", default),
+        ]
         methods = [row for row in found.get("breakdown") or () if row.get("by") == "method"]
         parts += [_breakdown(methods[:_METHODS])] if len(methods) > 1 else []
         parts += [f"- {_text(str(one))}" for one in found.get("warnings") or ()]
@@ -281,7 +300,10 @@ def _files(described: Mapping[str, Any]) -> str:
         f"- `{names.CONFIG}`: all that an answer is made of; `{names.DIGESTS}`: digests of every file but this one",
     ]
     if (small := described["onnx"].get("int8")) is not None:
-        measured = f"{cost_of_int8(small)}, on {small['samples']} {small['split']} samples"
+        most = small["scores_moved"]["most"]
+        measured = (
+            f"{cost_of_int8(small)}, scores moved by up to {most:.3f}, on {small['samples']} {small['split']} samples"
+        )
         lines.insert(1, f"- `{names.QUANTIZED}`: weights of 8 bits; {measured}")
     writer = described["written_by"]
     return "\n".join(lines) + f"\n\nWritten by deepfake-sweeps {writer['version']} with {versions}."

@@ -163,7 +163,7 @@ class _Service:
                     began = time.monotonic()
                     results = await unless_gone(request, self._results(asked, folder))
                     return results, time.monotonic() - began
-        except GoneError:
+        except (GoneError, ClientDisconnect):
             self.counters.gone()
             raise
         except Fault as fault:
@@ -425,6 +425,8 @@ class _Around:
             await self._app(scope, receive, send)
             return
         began, status = time.monotonic(), 500
+        if scope["method"] == "HEAD":  # what GET says, of which the server leaves the body away
+            scope = {**scope, "method": "GET"}
 
         async def passed(message: Message) -> None:
             nonlocal status

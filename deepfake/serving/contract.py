@@ -6,9 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-#: The version of our own answers; it changes when a field changes its meaning or goes.
-SCHEMA = "deepfake/serve/1"
-
 
 class Named(BaseModel):
     """A file that is not uploaded: exactly one of ``path`` and ``url``."""

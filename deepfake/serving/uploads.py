@@ -321,7 +321,7 @@ class _Form:
             raise Fault(
                 413,
                 "too_many_files",
-                f"at most {self._limits.files} files are taken at once",
+                f"at most {self._limits.files} {'file' if self._limits.files == 1 else 'files'} at once",
                 "send them in several goes",
             )
         if count:
@@ -354,6 +354,13 @@ class _Form:
             await self._write(self._upload)
             self._upload = None
             return
+        if self._field == "file":
+            raise Fault(
+                400,
+                "no_file",
+                "the field 'file' holds a text rather than a file",
+                "send the file itself; with curl that is -F file=@clip.mp4",
+            )
         if self._field != "overlay":
             raise Fault(
                 400,

@@ -22,6 +22,20 @@ def video(kept: Path) -> Path:
     return demo / table[table["split"] == "test"]["path"].iloc[0]
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    video: Path, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+
+    def looked(*words: object, **named: object) -> None:
+        raise AssertionError("worked first")
+
+    monkeypatch.setattr("deepfake.runs.explanation.predict_inputs", looked)
+    said = here("explain", "kept", str(video), "--out", str(tmp_path / "file" / "why"))
+    assert said.status == 2
+    assert "is no folder" in said.err
+
+
 def test_a_video_is_explained_in_one_folder(video: Path, here: Here, tmp_path: Path) -> None:
     out = tmp_path / "why"
     said = here("explain", "kept", str(video), "--out", str(out), "--json")

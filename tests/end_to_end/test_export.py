@@ -90,6 +90,12 @@ def test_the_folder_says_what_it_is(exported: Path, kept: Path) -> None:
     int8 = described["onnx"]["int8"]
     assert int8["split"] == "test"
     assert int8["samples"] > 0
+    assert {"onnx", "onnxscript", "onnxruntime"} <= set(described["written_by"]["packages"])
+    # As readable as any file that is written here: a container may read as another user.
+    (exported / "other").touch()
+    modes = {path.stat().st_mode for path in exported.iterdir() if path.is_file()}
+    (exported / "other").unlink()
+    assert len(modes) == 1
     assert (exported / "model.int8.onnx").stat().st_size < (exported / "model.onnx").stat().st_size
     assert described["onnx"]["parity"]["logits_apart"] <= 1e-4
     _, front, card = (exported / "README.md").read_text().split("---\n", 2)
@@ -97,6 +103,7 @@ def test_the_folder_says_what_it_is(exported: Path, kept: Path) -> None:
     assert read["pipeline_tag"] == "video-classification"
     metrics = json.loads((kept / "metrics.json").read_text())["metrics"]
     told = {one["type"]: one["value"] for one in read["model-index"][0]["results"][0]["metrics"]}
+    assert told["accuracy"] == pytest.approx(metrics["test/accuracy_fitted"], abs=1e-5)
     assert told["roc_auc"] == pytest.approx(metrics["test/roc_auc"], abs=1e-5)
     for heading in ("Trained on", "How well it does", "What it is not good for", "Terms"):
         assert f"## {heading}" in card

@@ -49,16 +49,21 @@ def test_it_says_of_paths_and_bytes_what_predict_says(model: Any, video: Path, h
         assert one["score"] == pytest.approx(other["score"], abs=1e-6)
         assert one.keys() == other.keys()
         assert (one["class"], one["reason"]) == (other["class"], other["reason"])
-    assert [one["path"] for one in found] == [str(video), str(tmp_path / "text.mp4"), "content 2"]
+    assert [one["path"] for one in found] == [str(video), str(tmp_path / "text.mp4"), "row 2"]
 
 
-def test_rows_that_say_both_or_neither_are_refused(model: Any, video: Path) -> None:
-    with pytest.raises(Exception, match="row 0 has neither path nor content"):
-        model.predict(pd.DataFrame({"path": [None], "content": [None]}))
-    with pytest.raises(Exception, match="row 0 has both path and content"):
-        model.predict(pd.DataFrame({"path": [str(video)], "content": ["AAAA"]}))
-    with pytest.raises(Exception, match="is no base64"):
-        model.predict(pd.DataFrame({"content": ["no base64!"]}))
+def test_rows_that_name_no_file_say_why_and_stop_no_others(model: Any, video: Path) -> None:
+    rows = {
+        "path": [None, str(video), None, None, ""],
+        "content": [None, "AAAA", "no base64!", "", None],
+    }
+    found = model.predict(pd.DataFrame(rows))
+    assert [one["reason"]["code"] for one in found] == ["bad_row", "bad_row", "bad_row", "empty", "bad_row"]
+    assert [one["path"] for one in found] == ["row 0", str(video), "row 2", "row 3", "row 4"]
+    more = model.predict(pd.DataFrame({"path": ["", str(video)], "content": [None, None]}))
+    assert [bool(one["reason"]) for one in more] == [True, False]
+    (other,) = model.unwrap_python_model().predict(pd.DataFrame(index=[0]))
+    assert other["reason"]["code"] == "bad_row"
 
 
 def test_it_is_registered_once_and_its_alias_moves(model: Any, here: Here, outputs: Path) -> None:

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from deepfake.errors import UserError
-from deepfake.reading.folder import CARD, CONFIG, DIGESTS, FORMAT, KIND, ONNX, read_folder, seal
+from deepfake.reading.folder import (
+    CARD,
+    CONFIG,
+    DIGESTS,
+    DOMAIN,
+    FORMAT,
+    KIND,
+    ONNX,
+    QUANTIZED,
+    WEIGHTS,
+    read_folder,
+    seal,
+)
 
 
 @pytest.fixture
@@ -46,6 +58,7 @@ def rewrite(name: str, text: str) -> Callable[[Path], object]:
         (rewrite(CONFIG, "{"), "config.json cannot be read"),
         (rewrite(CONFIG, "[1]"), "holds no object"),
         (rewrite(DIGESTS, "{}"), "names no digests"),
+        *((rewrite(name, "theirs"), f"{name} was added") for name in (QUANTIZED, DOMAIN, WEIGHTS)),
         (lambda folder: (folder / ONNX).unlink(), "lacks model.onnx"),
         (lambda folder: (folder / "faces" / "net.onnx").unlink(), "lacks faces/net.onnx"),
         (lambda folder: (folder / CONFIG).unlink(), "holds no config.json"),
@@ -70,3 +83,16 @@ def test_digests_lead_nowhere_else(folder: Path, tmp_path: Path) -> None:
 def test_a_place_without_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no folder"):
         read_folder(tmp_path / "nothing")
+
+
+def test_a_file_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def refusing(path: Path, *words: str, **named: str) -> object:
+        if path.name == ONNX:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *words, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refusing)
+    with pytest.raises(UserError, match=r"model\.onnx cannot be read: Permission denied"):
+        read_folder(folder)

@@ -171,6 +171,23 @@ def test_json_of_the_wrong_shape_is_400(served: Served, body: object, code: str)
     assert (reply.status, reply.code) == (400, code)
 
 
+def test_a_text_in_place_of_a_file_says_how_files_are_sent(served: Served) -> None:
+    body, kind = form([("file", "", b"clip.mp4")])
+    reply = served.ask("POST", "/v2/predict", body.replace(b'; filename=""', b""), {"Content-Type": kind})
+    assert (reply.status, reply.code) == (400, "no_file")
+    assert "-F file=@clip.mp4" in reply.body.decode()
+
+
+@pytest.mark.parametrize("to", ["/", "/health", "/ready", "/docs", "/metrics", "/v2/model"])
+def test_head_says_what_get_says_without_a_body(served: Served, to: str) -> None:
+    reply, whole = served.ask("HEAD", to), served.ask("GET", to)
+    assert (reply.status, reply.body) == (whole.status, b"") == (200, b"")
+
+
+def test_head_of_what_is_only_posted_to_is_405(served: Served) -> None:
+    assert served.ask("HEAD", "/v2/predict").status == 405
+
+
 def test_huge_json_is_413(served: Served) -> None:
     reply = served.tell(json.dumps({"path": "x" * 100_000}).encode())
     assert (reply.status, reply.code) == (413, "upload_too_large")

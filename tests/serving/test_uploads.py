@@ -58,6 +58,7 @@ def test_an_upload_that_is_cut_in_the_middle_leaves_nothing(served: Served) -> N
     connection.close()
     assert until(lambda: not served.leftovers())
     assert served.model.prepared == []
+    assert until(lambda: served.metric("deepfake_clients_gone_total") == 1)
 
 
 def test_an_upload_that_crawls_is_given_up(served: Served) -> None:
