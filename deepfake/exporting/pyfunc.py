@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from deepfake.data.media import image_codec
+from deepfake.errors import UserError
 from deepfake.reading.detector import FileReader, named_path
 from deepfake.reading.file_answers import Input
 from deepfake.tracking.serve import Served
@@ -58,11 +59,16 @@ class Model:
         Args:
             rows: ``path``, where a file lies that this process may read, or ``content``, its bytes in base64.
             params: Taken because MLflow passes it; there are none.
+
+        Raises:
+            UserError: There is neither column, of which MLflow leaves all others away.
         """
+        given = rows.to_dict("records")
+        if not {"path", "content"} & set(rows.columns):
+            raise UserError(
+                "no row has a path or content", "name a file as path, or send its bytes in base64 as content"
+            )
         with tempfile.TemporaryDirectory(prefix="deepfake-model-") as scratch:
-            # A frame without columns, as MLflow makes it of rows that say other things, has rows all the same.
-            given = [dict(zip(rows.columns, row, strict=True)) for row in rows.itertuples(index=False, name=None)]
-            given = given or [{} for _ in range(len(rows))]
             inputs = [_named(row, Path(scratch), place) for place, row in enumerate(given)]
             results = self._answering.predict_inputs(inputs)
         named = (row.get("path") for row in given)
