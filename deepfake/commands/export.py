@@ -51,5 +51,5 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _told(measured: Mapping[str, Any]) -> str:
     moved, where = measured["scores_moved"], f"on {measured['samples']} {measured['split']} samples"
-    told = f"of 8 bits, {where}: scores move by {moved['median']:.3f} in the median, by {moved['most']:.3f} at most"
+    told = f"of 8 bits, {where}: scores move by {moved['median']:.2g} in the median, by {moved['most']:.3f} at most"
     return f"{told}; {cost_of_int8(measured)}"
