@@ -97,7 +97,8 @@ def check_file(path: Path) -> os.stat_result:
     try:
         facts = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MediaError("missing", str(path)) from error
+        told = "a symbolic link that leads to nothing" if path.is_symlink() else str(path)
+        raise MediaError("missing", told) from error
     except ValueError as error:  # a zero byte in a table's path
         raise MediaError("missing", str(error)) from error
     except OSError as error:

@@ -61,6 +61,12 @@ def test_other_pixels_become_8_bit_rgb(kind: str, tmp_path: Path) -> None:
     assert (image.shape, image.dtype) == ((48, 64, 3), np.uint8)
 
 
+def test_a_link_that_leads_to_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(MediaError, match="a symbolic link that leads to nothing"):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_any_file_name_works(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a \xff \xe9.png"))
     _write(tmp_path / "a.png").rename(path)
