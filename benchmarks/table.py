@@ -105,7 +105,7 @@ _SWEEP: tuple[tuple[str, str, Callable[[dict[str, Any]], str], str], ...] = (
     (
         "promotion",
         "epochs without / with pausing and promoting (and the best ROC-AUC lost by it, to stay below 0.005: of 2,000 "
-        "studies drawn from three, and of these three)",
+        "studies drawn from six, and of these six)",
         lambda found: (
             f"{found['fewer_epochs']:.2f} ({found['expected']['mean_loss']:.4f}, and {found['mean_loss']:.4f})"
         ),
