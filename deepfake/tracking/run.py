@@ -41,7 +41,18 @@ if TYPE_CHECKING:
 #: The value of the tag of a run that was made from a journal.
 _MARK = re.compile(r"[0-9a-f]{32}")
 
-__all__ = ["Ending", "Origin", "RunLog", "TrackedRun", "add_failed", "clean_name", "reopen", "send_journal", "track"]
+__all__ = [
+    "Ending",
+    "Origin",
+    "RunLog",
+    "TrackedRun",
+    "add_failed",
+    "clean_name",
+    "name_runs",
+    "reopen",
+    "send_journal",
+    "track",
+]
 
 
 @dataclass(frozen=True)
@@ -221,6 +232,25 @@ def add_failed(
     """
     file = trace if trace is not None and trace.is_file() else None
     parent.failed_child(name, _tags(parent.id, {**tags, "failure": why}), param_texts(params), file)
+
+
+def name_runs(store: Store, parent: TrackedRun, folder: Path) -> dict[str, str]:
+    """The ids of the runs nested under a sweep's, by their folders; what those kept is sent first, as far as possible.
+
+    Args:
+        store: Of the sweep's run.
+        parent: That run, still open.
+        folder: The sweep's.
+
+    Raises:
+        UserError: The store cannot be opened, or does not answer.
+    """
+    if store.remote:
+        _send_left(store, folder)
+    client = connect(store)
+    with _answering(store, "a question for the runs of a sweep"):
+        children = search(client, [parent.experiment], f"tags.`mlflow.parentRunId` = '{parent.id}'")
+    return {run.data.tags["run_dir"]: run.info.run_id for run in children if "run_dir" in run.data.tags}
 
 
 def send_journal(store: Store, journal: Journal, refused: Callable[[Entry, str], None]) -> None:

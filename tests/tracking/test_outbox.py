@@ -16,7 +16,7 @@ from deepfake.errors import UserError
 from deepfake.hydra_app import guarded_call
 from deepfake.tracking import logger, outbox
 from deepfake.tracking.options import TrackingOptions
-from deepfake.tracking.run import Ending, Origin, TrackedRun, add_failed, reopen, track
+from deepfake.tracking.run import Ending, Origin, TrackedRun, add_failed, name_runs, reopen, track
 from deepfake.tracking.runs import PAUSED, STATE
 from deepfake.tracking.spool import Journal, find_journals, open_journal
 from deepfake.tracking.store import Store, connect, locate
@@ -660,3 +660,12 @@ def test_a_strangers_mark_is_no_name_of_a_file(server, far, folder: Path, quiet,
     with track(far, "e", "one", options=quiet, folder=folder, origin=Origin(again=True)) as run:
         assert run.id
     assert not (folder.parent.parent / "x.jsonl").exists()
+
+
+def test_a_sweep_learns_the_ids_of_runs_that_its_server_made_late(server, far, folder: Path, quiet) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        back(server, paused(far, folder / "0", quiet, parent))
+        named = name_runs(far, parent, folder)
+        assert named.keys() == {str(folder / "0")}
+        assert server.runs[named[str(folder / "0")]] is only_job(server, parent)
