@@ -39,7 +39,7 @@ from deepfake.sweeping.repeats import deviation
 from deepfake.tracking import tables
 from deepfake.tracking.names import grid_name, plain, run_name, short_keys, study_name
 from deepfake.tracking.notes import MOST_ROWS, SweepFacts
-from deepfake.tracking.run import Origin, TrackedRun, add_failed, clean_name, track
+from deepfake.tracking.run import Origin, TrackedRun, add_failed, clean_name, name_runs, track
 from deepfake.tracking.run_folder import write_text
 from deepfake.tracking.store import connect, locate
 from deepfake.tracking.view import COMPARED
@@ -135,6 +135,10 @@ class Observer:
         if time.monotonic() >= self._next_round:
             self._forget(info)
             self._next_round = time.monotonic() + _ROUND_SECONDS
+
+    def runs_named(self, info: SweepInfo) -> dict[str, str]:
+        """The ids of the sweep's runs by their folders, once what was kept of them is sent."""
+        return {} if self._parent is None else name_runs(self._store, self._parent, info.folder)
 
     def sweep_finished(self, result: SweepResult) -> None:
         """Compare the jobs, keep the table in the parent run, and say where to look."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ def run(config: RunConfig, context: RunContext, parameters: dict[str, Any], inpu
         console.say(f"note: {note}")
     console.say(_start_line(config, describe_splits(manifest), detector, fabric))
     with (
-        _tracked(config, context, store, fabric) as log,
+        _told_at_last(_tracked(config, context, store, fabric)) as log,
         _identified(log, folder, context.name or config.name, config.tracking),
     ):
         data = cache.get("clips", clips_key(config), lambda: _open(config, manifest, console, crops))
@@ -203,11 +204,31 @@ def _tracked(config: RunConfig, context: RunContext, store: Store, fabric: Fabri
         config.tracking.experiment or config.dataset.name,
         context.name or config.name,
         folder=context.folder,
-        origin=Origin(context.parent_run_id, context.resume_id or _earlier_attempt()),
+        origin=Origin(context.parent_run_id, context.resume_id or _earlier_attempt(), _goes_on(context)),
         tags=tags,
         options=config.tracking,
         endings=ENDINGS,
     )
+
+
+def _goes_on(context: RunContext) -> bool:
+    """Whether the run may have been begun before in its folder, by a process that died or until it was paused."""
+    reporting = trial.current()
+    return context.resume or (reporting is not None and reporting.attempt > 0)
+
+
+@contextmanager
+def _told_at_last(tracked: AbstractContextManager[RunLog]) -> Iterator[RunLog]:
+    """The study knows a run by its id also where its server named it after it began."""
+    with ExitStack() as known, tracked as log:
+        if (reporting := trial.current()) is not None:
+            known.push(partial(_tell_id, reporting, log))
+        yield log
+
+
+def _tell_id(reporting: trial.TrialHandle, log: RunLog, kind: type[BaseException] | None, *_: object) -> None:
+    if log.id and (kind is None or issubclass(kind, Exception)):
+        reporting.identify(run_id=log.id)
 
 
 def _earlier_attempt() -> str | None:
@@ -322,7 +343,7 @@ def _fit(run: Run, began: float, epochs: list[dict[str, float]]) -> FitResult:
             others,
         )
         # A trial whose process died, or that was paused, is begun again in the same folder.
-        result = trainer.fit(on_epoch, resume=run.context.resume or (reporting is not None and reporting.attempt > 0))
+        result = trainer.fit(on_epoch, resume=_goes_on(run.context))
     for note in result.notes:
         run.console.warn(note)
     return result

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,6 +150,12 @@ class SweepCallback(Protocol):
         A callback may do without this method.
         """
 
+    def runs_named(self, info: SweepInfo) -> Mapping[str, str]:
+        """Before the end is recorded, where jobs have folders and no ``run_id``: the ids of the sweep's runs by folder.
+
+        A callback may do without this method.
+        """
+
     def sweep_finished(self, result: SweepResult) -> None:
         """After the last job, also when the sweep was stopped or interrupted."""
 
@@ -168,6 +174,10 @@ class NoCallback:
 
     def jobs_beaten(self, info: SweepInfo, jobs: Sequence[Job]) -> None:
         """Nothing to do."""
+
+    def runs_named(self, info: SweepInfo) -> Mapping[str, str]:
+        """None is known."""
+        return {}
 
     def sweep_finished(self, result: SweepResult) -> None:
         """Nothing to do."""

@@ -123,6 +123,8 @@ def run_study(
         study.sign_off(status)
         # Another terminal on the same study may end at the same time and write the same files.
         with FileLock(str(plan.folder / LOCK)):
+            if status != "interrupted":
+                notify("which runs its trials have", lambda: _note_runs(study, callback, info))
             result = _gather(study, runner, info, status, options.report)
             if status != "interrupted" and study.schedule.mistake is None:
                 # Before the callback, which has the last word.
@@ -292,8 +294,16 @@ def _listed(numbers: Sequence[int]) -> str:
     return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
+def _note_runs(study: Study, callback: SweepCallback, info: SweepInfo) -> None:
+    """Record the runs of trials that had none by name when they ended or were paused."""
+    ask = getattr(callback, "runs_named", None)
+    told = (trial.user_attrs for trial in study.trials() if trial.state.is_finished() or is_paused(trial))
+    if ask is not None and any(facts.get("run_dir") and not facts.get("run_id") for facts in told):
+        study.note_runs(ask(info))
+
+
 def _gather(study: Study, runner: JobRunner, info: SweepInfo, status: str, report: str) -> SweepResult:
-    trials = study.last_trials() if status == "interrupted" else study.trials()
+    trials = study.last_trials() if status == "interrupted" else study.with_runs(study.trials())
     plan = study.plan
     jobs = finished_jobs(trials, plan)
     best = pick_best(jobs, plan.objectives)

@@ -6,6 +6,7 @@ Which process works on which trial is decided in :mod:`deepfake.sweeping.claims`
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import threading
 import warnings
@@ -61,6 +62,8 @@ T = TypeVar("T")
 FORMAT = 1
 #: On a study: up to how many of its trials the terminator was asked.
 _STOPPING = "stopping"
+#: On a study: the runs of trials that had ended before the tracking server named them, by the trials' numbers.
+_RUN_IDS = "run_ids"
 #: How long a process that is told to end waits for its storage, in seconds.
 _LAST_SECONDS = 3.0
 
@@ -186,6 +189,35 @@ class Study:
         """Record facts of a trial, which is named by its key in the storage."""
         for key, value in facts.items():
             self.storage.set_trial_user_attr(trial, key, value)
+
+    def note_runs(self, ids: Mapping[str, str]) -> None:
+        """Record which runs trials have whose server named them late, by their folders."""
+
+        def write() -> None:
+            with self.exclusively(), self.writing():
+                ended = dict(self.optuna.user_attrs.get(_RUN_IDS) or {})
+                for trial in self.read_trials():
+                    found = ids.get(str(trial.user_attrs.get("run_dir")))
+                    if found is None or trial.user_attrs.get("run_id"):
+                        continue
+                    if trial.state.is_finished():
+                        # Optuna changes no trial that has ended.
+                        ended[str(trial.number)] = found
+                    else:
+                        self.set_facts(trial_id(trial), {"run_id": found})
+                if ended:
+                    self.optuna.set_user_attr(_RUN_IDS, ended)
+
+        self.ride_out(write)
+
+    def with_runs(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """The trials, each with the run that :meth:`note_runs` recorded for it."""
+        ids = self.optuna.user_attrs.get(_RUN_IDS) or {}
+        found = [copy.copy(trial) if str(trial.number) in ids else trial for trial in trials]
+        for trial in found:
+            if (run_id := ids.get(str(trial.number))) is not None:
+                trial.user_attrs = {**trial.user_attrs, "run_id": run_id}
+        return found
 
     def end(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
         """End a trial in a state."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shlex
 import sys
 import time
@@ -18,7 +19,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepfake import __version__
 from deepfake.errors import UserError, masked
@@ -29,7 +30,7 @@ from deepfake.tracking.outbox import IN_ALL, AwayError, Outbox, send_all
 from deepfake.tracking.provenance import git_state
 from deepfake.tracking.run_folder import RESOLVED
 from deepfake.tracking.runs import end_dead, process_tags, search
-from deepfake.tracking.spool import Entry, Journal, find_journals, open_journal
+from deepfake.tracking.spool import Entry, Journal, find_journals, open_journal, read_headers
 from deepfake.tracking.store import Store, answer_soon, connect, experiment_id, without_room
 
 if TYPE_CHECKING:
@@ -37,7 +38,21 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-__all__ = ["Ending", "Origin", "RunLog", "TrackedRun", "add_failed", "clean_name", "reopen", "send_journal", "track"]
+#: The value of the tag of a run that was made from a journal.
+_MARK = re.compile(r"[0-9a-f]{32}")
+
+__all__ = [
+    "Ending",
+    "Origin",
+    "RunLog",
+    "TrackedRun",
+    "add_failed",
+    "clean_name",
+    "name_runs",
+    "reopen",
+    "send_journal",
+    "track",
+]
 
 
 @dataclass(frozen=True)
@@ -56,10 +71,28 @@ class Origin:
     Attributes:
         parent: The run to nest it under, in whichever process that one lives.
         resumed: The run to go on with instead of making one, where the store still knows it.
+        again: Whether an earlier process may have begun the run in its folder, though its id is not known: what that
+            one kept is gone on with, else the run under the same parent that names the folder.
     """
 
     parent: str | None = None
     resumed: str | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A run whose server had not heard of it as it began.
+
+    Attributes:
+        begin: What it is to be made of, as its journal says it.
+        run_id: Its id, empty where no server has made it yet.
+        name: Its journal's.
+    """
+
+    begin: Mapping[str, Any]
+    run_id: str
+    name: str
 
 
 @contextmanager
@@ -81,7 +114,8 @@ def track(
 
     A server is sent everything in the background, through a journal in the run's folder: however slow it is, nothing
     waits for it between the beginning and the end, and the end not for long. One run of many begins without it too:
-    its id there is found out later, until then it is empty.
+    its id there is found out later, until then it is empty. Whoever goes on with it in its folder goes on with what is
+    kept of it, so that one run comes of both.
 
     Args:
         store: Where; see :func:`deepfake.tracking.store.locate`.
@@ -100,20 +134,33 @@ def track(
     options = options or TrackingOptions()
     parent, resumed = origin.parent, origin.resumed
     known = _tags(parent, {**(options.tags or {}), **(tags or {})})
-    try:
-        client = connect(store)
-        with _answering(store, "the beginning of a run"):
-            begun = _begin(client, store, experiment, name, resumed, known)
-            if parent is None:
-                end_dead(client, begun.info.experiment_id)
-        run = _tracked(client, store, begun, folder)
-        params: Mapping[str, str] = begun.data.params
-    except UserError as error:
-        if parent is None or folder is None or not store.remote:
-            raise
-        print(f"warning: {error.message}: training goes on without it", file=sys.stderr)
-        run, params = _unborn(store, folder, experiment, name, resumed, known), {}
-    if resumed is not None and run.id in (resumed, ""):
+    kept = None if folder is None or not store.remote else _find_kept(store, folder, origin)
+    if kept is not None:
+        resumed = kept.run_id
+    params: Mapping[str, str] = {}
+    if folder is not None and kept is not None and not kept.run_id:
+        run = _unborn(store, folder, kept)
+    else:
+        try:
+            client = connect(store)
+            with _answering(store, "the beginning of a run"):
+                if resumed is None and origin.again:
+                    resumed = _of_folder(client, experiment_id(client, store, experiment), known)
+                begun = _begin(client, store, experiment, name, resumed, known)
+                if parent is None:
+                    end_dead(client, begun.info.experiment_id)
+            run = _tracked(client, store, begun, folder, kept=kept)
+            params = begun.data.params
+        except UserError as error:
+            if parent is None or folder is None or not store.remote:
+                raise
+            print(f"warning: {error.message}: training goes on without it", file=sys.stderr)
+            if kept is None:
+                mark = uuid.uuid4().hex
+                begin = {"experiment": experiment, "name": name, "tags": {**known, MARK: mark}, "at": Clock().now()}
+                kept = _Kept({**begin, "again": origin.again}, resumed or "", resumed or mark)
+            run = _unborn(store, folder, kept)
+    if (resumed is not None or origin.again) and run.id in (resumed, ""):
         run.resumed(params)
         run.tags({**known, "resumed": "true"})
         run.goes_on()
@@ -187,6 +234,25 @@ def add_failed(
     parent.failed_child(name, _tags(parent.id, {**tags, "failure": why}), param_texts(params), file)
 
 
+def name_runs(store: Store, parent: TrackedRun, folder: Path) -> dict[str, str]:
+    """The ids of the runs nested under a sweep's, by their folders; what those kept is sent first, as far as possible.
+
+    Args:
+        store: Of the sweep's run.
+        parent: That run, still open.
+        folder: The sweep's.
+
+    Raises:
+        UserError: The store cannot be opened, or does not answer.
+    """
+    if store.remote:
+        _send_left(store, folder)
+    client = connect(store)
+    with _answering(store, "a question for the runs of a sweep"):
+        children = search(client, [parent.experiment], f"tags.`mlflow.parentRunId` = '{parent.id}'")
+    return {run.data.tags["run_dir"]: run.info.run_id for run in children if "run_dir" in run.data.tags}
+
+
 def send_journal(store: Store, journal: Journal, refused: Callable[[Entry, str], None]) -> None:
     """Send what an earlier process left in a journal.
 
@@ -224,29 +290,58 @@ def _send_left(store: Store, folder: Path) -> None:
 
 
 def _tracked(
-    client: MlflowClient, store: Store, run: Run, folder: Path | None, *, background: bool = True
+    client: MlflowClient,
+    store: Store,
+    run: Run,
+    folder: Path | None,
+    *,
+    background: bool = True,
+    kept: _Kept | None = None,
 ) -> TrackedRun:
     info = run.info
     outbox = None
     if store.remote and folder is not None:
         header = {"run_id": info.run_id, "store": masked(store.uri)}
-        outbox = _outbox(store, folder, lambda: client, info.run_id, header, background=background)
+        name = kept.name if kept is not None and kept.run_id == info.run_id else info.run_id
+        outbox = _outbox(store, folder, lambda: client, name, header, background=background)
     tracked = TrackedRun(client, info.run_id, info.experiment_id, info.artifact_uri, outbox)
     if outbox is None:
         tracked.ask = partial(_answering, store)
     return tracked
 
 
-def _unborn(
-    store: Store, folder: Path, experiment: str, name: str, resume_id: str | None, tags: dict[str, str]
-) -> TrackedRun:
+def _unborn(store: Store, folder: Path, kept: _Kept) -> TrackedRun:
     """A run that its server is to hear of later."""
-    mark = uuid.uuid4().hex
-    begin = {"experiment": experiment, "name": name, "tags": {**tags, MARK: mark}, "at": Clock().now()}
-    header = {"run_id": resume_id or "", "store": masked(store.uri), "begin": begin}
+    header = {"run_id": kept.run_id, "store": masked(store.uri), "begin": kept.begin}
     # A client of a database opens it, which is the outbox's to wait for.
-    outbox = _outbox(store, folder, partial(connect, store), resume_id or mark, header)
-    return TrackedRun(None, resume_id or "", "", "", outbox)
+    outbox = _outbox(store, folder, partial(connect, store), kept.name, header)
+    return TrackedRun(None, kept.run_id, "", "", outbox)
+
+
+def _find_kept(store: Store, folder: Path, origin: Origin) -> _Kept | None:
+    """What an earlier process kept in the folder of a run that began without its server, where that is gone on with."""
+    if not origin.again and origin.resumed is None:
+        return None
+    for header in read_headers(folder):
+        run_id, begin = header["run_id"], header.get("begin")
+        if not isinstance(begin, dict) or not isinstance(begin.get("tags"), dict):
+            continue
+        mark = begin["tags"].get(MARK)
+        # Of the folder of a stranger, it becomes the name of a file.
+        if not isinstance(mark, str) or not _MARK.fullmatch(mark) or header.get("store") != masked(store.uri):
+            continue
+        if origin.resumed in (None, run_id):
+            return _Kept(begin, run_id, mark)
+    return None
+
+
+def _of_folder(client: MlflowClient, experiment: str, tags: Mapping[str, str]) -> str | None:
+    """The id of the run that has the same parent and folder as these tags say, made last where there are several."""
+    parent, folder = tags.get("mlflow.parentRunId"), tags.get("run_dir")
+    if not parent or not folder:
+        return None
+    children = search(client, [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", newest=True)
+    return next((run.info.run_id for run in children if run.data.tags.get("run_dir") == folder), None)
 
 
 def _outbox(
@@ -280,6 +375,8 @@ def _arrived(reach: Callable[[], MlflowClient], store: Store, journal: Journal) 
             place = experiment_id(client, store, begin["experiment"])
             marked = f"tags.{MARK} = '{begin['tags'][MARK]}'"
             made = search(client, [place], marked)
+            if not made and begin.get("again") and (earlier := _of_folder(client, place, begin["tags"])):
+                made = [client.get_run(earlier)]
             if not made:
                 # A server that was away may answer long after this was given up, when somebody else makes the run.
                 _check_wanted(journal)

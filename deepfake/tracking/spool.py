@@ -226,6 +226,28 @@ def open_journal(folder: Path, name: str, header: Mapping[str, object]) -> Journ
             number += 1
 
 
+def read_headers(folder: Path) -> list[dict[str, Any]]:
+    """What the journals in a run's folder say of themselves, with the id that the run was given since.
+
+    Other processes may have them open.
+
+    Raises:
+        UserError: A link leads out of the run's folder from there.
+    """
+    refuse_links(folder, FOLDER)
+    found = []
+    for path in find_journals([folder]):
+        if path.parent != folder / FOLDER:
+            continue
+        with path.open("rb") as file:
+            header, *entries = map(_parsed, file.readlines() or [b""])
+        if header is None or header.get("format") != FORMAT:
+            continue
+        ids = [entry["run_id"] for entry in (header, *entries) if entry and isinstance(entry.get("run_id"), str)]
+        found.append({**header, "run_id": ids[-1] if ids else ""})
+    return found
+
+
 def find_journals(folders: Sequence[Path]) -> list[Path]:
     """The journals of runs: in these folders and below."""
     found: list[Path] = []

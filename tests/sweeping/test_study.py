@@ -15,7 +15,7 @@ from deepfake.sweeping.storage import locate, open_storage
 from deepfake.sweeping.study import Study
 from deepfake.sweeping.study_plan import StudyPlan
 from tests.sweeping import toy
-from tests.sweeping.toy import claimed, opened
+from tests.sweeping.toy import claimed, completed, opened
 
 
 def test_what_is_told_to_end_waits_moments_for_the_storage_and_knows_what_it_saw_last(
@@ -83,3 +83,22 @@ def test_the_code_is_kept_with_the_study(tmp_path: Path) -> None:
     kept = optuna.load_study(study_name="s", storage=open_storage(plan.location)).user_attrs["code"]
     assert '"1"' in kept
     assert '"2"' in kept
+
+
+def test_a_run_that_was_named_late_is_found_with_its_trial_whether_that_has_ended_or_not(plan: StudyPlan) -> None:
+    claims = opened(replace(plan, total=3))
+    for number in range(3):
+        claim = claimed(claims)
+        claims.report(claim, {}, {"run_dir": str(number)})
+        if number != 1:
+            claims.finish(
+                claim, replace(completed(claim), run_dir=str(number), run_id="c" * 32 if number == 2 else None)
+            )
+    claims.study.note_runs({str(number): "ab"[number % 2] * 32 for number in range(3)})
+    again = opened(replace(plan, total=3)).study
+    assert [trial.user_attrs["run_id"] for trial in again.with_runs(again.trials())] == [
+        "a" * 32,
+        "b" * 32,
+        "c" * 32,
+    ]
+    assert again.trials()[1].user_attrs["run_id"] == "b" * 32

@@ -124,7 +124,8 @@ class FakeServer:
         return {"run": self._run(given["run_id"]), "run_info": self._run(given["run_id"])["info"]}
 
     def _matches(self, run: dict[str, Any], condition: str) -> bool:
-        return not condition or ("tags.told" in condition and f"'{run['tags'].get('told')}'" in condition)
+        told = [name for name in ("told", "mlflow.parentRunId") if name in condition]
+        return not condition or any(f"'{run['tags'].get(name)}'" in condition for name in told)
 
     def _run(self, key: str) -> dict[str, Any]:
         run = self.runs[key]

@@ -6,6 +6,7 @@ import resource
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from deepfake.errors import UserError
 from deepfake.hydra_app import guarded_call
 from deepfake.tracking import logger, outbox
 from deepfake.tracking.options import TrackingOptions
-from deepfake.tracking.run import Origin, TrackedRun, add_failed, reopen, track
+from deepfake.tracking.run import Ending, Origin, TrackedRun, add_failed, name_runs, reopen, track
+from deepfake.tracking.runs import PAUSED, STATE
 from deepfake.tracking.spool import Journal, find_journals, open_journal
-from deepfake.tracking.store import Store, locate
+from deepfake.tracking.store import Store, connect, locate
 from tests.tracking.server import HANG, FakeServer
 
 HEADER = {"run_id": "a" * 32, "store": "http://x"}
@@ -542,3 +544,128 @@ def test_names_descriptions_and_views_pass_while_the_server_is_away(server, far,
     assert set_there["mlflow.note.content"] == "its data"
     assert f"'{run.id}'" in set_there[f"mlflow.sharedViewState.{run.id}"]
     assert not (folder / "unsent").exists()
+
+
+def paused(far: Store, folder: Path, quiet: TrackingOptions, parent: TrackedRun, *, again: bool = False) -> TrackedRun:
+    """A job of a sweep that is paused: two epochs, or two more of the same one."""
+    origin = Origin(parent.id, again=again)
+    first = 3 if again else 1
+    tags = {"run_dir": str(folder)}
+    endings = {InterruptedError: Ending("SCHEDULED", STATE, PAUSED)}
+    with (
+        suppress(InterruptedError),
+        track(far, "e", "job", options=quiet, folder=folder, origin=origin, tags=tags, endings=endings) as run,
+    ):
+        run.params({"lr": 1})
+        for epoch in (first, first + 1):
+            run.epoch(epoch, {"val/loss": float(epoch)})
+        if not again:
+            raise InterruptedError
+    return run
+
+
+def only_job(server: FakeServer, parent: TrackedRun) -> dict:
+    (found,) = (run for key, run in server.runs.items() if key != parent.id)
+    return found
+
+
+def check_one_run(server: FakeServer, parent: TrackedRun, folder: Path) -> None:
+    job = only_job(server, parent)
+    assert (job["status"], job["params"]) == ("FINISHED", {"lr": "1"})
+    assert curve(job, "val/loss") == [1.0, 2.0, 3.0, 4.0]
+    assert job["tags"]["resumed"] == "true"
+    assert find_journals([folder]) == []
+
+
+def test_a_paused_job_whose_beginning_was_kept_goes_on_as_one_run(server, far, folder: Path, quiet) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        first = paused(far, folder / "0", quiet, parent)
+        back(server, first)
+        again = paused(far, folder / "0", quiet, parent, again=True)
+        assert first.id == ""
+        assert server.runs[again.id] is only_job(server, parent)
+    check_one_run(server, parent, folder)
+
+
+def test_a_paused_job_that_goes_on_while_the_server_is_still_away_is_kept_as_one(
+    server, far, folder: Path, quiet
+) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        paused(far, folder / "0", quiet, parent)._outbox._thread.join(10)
+        again = paused(far, folder / "0", quiet, parent, again=True)
+        assert len(find_journals([folder / "0"])) == 1
+        back(server, again)
+    check_one_run(server, parent, folder)
+
+
+def test_a_paused_job_whose_beginning_was_sent_meanwhile_goes_on_with_that_run(
+    server, far, folder: Path, quiet
+) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        back(server, paused(far, folder / "0", quiet, parent))
+        assert synced(server, str(folder / "0")) == 0
+        made = only_job(server, parent)
+        assert (made["status"], made["tags"][STATE]) == ("SCHEDULED", PAUSED)
+        paused(far, folder / "0", quiet, parent, again=True)
+    check_one_run(server, parent, folder)
+
+
+def test_what_was_sent_meanwhile_is_gone_on_with_also_where_the_server_is_away_again(
+    server, far, folder: Path, quiet
+) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        back(server, paused(far, folder / "0", quiet, parent))
+        assert synced(server, str(folder / "0")) == 0
+        server.mode = 503
+        back(server, paused(far, folder / "0", quiet, parent, again=True))
+    check_one_run(server, parent, folder)
+
+
+def test_a_job_whose_beginning_was_kept_and_whose_id_is_known_goes_on_in_order(
+    server, far, folder: Path, quiet
+) -> None:
+    from deepfake.tracking import run as module
+
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        back(server, paused(far, folder / "0", quiet, parent))
+        (path,) = find_journals([folder / "0"])
+        journal = Journal(path)
+        # Its run was made, and then nothing more was taken.
+        deliver = module._arrived(lambda: connect(far), far, journal)
+        journal.close()
+        paused(far, folder / "0", quiet, parent, again=True)
+        assert deliver.client.get_run(journal.header["run_id"]).info.status == "FINISHED"
+    check_one_run(server, parent, folder)
+
+
+def test_a_job_that_is_begun_anew_in_the_folder_of_another_is_another_run(server, far, folder: Path, quiet) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        back(server, paused(far, folder / "0", quiet, parent))
+        paused(far, folder / "0", quiet, parent)
+    assert len(server.runs) == 3
+
+
+@pytest.mark.parametrize("mark", ["../../../x", "", 1, None])
+def test_a_strangers_mark_is_no_name_of_a_file(server, far, folder: Path, quiet, mark: object) -> None:
+    begin = {"experiment": "e", "name": "x", "tags": {"told": mark}, "at": 1}
+    journal = open_journal(folder, "x", {"run_id": "", "store": server.uri, "begin": begin})
+    journal.append({"kind": "tags", "values": {}})
+    journal.close()
+    with track(far, "e", "one", options=quiet, folder=folder, origin=Origin(again=True)) as run:
+        assert run.id
+    assert not (folder.parent.parent / "x.jsonl").exists()
+
+
+def test_a_sweep_learns_the_ids_of_runs_that_its_server_made_late(server, far, folder: Path, quiet) -> None:
+    with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
+        server.mode = 503
+        back(server, paused(far, folder / "0", quiet, parent))
+        named = name_runs(far, parent, folder)
+        assert named.keys() == {str(folder / "0")}
+        assert server.runs[named[str(folder / "0")]] is only_job(server, parent)
