@@ -63,6 +63,12 @@ class Member(Protocol):
     def stopped(self) -> BaseException | None:
         """What it is to be stopped by, if it is: raised where it gives way to others."""
 
+    def begin_turn(self) -> None:
+        """Be told that it runs, or is trained with others, from now on."""
+
+    def end_turn(self) -> None:
+        """Be told that it waits for others."""
+
 
 #: Runs jobs, so many at a time, until there are no more: given what gives the next one, None where there is none now.
 Together = Callable[[Callable[[], Member | None], int], None]
