@@ -151,7 +151,7 @@ class _Group:
             shapes.setdefault(job.stretch.key, []).append(job)
         for jobs in shapes.values():
             for job in jobs:
-                job.member.begin_turn()
+                job.member.begin_turn(len(jobs))
             try:
                 train_together([job.stretch for job in jobs], self._to_stop)
             except Exception as error:

@@ -125,10 +125,10 @@ class Member:
         """What it is to be stopped by, if it is."""
         return None if self._heartbeat is None else self._heartbeat.stopped
 
-    def begin_turn(self) -> None:
+    def begin_turn(self, among: int = 1) -> None:
         """From now on it runs, or is trained with others."""
         if self._turn is not None:
-            self._turn.begin()
+            self._turn.begin(among)
 
     def end_turn(self) -> None:
         """It waits for others."""
@@ -206,7 +206,7 @@ def _run_once(
         claim for that.
     """
     objectives, seeds = claims.plan.objectives, claims.plan.repeats
-    handle = RunningTrial(claims, claim)
+    handle = RunningTrial(claims, claim, heartbeat.turn)
     result: JobReturn | None = None
     error: object = None
     seconds = None
@@ -328,9 +328,10 @@ class RunningTrial:
 
     Args:
         claim: Just claimed.
+        turn: Of one of several jobs of this process; None where it has it to itself.
     """
 
-    def __init__(self, claims: Claims, claim: Claim) -> None:
+    def __init__(self, claims: Claims, claim: Claim, turn: Turn | None = None) -> None:
         self._claims = claims
         self._claim = claim
         facts = claim.trial.user_attrs
@@ -340,6 +341,7 @@ class RunningTrial:
         self._pruned_after: int | None = facts.get("pruned_after")
         self._last_step = max(0, int(facts.get("progress", 0)) - claim.epochs)
         self._objectives = claims.plan.objectives
+        self._turn = turn
         self._began, self._seconds_before = time.monotonic(), float(facts.get(SPENT) or 0.0)
         self.mistake: UserError | None = None
         # What is to be sent, how many reports there were, and how many of them the study has answered.
@@ -386,12 +388,15 @@ class RunningTrial:
     @property
     def counts_time(self) -> bool:
         """Whether the study needs to know how long its trials run for, whoever runs them."""
-        return self._claims.plan.promotion is not None or self._claims.plan.budget is not None
+        plan = self._claims.plan
+        return plan.promotion is not None or plan.budget is not None or plan.fuse > 1
 
     @property
     def seconds(self) -> float:
-        """How long the trial has run for, by all that worked on it one after another, as far as they said."""
-        return self._seconds_before + time.monotonic() - self._began
+        """How long the trial has run for, by all that worked on it one after another, as far as they said; of what
+        trials had together its share."""
+        here = time.monotonic() - self._began if self._turn is None else self._turn.spent
+        return self._seconds_before + here
 
     def identify(self, **facts: str) -> None:
         new = {key: value for key, value in facts.items() if self._facts.get(key) != value}

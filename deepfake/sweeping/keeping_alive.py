@@ -31,7 +31,7 @@ _RETRY_SECONDS = 5.0
 
 
 class Turn:
-    """Whether it is the turn of one of several jobs of a process; while it waits, it cannot answer.
+    """Whether it is the turn of one of several jobs of a process; while it waits, it cannot answer, and spends no time.
 
     Attributes:
         since: When it began to run, or to be trained with others, by the monotonic clock; None while it waits.
@@ -39,14 +39,20 @@ class Turn:
 
     def __init__(self) -> None:
         self.since: float | None = None
+        self._spent, self._among = 0.0, 1
 
-    def begin(self) -> None:
-        """It runs, or is trained, from now on."""
-        self.since = time.monotonic()
+    def begin(self, among: int = 1) -> None:
+        """It runs from now on, or is trained with others, so many with itself."""
+        self.since, self._among = time.monotonic(), among
 
     def end(self) -> None:
         """It waits for others."""
-        self.since = None
+        self._spent, self.since = self.spent, None
+
+    @property
+    def spent(self) -> float:
+        """Its share of the process's time, in seconds; those of all its jobs add up to how long it has run them."""
+        return self._spent + (0.0 if self.since is None else (time.monotonic() - self.since) / self._among)
 
     def silence(self, stopped_at: float) -> float:
         """For how many seconds it could have answered a stop of that time, by the monotonic clock."""
@@ -59,6 +65,7 @@ class Heartbeat:
 
     Attributes:
         stopped: What the job was stopped by, if it was: libraries turn exceptions into errors of their own.
+        turn: As given.
 
     Args:
         claim: Whose trial it is.
@@ -78,14 +85,14 @@ class Heartbeat:
         self._claims, self._claim, self._end_process = claims, claim, end_process
         self._over = threading.Event()
         self._ended = threading.Event()
-        self._turn = turn
+        self.turn = turn
         self._signals = threading.current_thread() is threading.main_thread()
         self._former_handler: object = None
         self._outer: Token[Heartbeat | None] | None = None
         self.stopped: Stopped | None = None
 
     def __enter__(self) -> Heartbeat:
-        if self._turn is not None:
+        if self.turn is not None:
             self._outer = _beating.set(self)
             if self._signals and _NUDGE is not None:
                 # Stays: jobs that take turns do not end in the order in which they began.
@@ -158,7 +165,7 @@ class Heartbeat:
         self._stop(stop)
         stopped_at = time.monotonic()
         while not self._over.wait(_GRACE_SECONDS):
-            if self._turn is None or self._turn.silence(stopped_at) >= _GRACE_SECONDS:
+            if self.turn is None or self.turn.silence(stopped_at) >= _GRACE_SECONDS:
                 print(f"trial {claim.number}: {stop}, and does not let itself be stopped", file=sys.stderr, flush=True)
                 self._end_process(OVERDUE_STATUS)
                 return
@@ -167,7 +174,7 @@ class Heartbeat:
         # An exception in the midst of writing would leave it half done.
         with self._claims.study.between_writes():
             self.stopped = stop
-            number = signal.SIGINT if self._turn is None else _NUDGE
+            number = signal.SIGINT if self.turn is None else _NUDGE
             if self._signals and number is not None and not self._over.is_set():
                 signal.pthread_kill(threading.main_thread().ident or 0, number)
 

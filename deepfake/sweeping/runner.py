@@ -27,7 +27,6 @@ from deepfake.compat import is_basic_launcher
 from deepfake.errors import sigterm_interrupts
 from deepfake.progress import line_console
 from deepfake.sweeping.agent import work
-from deepfake.sweeping.budget import seconds_of
 from deepfake.sweeping.callbacks import (
     COMPLETED,
     FAILED,
@@ -45,11 +44,13 @@ from deepfake.sweeping.commands import DONE, REPLACED, WORKERS
 from deepfake.sweeping.constraints import nearest_to_feasible
 from deepfake.sweeping.facts import PAUSED as RUNG
 from deepfake.sweeping.facts import PAUSED_AT, is_held, is_paused
+from deepfake.sweeping.forecast import lasting
 from deepfake.sweeping.jobs import JobRunner, pick_best
 from deepfake.sweeping.keeping import Contest
 from deepfake.sweeping.launcher import Launched
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.pool import Pool
+from deepfake.sweeping.remaining import Terms, remaining
 from deepfake.sweeping.repeats import deviation
 from deepfake.sweeping.results import (
     brief,
@@ -402,7 +403,7 @@ class Display:
             self._live.update(Group(Text(self.summary(trials)), self._table(trials)), refresh=True)
 
     def summary(self, trials: Sequence[FrozenTrial]) -> str:
-        """``12/20 ended (3 pruned, 1 failed), 2 running, best val/roc_auc 0.93 (trial 7), about 4 min left``."""
+        """``12/20 ended (3 pruned, 1 failed), 2 running, best val/roc_auc 0.93 (trial 7), 4 min to 5 min left``."""
         told = finished_jobs(trials, self._plan)
         jobs = [job for job in told if job.status != PAUSED]
         counts = ((word, sum(job.status == word for job in jobs)) for word in (PRUNED, FAILED))
@@ -419,29 +420,16 @@ class Display:
             parts += [f"{len(best)} on the Pareto front"] if best else []
         elif best:
             parts.append(f"best {self._plan.objectives[0].metric} {shown(best[0].values[0])} (trial {best[0].number})")
-        left = self._time_left(jobs, trials)
-        return ", ".join(parts + ([f"about {left} left"] if left else []))
+        left = self._time_left(trials)
+        return ", ".join(parts + ([f"{left} left"] if left else []))
 
-    def _time_left(self, jobs: Sequence[Job], trials: Sequence[FrozenTrial]) -> str:
-        total = self._seconds_left(jobs, trials)
-        if total <= 0:
-            return ""
-        if self._plan.deadline is not None:
-            total = min(total, max(0.0, self._plan.deadline - self._plan.clock.now()))
-        return f"{total:.0f} s" if total < 100 else f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} h"
-
-    def _seconds_left(self, jobs: Sequence[Job], trials: Sequence[FrozenTrial]) -> float:
-        plan = self._plan
-        if plan.budget is not None:
-            spent = plan.budget.spent(trials)
-            left = plan.budget.amount - spent
-            return sum(map(seconds_of, trials)) / spent * left / self._workers if spent else 0.0
-        seconds = [job.seconds for job in jobs if job.seconds]
-        if not seconds or plan.total is None or plan.promotion is not None:
-            # How many will be promoted is not known.
-            return 0.0
-        remaining = plan.total - len(jobs)
-        return sum(seconds) / len(seconds) * remaining / max(1, min(self._workers, remaining))
+    def _time_left(self, trials: Sequence[FrozenTrial]) -> str:
+        plan, counted = self._plan, standing(trials)
+        promotes = plan.promotion is not None
+        terms = Terms(plan.total, plan.budget, promotes, self._workers, plan.fuse, plan.deadline)
+        running = [trial for trial in counted if trial.state is TrialState.RUNNING and not is_paused(trial)]
+        _, seconds = remaining(counted, running, terms, plan.clock.now())
+        return "" if seconds is None else lasting(seconds)
 
     def _outcome(self, job: Job) -> str:
         if job.status == COMPLETED:

@@ -72,9 +72,9 @@ class Job:
         """What the test says."""
         return self.stops[0] if self.stops else None
 
-    def begin_turn(self) -> None:
+    def begin_turn(self, among: int = 1) -> None:
         """It is its turn."""
-        TURNS.append(self.name)
+        TURNS.append(self.name if among == 1 else f"{self.name} of {among}")
 
     def end_turn(self) -> None:
         """Its turn is over."""
@@ -126,7 +126,7 @@ def test_one_that_is_stopped_from_outside_leaves() -> None:
 
 def test_each_is_told_when_it_is_its_turn() -> None:
     run([Job("a", epochs=1), Job("b", epochs=1)])
-    begin, trained, end = ["a", "a waits", "b", "b waits"], ["a", "b", "a waits", "b waits"], ["a", "a waits"]
+    begin, trained, end = ["a", "a waits", "b", "b waits"], ["a of 2", "b of 2", "a waits", "b waits"], ["a", "a waits"]
     assert [*begin, *trained, *end, "b", "b waits"] == TURNS
 
 

@@ -85,7 +85,7 @@ class Fit:
     def stopped(self) -> None:
         """Nobody stops it from outside."""
 
-    def begin_turn(self) -> None:
+    def begin_turn(self, among: int = 1) -> None:
         """Nobody asks whose turn it is."""
 
     def end_turn(self) -> None:
