@@ -77,9 +77,7 @@ def list_sweeps(outputs: Path) -> list[Path]:
     return sorted(found, key=lambda one: -one.stat().st_mtime)
 
 
-def find_sweep(
-    reference: str, store: Store, outputs: Path, storage: str | None = None, deleting: bool = True
-) -> Sweep:
+def find_sweep(reference: str, store: Store, outputs: Path, storage: str | None = None, deleting: bool = True) -> Sweep:
     """The sweep that a user means.
 
     Args:
@@ -87,7 +85,7 @@ def find_sweep(
         store: Where runs are remembered.
         outputs: Below which sweeps lie.
         storage: ``sweep.storage``, where it was typed.
-        deleting: Whether it is to be deleted, so that its folder must lie there; one that is looked at may lie anywhere.
+        deleting: Whether it is to be deleted, so that its folder must lie there; else it may lie anywhere.
 
     Raises:
         UserError: There is nothing of it, its storage or store cannot be opened, or its folder lies elsewhere.

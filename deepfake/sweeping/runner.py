@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -273,10 +274,10 @@ def _resumed_note(study: Study) -> list[str]:
     failed = sum(trial.state is TrialState.FAIL for trial in trials)
     of_them = f", {failed} of them failed: sweep.retry=failed tries those again" if failed else ""
     paused = sum(map(is_paused, trials))
-    waiting = f"; {paused} are paused" if paused else ""
-    of = f"{done} trials" if plan.total is None else f"{done} of {plan.total} trials"
+    waiting = f"; {paused} {'is' if paused == 1 else 'are'} paused" if paused else ""
+    of = f"{done} trial{'' if done == 1 else 's'}" if plan.total is None else f"{done} of {plan.total} trials"
     spent = "" if plan.budget is None else f", {plan.budget.describe(study.trials())} spent"
-    return [f"study {plan.name} goes on: {of} have ended{of_them}{waiting}{spent}"]
+    return [f"study {plan.name} goes on: {of} {'has' if done == 1 else 'have'} ended{of_them}{waiting}{spent}"]
 
 
 def _note_of_fusing(plan: StudyPlan, runner: JobRunner) -> list[str]:
@@ -330,7 +331,9 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
             value += f" on average over {_seeds(best)}, standard deviation {shown(spread_of)}"
         display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
         if best.runs:
-            display.say(f"its runs: {' '.join(_near(Path(run.run_dir)) for run in best.runs if run.run_dir)}")
+            display.say(
+                f"its runs: {' '.join(shlex.quote(_near(Path(run.run_dir))) for run in best.runs if run.run_dir)}"
+            )
     elif found := nearest_to_feasible(plan.constraints, [job for job in result.jobs if job.status == COMPLETED]):
         kept = ", ".join(map(str, plan.constraints))
         display.say(f"no trial keeps {kept}; trial {found[0].number} is nearest: {found[1]}")
@@ -342,14 +345,14 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
     if result.status == "finished" and plan.points == len(tried):
         display.say(f"all {plan.points} points of the space have been tried")
     for job in result.failed[:_MOST_FAILED]:
-        where = f" ({_near(Path(job.traceback))})" if job.traceback else ""
+        where = f" ({shlex.quote(_near(Path(job.traceback)))})" if job.traceback else ""
         display.say(f"trial {job.number} failed: {job.reason}{where}")
     if result.failed:
         display.say(f"{len(result.failed)} of {len(result.jobs)} trials failed; sweep.retry=failed tries them again")
     for path in result.files:
         if path.suffix == ".yaml":
-            display.say(f"best: {again}experiment={_near(path)}")
-    display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
+            display.say(f"best: {again}{shlex.quote(f'experiment={_near(path)}')}")
+    display.say(f"study: optuna-dashboard {shlex.quote(str(plan.location.url or plan.location.journal))}")
 
 
 def _left_note(study: Study, result: SweepResult) -> list[str]:
@@ -469,7 +472,7 @@ def again_command(config: DictConfig) -> str:
         # Called from Python: what was typed is another program.
         return "deepfake train "
     if script.suffix == ".py" and script.stem != "__main__":
-        called = f"python {_near(script.absolute())}"
+        called = f"python {shlex.quote(_near(script.absolute()))}"
     else:
         called = "deepfake train" if script.stem == "deepfake" else f"python {config.hydra.job.name}.py"
     return f"{called} " if "experiment" in config.hydra.runtime.choices else f"{called} +"
