@@ -228,8 +228,10 @@ def test_a_run_whose_end_was_not_heard_of_is_asked_for_again(
 
 @pytest.mark.parametrize(("total", "runs"), [(None, "runs"), (1, "1 run"), (2, "2 runs")])
 def test_how_many_runs_a_sweep_has_is_said_as_far_as_it_is_known(
-    capsys: pytest.CaptureFixture[str], observer: Observer, info: SweepInfo, total: int | None, runs: str
+    observer: Observer, info: SweepInfo, monkeypatch: pytest.MonkeyPatch, total: int | None, runs: str
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("deepfake.runs.console.Console.say", lambda _, text: said.append(text))
     observer.sweep_started(replace(info, total=total))
     observer.sweep_finished(SweepResult(info, [], [], "stopped"))
-    assert f"grid tried: {runs} over seed=1,2" in capsys.readouterr().out
+    assert said[0] == f"grid tried: {runs} over seed=1,2"
