@@ -90,7 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
         else:
             console.say(command(study, names[1:], store, folder))
         return 0
-    sweep = find_sweep(names[0], store, config.outputs, storage)
+    sweep = find_sweep(names[0], store, config.outputs, storage, deleting=arguments.delete)
     if not arguments.delete:
         study = open_study(sweep.folder, storage) if sweep.study is not None else None
         if study is not None:

@@ -79,9 +79,8 @@ class Observer:
 
     def sweep_started(self, info: SweepInfo) -> None:
         """Begin the parent run, or go on with the one that an earlier start of this sweep began."""
-        of = "?" if info.total is None else str(info.total)
         swept = ", ".join(f"{key}={text}" for key, text in info.space.items())
-        self._console.say(f"{info.kind} {info.name}: {of} runs over {swept or 'nothing'}")
+        self._console.say(f"{info.kind} {info.name}: {_runs(info)} over {swept or 'nothing'}")
         name = self._name(info)
         self._parent = self._open.enter_context(
             track(
@@ -200,7 +199,7 @@ class Observer:
 
     def _facts(self, info: SweepInfo) -> SweepFacts:
         assert self._parent is not None
-        runs = "runs" if info.total is None else f"{info.total} run{'' if info.total == 1 else 's'}"
+        runs = _runs(info)
         swept = ", ".join(f"{key}={text}" for key, text in info.space.items()) or "nothing"
         command = masked(shlex.join(["-m", *(text for text in self._typed if not text.startswith("hydra.mode="))]))
         return SweepFacts(
@@ -355,3 +354,8 @@ def _spread(info: SweepInfo, job: Job) -> dict[str, Any]:
         return {}
     spread = deviation(job.runs, info.objectives[0].metric)
     return {DEVIATION: math.nan if spread is None else spread, SEEDS: " ".join(str(run.seed) for run in job.runs)}
+
+
+def _runs(info: SweepInfo) -> str:
+    """How many a sweep is to have, as far as that is known: ``12 runs``."""
+    return "runs" if info.total is None else f"{info.total} run{'' if info.total == 1 else 's'}"

@@ -303,15 +303,10 @@ def _left(status: Status) -> str:
         return ""
     if status.seconds_left is None:
         return status.left
+    from deepfake.sweeping.forecast import lasting
+
     at = f" at {status.workers} worker{'s' if status.workers > 1 else ''}" if status.workers else ""
-    low, high = (_lasting(seconds) for seconds in status.seconds_left)
-    return f"{status.left}, {low if low == high else f'{low} to {high}'}{at} (four times in five)"
-
-
-def _lasting(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{status.left}, {lasting(status.seconds_left)}{at} (four times in five)"
 
 
 def _when(seconds: float | None) -> str:
@@ -320,4 +315,6 @@ def _when(seconds: float | None) -> str:
     ago = time.time() - seconds
     if ago < 0 or ago > 86400:
         return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
-    return f"{_lasting(ago)} ago"
+    from deepfake.sweeping.forecast import lasting
+
+    return f"{lasting((ago, ago))} ago"

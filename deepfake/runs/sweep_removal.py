@@ -77,7 +77,7 @@ def list_sweeps(outputs: Path) -> list[Path]:
     return sorted(found, key=lambda one: -one.stat().st_mtime)
 
 
-def find_sweep(reference: str, store: Store, outputs: Path, storage: str | None = None) -> Sweep:
+def find_sweep(reference: str, store: Store, outputs: Path, storage: str | None = None, deleting: bool = True) -> Sweep:
     """The sweep that a user means.
 
     Args:
@@ -85,6 +85,7 @@ def find_sweep(reference: str, store: Store, outputs: Path, storage: str | None 
         store: Where runs are remembered.
         outputs: Below which sweeps lie.
         storage: ``sweep.storage``, where it was typed.
+        deleting: Whether it is to be deleted, so that its folder must lie there; else it may lie anywhere.
 
     Raises:
         UserError: There is nothing of it, its storage or store cannot be opened, or its folder lies elsewhere.
@@ -96,7 +97,7 @@ def find_sweep(reference: str, store: Store, outputs: Path, storage: str | None 
     folder = Path(os.path.normpath(path.absolute())) if "/" in reference else outputs / "sweeps" / reference
     if name in ("", ".", ".."):
         raise UserError(f"{reference!r} is no sweep", "name one: deepfake sweep lists them")
-    if os.path.lexists(folder) and not is_ours(folder, [outputs / "sweeps"]):
+    if deleting and os.path.lexists(folder) and not is_ours(folder, [outputs / "sweeps"]):
         raise UserError(
             f"{folder} is a link, or lies outside of {outputs / 'sweeps'}",
             "nothing outside of the outputs is deleted: say where they are with paths.outputs=",

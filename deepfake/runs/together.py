@@ -133,9 +133,11 @@ class _Group:
     def _go_on(self, job: _Job, error: BaseException | None = None) -> None:
         """Let a job run until it is to be trained, or ends."""
         self.running = job
+        job.member.begin_turn()
         try:
             job.resume(error or job.member.stopped())
         finally:
+            job.member.end_turn()
             self.running = None
             if job.ended:
                 self._jobs.remove(job)
@@ -148,12 +150,17 @@ class _Group:
         for job in self._jobs:
             shapes.setdefault(job.stretch.key, []).append(job)
         for jobs in shapes.values():
+            for job in jobs:
+                job.member.begin_turn(len(jobs))
             try:
                 train_together([job.stretch for job in jobs], self._to_stop)
             except Exception as error:
                 # Theirs, not the others'.
                 for job in jobs:
                     job.failure = error
+            finally:
+                for job in jobs:
+                    job.member.end_turn()
 
     def _to_stop(self) -> bool:
         return self.signals.asked() or any(job.member.stopped() is not None for job in self._jobs)
@@ -203,6 +210,9 @@ class _Job:
         """Give way until the stretch is trained, as far as it is."""
         self._stretch = stretch
         self._outer.switch()
+        # Stopped since its turn was given to it.
+        if (stopped := self.member.stopped()) is not None:
+            raise stopped
 
 
 class _State:

@@ -26,7 +26,7 @@ from deepfake.sweeping.constraints import are_kept, nobody_logs
 from deepfake.sweeping.facts import SPENT, UNTIL
 from deepfake.sweeping.jobs import JobRunner, describe, is_interruption, keep_traceback, timed, to_job
 from deepfake.sweeping.judging import reports_of
-from deepfake.sweeping.keeping_alive import OVERDUE_STATUS, Heartbeat
+from deepfake.sweeping.keeping_alive import OVERDUE_STATUS, Heartbeat, Turn
 from deepfake.sweeping.trial import LetGo, Overdue, Paused, Pruned, Refused, Stopped, running
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ class Member:
 
     def __post_init__(self) -> None:
         self._heartbeat: Heartbeat | None = None
+        self._turn = Turn() if self.among and not self.alone else None
 
     @property
     def alone(self) -> bool:
@@ -114,14 +115,29 @@ class Member:
 
     def run(self) -> None:
         """Run it, and report to the study how it ended."""
-        self._heartbeat = Heartbeat(self.claims, self.claim, signals=self.alone or not self.among)
-        job = run_trial(self.claims, self.runner, self.claim, self.replaceable, self._heartbeat)
+        # One that is stopped in its turn leaves nothing that hangs about, and others go on in its process.
+        replaceable = self.replaceable and self._turn is None
+        job = run_trial(self.claims, self.runner, self.claim, replaceable, self._create_heartbeat)
         if job is not None:
             self.finished(job)
 
     def stopped(self) -> BaseException | None:
         """What it is to be stopped by, if it is."""
         return None if self._heartbeat is None else self._heartbeat.stopped
+
+    def begin_turn(self, among: int = 1) -> None:
+        """From now on it runs, or is trained with others."""
+        if self._turn is not None:
+            self._turn.begin(among)
+
+    def end_turn(self) -> None:
+        """It waits for others."""
+        if self._turn is not None:
+            self._turn.end()
+
+    def _create_heartbeat(self, claims: Claims, claim: Claim) -> Heartbeat:
+        self._heartbeat = Heartbeat(claims, claim, turn=self._turn)
+        return self._heartbeat
 
 
 def _following(first: Member) -> Callable[[], Member | None]:
@@ -149,7 +165,7 @@ def run_trial(
     runner: JobRunner,
     claim: Claim,
     replaceable: bool = False,
-    heartbeat: Heartbeat | None = None,
+    create_heartbeat: Callable[[Claims, Claim], Heartbeat] = Heartbeat,
 ) -> Job | None:
     """Run one claimed trial and report to the study how it ended.
 
@@ -160,7 +176,7 @@ def run_trial(
         runner: Runs it.
         claim: The trial.
         replaceable: See :func:`work`.
-        heartbeat: Of this trial; None makes one.
+        create_heartbeat: Makes that of each run of its point.
 
     Returns:
         None where another process has taken the trial up.
@@ -176,8 +192,7 @@ def run_trial(
         if job is not None:
             claims.finish(claim, job)
             break
-        job, following = _run_once(claims, runner, claim, replaceable, heartbeat or Heartbeat(claims, claim))
-        heartbeat = None
+        job, following = _run_once(claims, runner, claim, replaceable, create_heartbeat(claims, claim))
     return job
 
 
@@ -191,7 +206,7 @@ def _run_once(
         claim for that.
     """
     objectives, seeds = claims.plan.objectives, claims.plan.repeats
-    handle = RunningTrial(claims, claim)
+    handle = RunningTrial(claims, claim, heartbeat.turn)
     result: JobReturn | None = None
     error: object = None
     seconds = None
@@ -313,9 +328,10 @@ class RunningTrial:
 
     Args:
         claim: Just claimed.
+        turn: Of one of several jobs of this process; None where it has it to itself.
     """
 
-    def __init__(self, claims: Claims, claim: Claim) -> None:
+    def __init__(self, claims: Claims, claim: Claim, turn: Turn | None = None) -> None:
         self._claims = claims
         self._claim = claim
         facts = claim.trial.user_attrs
@@ -325,6 +341,7 @@ class RunningTrial:
         self._pruned_after: int | None = facts.get("pruned_after")
         self._last_step = max(0, int(facts.get("progress", 0)) - claim.epochs)
         self._objectives = claims.plan.objectives
+        self._turn = turn
         self._began, self._seconds_before = time.monotonic(), float(facts.get(SPENT) or 0.0)
         self.mistake: UserError | None = None
         # What is to be sent, how many reports there were, and how many of them the study has answered.
@@ -371,12 +388,15 @@ class RunningTrial:
     @property
     def counts_time(self) -> bool:
         """Whether the study needs to know how long its trials run for, whoever runs them."""
-        return self._claims.plan.promotion is not None or self._claims.plan.budget is not None
+        plan = self._claims.plan
+        return plan.promotion is not None or plan.budget is not None or plan.fuse > 1
 
     @property
     def seconds(self) -> float:
-        """How long the trial has run for, by all that worked on it one after another, as far as they said."""
-        return self._seconds_before + time.monotonic() - self._began
+        """How long the trial has run for, by all that worked on it one after another, as far as they said; of what
+        trials had together its share."""
+        here = time.monotonic() - self._began if self._turn is None else self._turn.spent
+        return self._seconds_before + here
 
     def identify(self, **facts: str) -> None:
         new = {key: value for key, value in facts.items() if self._facts.get(key) != value}

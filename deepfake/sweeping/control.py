@@ -63,7 +63,7 @@ from deepfake.sweeping.storage import (
 from deepfake.sweeping.study import FORMAT, queue_again, quietly
 
 _MOST = 1024
-_STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+_STATES = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "was pruned", TrialState.FAIL: "failed"}
 
 
 class Control:

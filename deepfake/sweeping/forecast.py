@@ -20,7 +20,7 @@ _WIDEST = 3.0
 
 
 def time_left(
-    ended: Sequence[float], running: Sequence[float], to_begin: int, workers: int
+    ended: Sequence[float], running: Sequence[float], to_begin: int, workers: int, shared: bool = False
 ) -> tuple[float, float] | None:
     """When the last trial will end, in seconds from now: four times in five within the range.
 
@@ -32,6 +32,8 @@ def time_left(
         running: Seconds that each running one has taken so far.
         to_begin: How many are still to begin.
         workers: How many run at a time.
+        shared: Whether those beyond the number of workers share one with others, instead of having one that leaves with
+            them; all seconds are then each trial's share.
 
     Returns:
         The earliest and the latest; None where fewer than :data:`LEAST` have ended, or none will.
@@ -53,9 +55,9 @@ def time_left(
             whole = [np.log(sofar + _rest(random, centre, spread, sofar)) for sofar in running]
             centre, spread = _fitted(random, np.column_stack([known, *whole]))
     # [drawn, workers]: when each is free.
-    free = np.zeros((_DRAWN, max(workers, len(running))))
+    free = np.zeros((_DRAWN, workers if shared else max(workers, len(running))))
     for place, sofar in enumerate(running):
-        free[:, place] = _rest(random, centre, spread, sofar)
+        free[:, place % free.shape[1]] += _rest(random, centre, spread, sofar)
     rows, steps = np.arange(_DRAWN), min(to_begin, _STEPS)
     for _ in range(steps):
         # Of more running trials than workers, the last to end have no successor.
@@ -63,6 +65,18 @@ def time_left(
         free[rows, first] += to_begin / steps * np.exp(centre + spread * random.standard_normal(_DRAWN))
     low, high = np.quantile(free.max(axis=1), [(1 - _WITHIN) / 2, (1 + _WITHIN) / 2])
     return float(low), float(high)
+
+
+def lasting(seconds: tuple[float, float]) -> str:
+    """A range of seconds for a person: ``40 s to 3 min``."""
+    low, high = map(_lasting, seconds)
+    return low if low == high else f"{low} to {high}"
+
+
+def _lasting(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _fitted(random: np.random.Generator, logarithms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

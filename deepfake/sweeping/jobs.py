@@ -63,6 +63,12 @@ class Member(Protocol):
     def stopped(self) -> BaseException | None:
         """What it is to be stopped by, if it is: raised where it gives way to others."""
 
+    def begin_turn(self, among: int = 1) -> None:
+        """Be told that it runs from now on, or is trained with others: so many with itself."""
+
+    def end_turn(self) -> None:
+        """Be told that it waits for others."""
+
 
 #: Runs jobs, so many at a time, until there are no more: given what gives the next one, None where there is none now.
 Together = Callable[[Callable[[], Member | None], int], None]

@@ -103,7 +103,8 @@ def check_order(plan: StudyPlan, record: Mapping[str, Any] | None) -> None:
     """
     recorded = from_record(record)
     if recorded is None and plan.ordered:
-        raise UserError(f"study {plan.name!r} was begun in no order, and sweep.ordered=true", _ANOTHER)
+        asked = "sweep.ordered=true" if plan.lag is None else f"sweep.lag={plan.lag}"
+        raise UserError(f"study {plan.name!r} was begun in no order, and {asked} is of one in order", _ANOTHER)
     if recorded is not None and plan.ordered is False:
         raise UserError(
             f"study {plan.name!r} was begun in order, and sweep.ordered=false", f"leave it out, or {_ANOTHER}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,6 @@ from deepfake.compat import is_basic_launcher
 from deepfake.errors import sigterm_interrupts
 from deepfake.progress import line_console
 from deepfake.sweeping.agent import work
-from deepfake.sweeping.budget import seconds_of
 from deepfake.sweeping.callbacks import (
     COMPLETED,
     FAILED,
@@ -45,11 +45,13 @@ from deepfake.sweeping.commands import DONE, REPLACED, WORKERS
 from deepfake.sweeping.constraints import nearest_to_feasible
 from deepfake.sweeping.facts import PAUSED as RUNG
 from deepfake.sweeping.facts import PAUSED_AT, is_held, is_paused
+from deepfake.sweeping.forecast import lasting
 from deepfake.sweeping.jobs import JobRunner, pick_best
 from deepfake.sweeping.keeping import Contest
 from deepfake.sweeping.launcher import Launched
 from deepfake.sweeping.options import SweepOptions
 from deepfake.sweeping.pool import Pool
+from deepfake.sweeping.remaining import Terms, remaining
 from deepfake.sweeping.repeats import deviation
 from deepfake.sweeping.results import (
     brief,
@@ -274,10 +276,10 @@ def _resumed_note(study: Study) -> list[str]:
     failed = sum(trial.state is TrialState.FAIL for trial in trials)
     of_them = f", {failed} of them failed: sweep.retry=failed tries those again" if failed else ""
     paused = sum(map(is_paused, trials))
-    waiting = f"; {paused} are paused" if paused else ""
-    of = f"{done} trials" if plan.total is None else f"{done} of {plan.total} trials"
+    waiting = f"; {paused} {'is' if paused == 1 else 'are'} paused" if paused else ""
+    of = f"{done} trial{'' if done == 1 else 's'}" if plan.total is None else f"{done} of {plan.total} trials"
     spent = "" if plan.budget is None else f", {plan.budget.describe(study.trials())} spent"
-    return [f"study {plan.name} goes on: {of} have ended{of_them}{waiting}{spent}"]
+    return [f"study {plan.name} goes on: {of} {'has' if done == 1 else 'have'} ended{of_them}{waiting}{spent}"]
 
 
 def _note_of_fusing(plan: StudyPlan, runner: JobRunner) -> list[str]:
@@ -339,7 +341,9 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
             value += f" on average over {_seeds(best)}, standard deviation {shown(spread_of)}"
         display.say(f"best of {len(result.jobs)} trials: {value} (trial {best.number}), {brief(best.overrides)}")
         if best.runs:
-            display.say(f"its runs: {' '.join(_near(Path(run.run_dir)) for run in best.runs if run.run_dir)}")
+            display.say(
+                f"its runs: {' '.join(shlex.quote(_near(Path(run.run_dir))) for run in best.runs if run.run_dir)}"
+            )
     elif found := nearest_to_feasible(plan.constraints, [job for job in result.jobs if job.status == COMPLETED]):
         kept = ", ".join(map(str, plan.constraints))
         display.say(f"no trial keeps {kept}; trial {found[0].number} is nearest: {found[1]}")
@@ -351,14 +355,14 @@ def _print_result(study: Study, display: Display, result: SweepResult, report: s
     if result.status == "finished" and plan.points == len(tried):
         display.say(f"all {plan.points} points of the space have been tried")
     for job in result.failed[:_MOST_FAILED]:
-        where = f" ({_near(Path(job.traceback))})" if job.traceback else ""
+        where = f" ({shlex.quote(_near(Path(job.traceback)))})" if job.traceback else ""
         display.say(f"trial {job.number} failed: {job.reason}{where}")
     if result.failed:
         display.say(f"{len(result.failed)} of {len(result.jobs)} trials failed; sweep.retry=failed tries them again")
     for path in result.files:
         if path.suffix == ".yaml":
-            display.say(f"best: {again}experiment={_near(path)}")
-    display.say(f"study: optuna-dashboard {plan.location.url or plan.location.journal}")
+            display.say(f"best: {again}{shlex.quote(f'experiment={_near(path)}')}")
+    display.say(f"study: optuna-dashboard {shlex.quote(str(plan.location.url or plan.location.journal))}")
 
 
 def _left_note(study: Study, result: SweepResult) -> list[str]:
@@ -412,7 +416,7 @@ class Display:
             self._live.update(Group(Text(self.summary(trials)), self._table(trials)), refresh=True)
 
     def summary(self, trials: Sequence[FrozenTrial]) -> str:
-        """``12/20 ended (3 pruned, 1 failed), 2 running, best val/roc_auc 0.93 (trial 7), about 4 min left``."""
+        """``12/20 ended (3 pruned, 1 failed), 2 running, best val/roc_auc 0.93 (trial 7), 4 min to 5 min left``."""
         told = finished_jobs(trials, self._plan)
         jobs = [job for job in told if job.status != PAUSED]
         counts = ((word, sum(job.status == word for job in jobs)) for word in (PRUNED, FAILED))
@@ -429,29 +433,16 @@ class Display:
             parts += [f"{len(best)} on the Pareto front"] if best else []
         elif best:
             parts.append(f"best {self._plan.objectives[0].metric} {shown(best[0].values[0])} (trial {best[0].number})")
-        left = self._time_left(jobs, trials)
-        return ", ".join(parts + ([f"about {left} left"] if left else []))
+        left = self._time_left(trials)
+        return ", ".join(parts + ([f"{left} left"] if left else []))
 
-    def _time_left(self, jobs: Sequence[Job], trials: Sequence[FrozenTrial]) -> str:
-        total = self._seconds_left(jobs, trials)
-        if total <= 0:
-            return ""
-        if self._plan.deadline is not None:
-            total = min(total, max(0.0, self._plan.deadline - self._plan.clock.now()))
-        return f"{total:.0f} s" if total < 100 else f"{total / 60:.0f} min" if total < 5400 else f"{total / 3600:.1f} h"
-
-    def _seconds_left(self, jobs: Sequence[Job], trials: Sequence[FrozenTrial]) -> float:
-        plan = self._plan
-        if plan.budget is not None:
-            spent = plan.budget.spent(trials)
-            left = plan.budget.amount - spent
-            return sum(map(seconds_of, trials)) / spent * left / self._workers if spent else 0.0
-        seconds = [job.seconds for job in jobs if job.seconds]
-        if not seconds or plan.total is None or plan.promotion is not None:
-            # How many will be promoted is not known.
-            return 0.0
-        remaining = plan.total - len(jobs)
-        return sum(seconds) / len(seconds) * remaining / max(1, min(self._workers, remaining))
+    def _time_left(self, trials: Sequence[FrozenTrial]) -> str:
+        plan, counted = self._plan, standing(trials)
+        promotes = plan.promotion is not None
+        terms = Terms(plan.total, plan.budget, promotes, self._workers, plan.fuse, plan.deadline)
+        running = [trial for trial in counted if trial.state is TrialState.RUNNING and not is_paused(trial)]
+        _, seconds = remaining(counted, running, terms, plan.clock.now())
+        return "" if seconds is None else lasting(seconds)
 
     def _outcome(self, job: Job) -> str:
         if job.status == COMPLETED:
@@ -491,7 +482,7 @@ def again_command(config: DictConfig) -> str:
         # Called from Python: what was typed is another program.
         return "deepfake train "
     if script.suffix == ".py" and script.stem != "__main__":
-        called = f"python {_near(script.absolute())}"
+        called = f"python {shlex.quote(_near(script.absolute()))}"
     else:
         called = "deepfake train" if script.stem == "deepfake" else f"python {config.hydra.job.name}.py"
     return f"{called} " if "experiment" in config.hydra.runtime.choices else f"{called} +"

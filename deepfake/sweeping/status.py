@@ -9,13 +9,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from deepfake.sweeping.budget import Budget, seconds_of
+from deepfake.sweeping.budget import Budget
 from deepfake.sweeping.callbacks import Objective
 from deepfake.sweeping.commands import PENDING, REFUSED, STOPPED, UNDERSTANDS, Command, start_of
 from deepfake.sweeping.control import Control
 from deepfake.sweeping.facts import COMMAND, is_held, is_paused, steps_of
-from deepfake.sweeping.forecast import LEAST, time_left
 from deepfake.sweeping.heartbeat import host_of
+from deepfake.sweeping.remaining import Terms, remaining
 from deepfake.sweeping.schedule import standing
 from deepfake.sweeping.search_space import to_overrides
 from deepfake.sweeping.stopping import DEVIATION, SEEDS, is_feasible
@@ -83,7 +83,7 @@ class Status:
         trials: Those that are not over.
         epochs: How many all trials have done.
         spent: Of the budget, in words; empty where there is none.
-        workers: How many trials run at a time, by all who work on it.
+        workers: How many processes run its trials, by all who work on it.
         left: What is left, in words.
         seconds_left: A range that holds four times in five; None where nothing can be said.
         last_active: When a trial of it last gave a sign of life, in seconds since 1970.
@@ -136,9 +136,9 @@ def status_of(control: Control) -> Status:
     words = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
     counts = {word: sum(one.state is kind for one in ended) for kind, word in words.items()}
     unfinished = [_unfinished(one, one in alive) for one in counted if one.state not in _ENDED]
-    left, seconds = _left(
-        counted, ended, alive, total, budget, workers, bool(last.get("promotes")), last.get("deadline")
-    )
+    deadline = None if last.get("deadline") is None else float(last["deadline"])
+    terms = Terms(total, budget, bool(last.get("promotes")), workers, int(last.get("fuse") or 1), deadline)
+    left, seconds = ("", None) if state == FINISHED else remaining(counted, alive, terms, time.time())
     return Status(
         name=control.name,
         state=state,
@@ -254,54 +254,6 @@ def _kept(ended: Sequence[FrozenTrial]) -> int | None:
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)
-
-
-def _left(
-    counted: Sequence[FrozenTrial],
-    ended: Sequence[FrozenTrial],
-    alive: Sequence[FrozenTrial],
-    total: int | None,
-    budget: Budget | None,
-    workers: int,
-    promotes: bool,
-    deadline: float | None,
-) -> tuple[str, tuple[float, float] | None]:
-    """What is left in words, and how long that will take."""
-    if budget is not None:
-        left = budget.amount - budget.spent(counted)
-        words = f"{left:.0f} epochs" if budget.in_epochs else f"{left / 3600:.3g} hours of trials"
-        return (words, _budget_seconds(counted, left, budget, workers)) if left > 0 else ("", None)
-    if total is None:
-        return "", None
-    begun = sum(one.state is not TrialState.WAITING for one in counted)
-    remaining, to_begin = total - len(ended), max(0, total - begun)
-    if remaining <= 0:
-        return "", None
-    words = f"{remaining} trial{'s' if remaining > 1 else ''}"
-    if promotes:
-        return f"{words}, and those that are promoted", None
-    seconds = [seconds_of(one) for one in ended if seconds_of(one) > 0]
-    now = time.time()
-    sofar = [max(0.0, now - float((one.user_attrs["owner"]).get("since") or now)) for one in alive]
-    found = time_left(seconds, sofar, to_begin, workers)
-    if found is not None and deadline is not None:
-        rest = max(0.0, float(deadline) - now)
-        found = min(found[0], rest), min(found[1], rest)
-    return words, found
-
-
-def _budget_seconds(
-    counted: Sequence[FrozenTrial], left: float, budget: Budget, workers: int
-) -> tuple[float, float] | None:
-    """How long what is left of a budget takes: so many pieces, each as long as an epoch of some trial was."""
-    if workers < 1:
-        return None
-    if not budget.in_epochs:
-        return left / workers, left / workers
-    paces = [seconds_of(one) / steps_of(one) for one in counted if steps_of(one) and seconds_of(one) > 0]
-    if len(paces) < LEAST:
-        return None
-    return time_left(paces, [], round(left), workers)
 
 
 def _last_active(trials: Sequence[FrozenTrial], last: dict[str, Any]) -> float | None:

@@ -61,7 +61,11 @@ class Location:
             return str(self.journal)
         from sqlalchemy.engine import make_url
 
-        return make_url(str(self.url)).render_as_string(hide_password=True)
+        url = make_url(str(self.url))
+        if url.get_backend_name() == "sqlite" and not url.query:
+            # As the file is called: only some of its characters would be encoded.
+            return f"{url.drivername}:///{url.database}"
+        return url.render_as_string(hide_password=True)
 
     def name_in(self, folder: Path) -> str:
         """The same for the same place, however it is reached: no password, and files of the folder by their names."""

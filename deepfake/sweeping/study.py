@@ -247,7 +247,7 @@ class Study:
         budget = None if plan.budget is None else [plan.budget.amount, plan.budget.in_epochs]
         record = {**self.owner, "began": plan.began, "how": how, "workers": workers, UNDERSTANDS: COMMANDS}
         record |= {"total": plan.total, "budget": budget, "repeat": plan.repeat, "deadline": plan.deadline}
-        record |= {"promotes": plan.promotion is not None}
+        record |= {"promotes": plan.promotion is not None, "fuse": plan.fuse}
         self.ride_out(lambda: self._record_start(record))
 
     def sign_off(self, status: str) -> None:

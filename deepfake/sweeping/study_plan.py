@@ -404,16 +404,18 @@ def _ordered(options: SweepOptions, sampler: Mapping[str, Any]) -> bool | None:
     if options.ordered is False and options.lag is not None:
         raise UserError(f"sweep.lag={options.lag} is of an ordered study, and sweep.ordered=false", "leave one out")
     ordered = True if options.lag is not None else options.ordered
+    asked = "sweep.ordered=true" if options.lag is None else f"sweep.lag={options.lag}"
+    left_out = asked.partition("=")[0]
     if ordered:
         check_ordered(sampler, options.pruner)
         if options.budget is not None:
             raise UserError(
-                f"sweep.budget={options.budget} is spent by what runs at the same time, and sweep.ordered=true",
-                "say sweep.n_trials, or leave sweep.ordered out",
+                f"sweep.budget={options.budget} is spent by what runs at the same time, and {asked} asks for an order",
+                f"say sweep.n_trials, or leave {left_out} out",
             )
         if options.fuse > 1:
             raise UserError(
-                f"sweep.fuse={options.fuse} trains together what runs at the same time, and sweep.ordered=true",
+                f"sweep.fuse={options.fuse} trains together what runs at the same time, and {asked} asks for an order",
                 "leave one out: last digits depend on who is trained together",
             )
     return ordered

@@ -110,6 +110,7 @@ def sweep(
         # A search file's total is for searches that count trials.
         options.n_trials = None
     overrides = _parse(runner, sweeper_space(settings), arguments)
+    _check_searchable(options, overrides)
     callback = create_callback(settings.get("observer"), config)
     searching = chooses(options, overrides, asked)
     batches: list[Sequence[JobReturn]] | None = None
@@ -138,6 +139,20 @@ def _parse(runner: JobRunner, space: Mapping[str, str], arguments: Sequence[str]
     given = {override.key_or_group for override in overrides}
     added: list[Override] = parser.parse_overrides([f"{key}={text}" for key, text in space.items()])
     return [*(override for override in added if override.key_or_group not in given), *overrides]
+
+
+def _check_searchable(options: SweepOptions, overrides: Sequence[Override]) -> None:
+    """Refuse several values for a key that is read once, before any run.
+
+    Raises:
+        UserError: Names the first such key.
+    """
+    swept = [str(override.input_line) for override in overrides if override.is_sweep_override()]
+    swept += [f"{key}={text}" for key, text in options.params.items()]
+    for text in swept:
+        key = split_override(text)[0]
+        if is_sweep_override(text) or key.partition(".")[0].partition("/")[0] == "hydra":
+            raise UserError(f"{text}: {key} says how runs are chosen, and cannot itself be searched", "give one value")
 
 
 def _study(

@@ -349,3 +349,15 @@ def test_the_size_is_what_is_freed(make: Callable[..., Path], name: str, capsys:
     assert delete(name) == 0
     told, freed = re.findall(r"([\d.]+) MB (?:on disk|freed)", capsys.readouterr().out)
     assert float(freed) == pytest.approx(float(told), abs=0.1)
+
+
+def test_a_sweep_that_lies_elsewhere_is_shown_and_not_deleted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claims = toy.opened(toy.make_plan(tmp_path / "elsewhere", name="elsewhere"))
+    claims.finish(claim := toy.claimed(claims), toy.completed(claim, 0.25))
+    assert main(["sweep", f"{tmp_path}/elsewhere"]) == 0
+    assert "best: m 0.25 (trial 0)" in capsys.readouterr().out
+    assert delete(f"{tmp_path}/elsewhere") != 0
+    assert "lies outside of" in capsys.readouterr().err
+    assert (tmp_path / "elsewhere" / "study.journal").exists()

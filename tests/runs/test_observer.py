@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,14 @@ def test_a_run_whose_end_was_not_heard_of_is_asked_for_again(
     connect(locate(TrackingOptions(), outputs)).set_terminated(str(jobs[0].run_id))
     observer.sweep_finished(SweepResult(info, jobs, [], "finished"))
     assert kept(jobs) == []
+
+
+@pytest.mark.parametrize(("total", "runs"), [(None, "runs"), (1, "1 run"), (2, "2 runs")])
+def test_how_many_runs_a_sweep_has_is_said_as_far_as_it_is_known(
+    observer: Observer, info: SweepInfo, monkeypatch: pytest.MonkeyPatch, total: int | None, runs: str
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("deepfake.runs.console.Console.say", lambda _, text: said.append(text))
+    observer.sweep_started(replace(info, total=total))
+    observer.sweep_finished(SweepResult(info, [], [], "stopped"))
+    assert said[0] == f"grid tried: {runs} over seed=1,2"

@@ -18,6 +18,8 @@ from deepfake.runs.together import company, run_together
 from deepfake.training.features import fused
 
 SAID: list[str] = []
+#: Whose turn began and ended, in order.
+TURNS: list[str] = []
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             raise ValueError("it broke")
 
     SAID.clear()
+    TURNS.clear()
     monkeypatch.setattr(fused, "train_together", train)
     return found
 
@@ -68,6 +71,14 @@ class Job:
     def stopped(self) -> BaseException | None:
         """What the test says."""
         return self.stops[0] if self.stops else None
+
+    def begin_turn(self, among: int = 1) -> None:
+        """It is its turn."""
+        TURNS.append(self.name if among == 1 else f"{self.name} of {among}")
+
+    def end_turn(self) -> None:
+        """Its turn is over."""
+        TURNS.append(f"{self.name} waits")
 
 
 def run(jobs: Sequence[Job], most: int = 4) -> None:
@@ -110,6 +121,18 @@ def test_one_that_is_stopped_from_outside_leaves() -> None:
     stopped = Job("a", epochs=9)
     stopped.work = lambda epoch: stopped.stops.append(ValueError("overdue"))
     run([stopped, Job("b", epochs=3)])
+    assert SAID[2:] == ["a: ValueError", "b ends"]
+
+
+def test_each_is_told_when_it_is_its_turn() -> None:
+    run([Job("a", epochs=1), Job("b", epochs=1)])
+    begin, trained, end = ["a", "a waits", "b", "b waits"], ["a of 2", "b of 2", "a waits", "b waits"], ["a", "a waits"]
+    assert [*begin, *trained, *end, "b", "b waits"] == TURNS
+
+
+def test_one_that_is_stopped_while_another_runs_leaves_and_the_other_notices_nothing() -> None:
+    stopped = Job("a", epochs=9)
+    run([stopped, Job("b", epochs=3, work=lambda epoch: stopped.stops.append(ValueError("overdue")))])
     assert SAID[2:] == ["a: ValueError", "b ends"]
 
 

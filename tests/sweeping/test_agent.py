@@ -156,6 +156,18 @@ def test_a_worker_runs_several_trials_at_a_time_and_each_ends_once(plan: StudyPl
     assert states == [(0, "COMPLETE"), (1, "FAIL"), (2, "COMPLETE"), (3, "COMPLETE"), (4, "COMPLETE")]
 
 
+def test_one_of_several_that_is_overdue_leaves_their_process_alone(plan: StudyPlan) -> None:
+    class Hanging(Runner):
+        def run(self, overrides: list[str], number: int) -> JobReturn:
+            threading.Event().wait(toy.PATIENCE)
+            pytest.fail("nothing stopped it")
+
+    claims = opened(replace(plan, trial_timeout=0.05))
+    ended: list[Job] = []
+    Member(claims, Hanging(), claimed(claims), ended.append, replaceable=True, among=True).run()  # type: ignore[arg-type]
+    assert [job.status for job in ended] == ["failed"]
+
+
 def test_a_task_that_does_not_say_how_runs_one_trial_at_a_time(plan: StudyPlan) -> None:
     runner = Runner()
     runner.together = None  # type: ignore[assignment, method-assign]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from deepfake.sweeping import keeping_alive
 from deepfake.sweeping.agent import RunningTrial
 from deepfake.sweeping.callbacks import FAILED, Job, Objective
 from deepfake.sweeping.claims import Claim, Claims
-from deepfake.sweeping.keeping_alive import OVERDUE_STATUS, Heartbeat
+from deepfake.sweeping.keeping_alive import OVERDUE_STATUS, Heartbeat, Turn
 from deepfake.sweeping.search_space import choose, parse_space
 from deepfake.sweeping.study_plan import StudyPlan
 from deepfake.sweeping.trial import Overdue, Taken
@@ -286,6 +286,72 @@ def test_a_job_that_does_not_let_itself_be_stopped_ends_its_process(
     beside.join(PATIENCE)
     assert ended == [OVERDUE_STATUS]
     assert "trial_timeout" in claims.study.trials()[0].user_attrs["reason"]
+
+
+def overdue_beside_others(claims: Claims, turn: Turn, ended: list[int], overdue: Callable[[], None]) -> None:
+    """A job that shares its process and has taken too long; ``overdue`` says what happens then."""
+    over = threading.Event()
+
+    def end(status: int) -> None:
+        ended.append(status)
+        over.set()
+
+    def job() -> None:
+        with Heartbeat(claims, claim, end, turn=turn) as heart:
+            toy.wait_for(lambda: heart.stopped is not None)
+            overdue()
+            toy.wait_for(lambda: over.is_set() or turn.since is None)
+
+    claim = claimed(claims)
+    beside = threading.Thread(target=job)
+    beside.start()
+    beside.join(PATIENCE)
+
+
+def test_while_others_have_their_turn_an_overdue_job_ends_no_process(
+    brisk: StudyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    enough = threading.Event()
+
+    class Waiting(Turn):
+        def silence(self, stopped_at: float) -> float:
+            asked.append(super().silence(stopped_at))
+            if len(asked) == 3:
+                enough.set()
+            return asked[-1]
+
+    monkeypatch.setattr(keeping_alive, "_GRACE_SECONDS", 0.01)
+    claims, ended = opened(replace(brisk, trial_timeout=0.05)), list[int]()
+    overdue_beside_others(claims, Waiting(), ended, lambda: None if enough.wait(PATIENCE) else pytest.fail("unasked"))
+    assert (ended, set(asked)) == ([], {0.0})
+    assert claims.study.trials()[0].state.name == "FAIL"
+
+
+def test_an_overdue_job_that_hangs_in_its_own_turn_ends_the_process(
+    brisk: StudyPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping_alive, "_GRACE_SECONDS", 0.01)
+    claims, ended = opened(replace(brisk, trial_timeout=0.05)), list[int]()
+    turn = Turn()
+    overdue_beside_others(claims, turn, ended, turn.begin)
+    assert ended == [OVERDUE_STATUS]
+
+
+def test_an_overdue_job_is_interrupted_in_its_own_turn(brisk: StudyPlan) -> None:
+    claims = opened(replace(brisk, trial_timeout=0.05))
+    heart = Heartbeat(claims, claimed(claims), turn=Turn())
+    with pytest.raises(Overdue):
+        run_until_stopped(heart)
+
+
+def test_an_overdue_job_interrupts_no_other_of_its_process(brisk: StudyPlan) -> None:
+    slow, lasting = opened(replace(brisk, trial_timeout=0.05)), opened(brisk)
+    first, second = (Heartbeat(claims, claimed(claims), turn=Turn()) for claims in (slow, lasting))
+    with first, second:
+        toy.wait_for(lambda: first.stopped is not None)
+        toy.wait_for(lambda: slow.study.trials()[0].state.name == "FAIL")
+    assert second.stopped is None
 
 
 def test_a_process_taken_for_dead_stops_at_once(brisk: StudyPlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,7 +237,7 @@ def test_what_contradicts_is_refused(plan: StudyPlan) -> None:
     assert report(claims, claim) == "Pruned"
     claims.finish(claim, Job(0, [], PRUNED))
     for word in ("pause", "resume", "stop"):
-        assert "trial 0 is over: it pruned (stopped by" in refused(getattr(study, word), 0)
+        assert "trial 0 is over: it was pruned (stopped by" in refused(getattr(study, word), 0)
     other = claimed(claims)
     report(claims, other)
     claims.release(other)

@@ -262,6 +262,9 @@ def test_a_study_that_was_begun_in_no_order_gets_none(tmp_path: Path) -> None:
     assert opened(plan).study.order is None
     with pytest.raises(UserError, match=r"begun in no order, and sweep\.ordered=true"):
         opened(replace(plan, ordered=True))
+    with pytest.raises(UserError, match=r"begun in no order, and sweep\.lag=4 is") as caught:
+        opened(replace(plan, ordered=True, lag=4))
+    assert "sweep.ordered" not in str(caught.value)
 
 
 def test_threads_are_the_studys_whatever_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -433,3 +434,21 @@ def test_two_machines_share_a_study_where_their_data_is_the_same(tmp_path: Path)
 def test_an_app_that_runs_one_job_at_a_time_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(toy.multirun(tmp_path, [*SPACE, "sweep.fuse=4"]).jobs) == 4
     assert "sweep.fuse=4: jobs of this app are run one at a time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("storage", ["journal", "sqlite"])
+def test_what_is_said_at_the_end_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], storage: str
+) -> None:
+    toy.multirun(tmp_path, [*SPACE[:1], "sweep.n_trials=1", "sweep.name='x y'", f"sweep.storage={storage}"])
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
+    assert shlex.split(said["best"])[-1].endswith("x y/best.yaml")
+    (where,) = shlex.split(said["study"])[1:]
+    assert where.endswith("x y/study." + ("journal" if storage == "journal" else "db"))
+
+
+def test_one_trial_that_has_ended_is_told_of_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.multirun(tmp_path, [*SPACE[:1], "sweep.budget=3", "sweep.name=s"])
+    capsys.readouterr()
+    toy.multirun(tmp_path, [*SPACE[:1], "sweep.budget=4", "sweep.name=s"])
+    assert "study s goes on: 1 trial has ended, 3 of 4 epochs spent" in capsys.readouterr().out

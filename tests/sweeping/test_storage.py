@@ -74,3 +74,8 @@ def test_a_server_without_its_driver_names_the_package(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs the Python package 'MySQLdb'") as caught:
         open_storage(locate("mysql://u@127.0.0.1/db", tmp_path))
     assert caught.value.hint == "pip install mysqlclient"
+
+
+def test_a_file_is_called_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "x y \u00e9"
+    assert str(locate("sqlite", folder)) == f"sqlite:///{folder}/study.db"

@@ -135,6 +135,27 @@ def test_what_a_grid_heeds_leaves_it_a_grid(asked: str, tmp_path: Path) -> None:
     assert toy.multirun(tmp_path, ["x=0,1", asked]).info.kind == "grid"
 
 
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["x=0,1", "sweep.n_jobs=1,2"], "sweep.n_jobs"),
+        (["search=conditional", "sweep.n_trials=2,3"], "sweep.n_trials"),
+        (["x=0,1", "sweep.sampler.seed=range(1,3)"], "sweep.sampler.seed"),
+        (["x=0,1", "sampler=random,tpe"], "sampler"),
+        (["x=0,1", "pruner=none,median"], "pruner"),
+        (["search=null,conditional", "x=0"], "search"),
+        (["+sweep.params={sweep.n_trials: 'choice(2,3)'}"], "sweep.n_trials"),
+        (["+sweep.params={hydra.verbose: 'choice(true,false)'}"], "hydra.verbose"),
+    ],
+)
+def test_what_says_how_runs_are_chosen_is_not_searched(words: list[str], key: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf": {key} says how runs are chosen, and cannot itself be searched") as caught:
+        toy.multirun(tmp_path, words)
+    assert caught.value.hint == "give one value"
+    assert not toy.HEARD
+    assert not list(tmp_path.iterdir())
+
+
 def test_batches_are_of_a_grid_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a study has no batches"):
         toy.multirun(tmp_path, ["x=0,1", "sampler=grid", "hydra.sweeper.max_batch_size=1"])

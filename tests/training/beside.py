@@ -85,6 +85,12 @@ class Fit:
     def stopped(self) -> None:
         """Nobody stops it from outside."""
 
+    def begin_turn(self, among: int = 1) -> None:
+        """Nobody asks whose turn it is."""
+
+    def end_turn(self) -> None:
+        """Likewise."""
+
 
 def beside(fits: Sequence[Fit], most: int = 16) -> None:
     """Run fits in one process at the same time."""
