@@ -282,7 +282,9 @@ class Control:
         with self._commanding() as trials:
             token, start = self._pool()
             if int(start["workers"]) == count and not self._pending(WORKERS, token):
-                raise UserError(f"{count} workers run the study already", "nothing is to be done")
+                raise UserError(
+                    f"{count} worker{'s run' if count > 1 else ' runs'} the study already", "nothing is to be done"
+                )
             command = self.ledger.enter(WORKERS, _begun(trials), start=token, value=count)
             fewer = int(start["workers"]) > count
             how = "those that are too many end after their epoch" if fewer else "the new ones begin at once"
