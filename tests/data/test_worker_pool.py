@@ -83,11 +83,16 @@ def test_a_file_without_end_is_listed_and_the_others_go_on(tmp_path: Path, monke
 
 
 def test_a_worker_process_lets_no_file_have_all_memory(tmp_path: Path) -> None:
-    # 20,000 pixels a side in a format whose header we do not read: what OpenCV itself refuses in such a process.
-    (tmp_path / "bomb.png").write_bytes(b"P6\n20000 20000\n255\n" + b"x" * 100)
+    # 20,000 pixels a side, in a format that is never decoded, and in one whose header is read first.
+    (tmp_path / "other.png").write_bytes(b"P6\n20000 20000\n255\n" + b"x" * 100)
+    side = (20_000).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + side + side + b"\x08\x02\0\0\0" + b"x" * 100
+    )
     (tmp_path / "store").mkdir()
-    (record,) = run_jobs([Job("bomb", tmp_path / "bomb.png", "image")], tmp_path / "store", SETTINGS, 1)
-    assert record["status"] == "too_large"
+    jobs = [Job(name, tmp_path / f"{name}.png", "image") for name in ("other", "bomb")]
+    records = {record["sample_id"]: record["status"] for record in run_jobs(jobs, tmp_path / "store", SETTINGS, 1)}
+    assert records == {"other": "not_an_image", "bomb": "too_large"}
 
 
 def test_an_interruption_before_a_thread_began_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
