@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,7 +84,7 @@ def _add(graph: Any, shift: float) -> None:
     from onnx import helper, numpy_helper
 
     graph.initializer.append(numpy_helper.from_array(np.float32(shift), "shift_of_8_bits"))
-    for name in _present(graph, _SHIFTED):
+    for name in [value.name for value in graph.output if value.name in _SHIFTED]:
         before = f"{name}_of_8_bits"
         for node in graph.node:
             for values in (node.input, node.output):
@@ -92,7 +92,3 @@ def _add(graph: Any, shift: float) -> None:
                     if value == name:
                         values[place] = before
         graph.node.append(helper.make_node("Add", [before, "shift_of_8_bits"], [name]))
-
-
-def _present(graph: Any, names: Sequence[str]) -> list[str]:
-    return [value.name for value in graph.output if value.name in names]

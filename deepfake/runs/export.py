@@ -34,6 +34,7 @@ from deepfake.runs.load import Ensemble, Trained
 from deepfake.runs.model_card import model_card
 from deepfake.runs.reading_config import reading_config
 from deepfake.tracking.provenance import installed_versions
+from deepfake.training.checkpoint import save_weights
 from deepfake.training.scoring import ClipScores, sample_table
 from deepfake.training.views import views_of
 
@@ -99,16 +100,11 @@ def check_target(target: Path) -> None:
 
 
 def _write(trained: Trained, folder: Path, data: _Data | None, console: Console) -> Exported:
-    from safetensors.torch import save
-
     config = trained.config
     detector = trained.detector.to("cpu").float().eval()
     shape = (config.dataset.frames, config.dataset.size)
     apart = write_graph(detector, _views(trained), shape, folder / names.ONNX)
-    # save_file would leave a file that only its owner can read, and a container runs as another user.
-    (folder / names.WEIGHTS).write_bytes(
-        save({name: value.contiguous().clone() for name, value in detector.state_dict().items()})
-    )
+    save_weights(detector, folder / names.WEIGHTS, {})
     described = describe(trained, _copy_faces(trained, folder), apart)
     if data is not None:
         quantize(folder / names.ONNX, folder / names.QUANTIZED, _Calibrating(data.known))

@@ -315,6 +315,6 @@ def _when(seconds: float | None) -> str:
     ago = time.time() - seconds
     if ago < 0 or ago > 86400:
         return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
-    from deepfake.sweeping.forecast import lasting
+    from deepfake.sweeping.forecast import duration
 
-    return f"{lasting((ago, ago))} ago"
+    return f"{duration(ago)} ago"

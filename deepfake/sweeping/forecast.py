@@ -69,11 +69,12 @@ def time_left(
 
 def lasting(seconds: tuple[float, float]) -> str:
     """A range of seconds for a person: ``40 s to 3 min``."""
-    low, high = map(_lasting, seconds)
+    low, high = map(duration, seconds)
     return low if low == high else f"{low} to {high}"
 
 
-def _lasting(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for a person: ``40 s``, ``3 min`` or ``2.5 h``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -577,6 +577,13 @@ def check_one_run(server: FakeServer, parent: TrackedRun, folder: Path) -> None:
     assert find_journals([folder]) == []
 
 
+def pause_and_send(server: FakeServer, far: Store, folder: Path, quiet: TrackingOptions, parent: TrackedRun) -> None:
+    """A job that began and was paused while its server was away, which has heard of it since."""
+    server.mode = 503
+    back(server, paused(far, folder, quiet, parent))
+    assert synced(server, str(folder)) == 0
+
+
 def test_a_paused_job_whose_beginning_was_kept_goes_on_as_one_run(server, far, folder: Path, quiet) -> None:
     with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
         server.mode = 503
@@ -604,9 +611,7 @@ def test_a_paused_job_whose_beginning_was_sent_meanwhile_goes_on_with_that_run(
     server, far, folder: Path, quiet
 ) -> None:
     with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
-        server.mode = 503
-        back(server, paused(far, folder / "0", quiet, parent))
-        assert synced(server, str(folder / "0")) == 0
+        pause_and_send(server, far, folder / "0", quiet, parent)
         made = only_job(server, parent)
         assert (made["status"], made["tags"][STATE]) == ("SCHEDULED", PAUSED)
         paused(far, folder / "0", quiet, parent, again=True)
@@ -617,9 +622,7 @@ def test_what_was_sent_meanwhile_is_gone_on_with_also_where_the_server_is_away_a
     server, far, folder: Path, quiet
 ) -> None:
     with track(far, "e", "sweep", options=quiet, folder=folder) as parent:
-        server.mode = 503
-        back(server, paused(far, folder / "0", quiet, parent))
-        assert synced(server, str(folder / "0")) == 0
+        pause_and_send(server, far, folder / "0", quiet, parent)
         server.mode = 503
         back(server, paused(far, folder / "0", quiet, parent, again=True))
     check_one_run(server, parent, folder)
